@@ -1,0 +1,46 @@
+# The README's two commands are `make demo` and `make test`; both install what they need first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help install demo test lint bench faults schemas lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP)  ## prepare a fresh checkout: .venv with every locked dependency; .venv/bin/pipeline then works
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: install  ## one simulated Sunday of a city through a real Kafka, Faust and ClickHouse; Ctrl-C ends it
+	$(BIN)/pipeline demo
+
+test: install  ## every test: unit, property, integration with a real broker and a real ClickHouse engine
+	$(BIN)/python -m pytest
+
+lint: install  ## ruff, mypy --strict and the import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install  ## scans/s from Kafka to stored, beside a bare librdkafka + orjson read of the same topic
+	$(BIN)/python -m benchmarks.main
+
+faults: install  ## kill workers at random under load and compare with the reference, for longer than the tests do
+	$(BIN)/python -m pytest tests/integration/test_worker_killed.py --faults-rounds 20
+
+schemas: install  ## write the JSON Schemas and the AsyncAPI document from the pydantic models
+	$(BIN)/python -m schemas.export
+
+lock:  ## resolve the dependencies again (needs uv)
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --output-file requirements.lock
+
+clean:  ## remove the virtual environment and the local broker and store
+	rm -rf $(VENV) .pipeline

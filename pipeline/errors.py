@@ -1,0 +1,8 @@
+"""The one exception that a user is meant to read."""
+
+
+class UserError(Exception):
+    """Something the user can mend: one clear sentence that says what is wrong, where, and the way out.
+
+    The command line prints it on stderr without a traceback and exits with status 1.
+    """

@@ -1,0 +1,123 @@
+"""Every setting, in one typed place: from `PIPELINE_*` in the environment, over a TOML file, over the defaults.
+
+The TOML file is `pipeline.toml` in the current folder, or the one that `PIPELINE_CONFIG` names.
+"""
+
+import os
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from pipeline.errors import UserError
+
+#: A check-out more than this after its check-in never closes that visit (contract, section 2).
+HARD_LIMIT = timedelta(hours=24)
+
+
+class Settings(BaseSettings):
+    """The effective settings of one process. All times are durations; all results are in UTC."""
+
+    model_config = SettingsConfigDict(env_prefix="PIPELINE_", env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    home: Path = Field(Path(".pipeline"), description="Holds the local broker's data and the default store.")
+    clock: Literal["wall", "events"] | None = Field(
+        None, description="What `as_of` is: the current time, or the latest scan. Default: wall for worker, else events."
+    )
+    store: Path | None = Field(None, description="Embedded ClickHouse lives here. Default: HOME/store.")
+    clickhouse_url: SecretStr | None = Field(
+        None, description="A ClickHouse server (http[s]://user:password@host:port/database) instead of the embedded one."
+    )
+    kafka: str | None = Field(None, description="host:port[,host:port…] of an existing cluster instead of the local one.")
+    kafka_port: int = Field(19092, ge=1, le=65535, description="The local broker's port on 127.0.0.1.")
+    partitions: int = Field(4, ge=1, le=1024, description="Partitions of the topics that `topics` creates.")
+    group: str = Field("check-in-pipeline", description="The Kafka consumer group of the workers.")
+    http_port: int = Field(8080, ge=0, le=65535, description="The worker's /metrics, /livez, /readyz; 0 takes a free one.")
+
+    max_stay: timedelta = Field(
+        timedelta(hours=4), description="A visit without a check-out ends this long after its check-in."
+    )
+    max_stay_by_category: dict[str, timedelta] = Field(
+        default_factory=dict, description="max_stay of one venue category, where it differs."
+    )
+    retention: timedelta = Field(timedelta(days=14), description="How far back scans are taken and corrected.")
+    late_window: timedelta = Field(
+        timedelta(hours=6), description="Scans up to this late are corrected from memory; later ones from the store."
+    )
+    flush_rows: int = Field(50_000, ge=1, description="Write to the store after this many scans …")
+    flush_seconds: float = Field(0.5, gt=0, le=60, description="… or after this long, whichever comes first.")
+    buffer_scans: int = Field(
+        400_000, ge=1_000, description="Scans held while the store is away; then fetching pauses. Nothing is dropped."
+    )
+    store_memory_mib: int = Field(2048, ge=256, description="Memory limit of the embedded ClickHouse, in MiB.")
+    durable_writes: bool = Field(False, description="fsync each insert: survives a power cut, at some cost in delay.")
+
+    @field_validator("max_stay", "max_stay_by_category")
+    @classmethod
+    def _stay_is_within_a_day(cls, value: timedelta | dict[str, timedelta]) -> timedelta | dict[str, timedelta]:
+        for stay in value.values() if isinstance(value, dict) else (value,):
+            if not timedelta(minutes=1) <= stay <= HARD_LIMIT:
+                raise ValueError("must be between 1 minute and 24 hours")
+        return value
+
+    @field_validator("late_window")
+    @classmethod
+    def _late_window_is_an_hour_or_more(cls, value: timedelta) -> timedelta:
+        if value < timedelta(hours=1):
+            raise ValueError("must be at least 1 hour")
+        return value
+
+    @cached_property
+    def store_path(self) -> Path:
+        """Where the embedded ClickHouse lives."""
+        return (self.store or self.home / "store").absolute()
+
+    @property
+    def kafka_address(self) -> str:
+        """The bootstrap address of the cluster in use."""
+        return self.kafka or f"127.0.0.1:{self.kafka_port}"
+
+    def stay_of(self, category: str) -> timedelta:
+        """The `max_stay` that holds for a venue category."""
+        return self.max_stay_by_category.get(category, self.max_stay)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments win over the environment, which wins over the TOML file."""
+        toml = TomlConfigSettingsSource(settings_cls, Path(os.environ.get("PIPELINE_CONFIG", "pipeline.toml")))
+        return init_settings, env_settings, toml
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings; `overrides` (those that are not None) win over environment and file.
+
+    Raises UserError that names the setting and what is wrong with it.
+    """
+    config = os.environ.get("PIPELINE_CONFIG")
+    if config and not Path(config).is_file():
+        raise UserError(f"PIPELINE_CONFIG names {config}, which is not a file")
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise UserError(
+            f"setting {name}: {first['msg']} (set it as PIPELINE_{name.upper()} or in pipeline.toml)"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"the settings file cannot be read as TOML: {error}") from None

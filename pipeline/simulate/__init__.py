@@ -1,0 +1,1 @@
+"""A believable day of check-ins, from a seed."""

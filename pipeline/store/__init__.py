@@ -1,0 +1,1 @@
+"""ClickHouse, embedded or as a server: tables, views, writer, recovery, verification."""

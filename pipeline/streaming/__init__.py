@@ -1,0 +1,1 @@
+"""The Faust application: batch transport, agents, worker."""

@@ -1,0 +1,1 @@
+"""The messages as pydantic models, and their exported JSON Schema and AsyncAPI documents."""
