@@ -36,13 +36,9 @@ class Venue(BaseModel):
     )
 
     venue_id: Identifier
-    name: Annotated[
-        str, Field(strict=True, min_length=1, max_length=200), Rule("must be a string of 1 to 200 characters")
-    ]
+    name: Annotated[str, Field(strict=True, min_length=1, max_length=200), Rule("must be 1 to 200 characters")]
     category: Identifier = Field(description="Decides how long a visit lasts that nobody checks out of.")
-    capacity: Annotated[int, Field(ge=1, le=10_000_000), Rule("must be an integer from 1 to 10,000,000")] | None = (
-        Field(None, description="Persons allowed at once.")
-    )
+    capacity: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(None, description="Persons allowed at once.")
     area: Identifier | None = Field(None, description="The administrative code of where it stands.")
     latitude: Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False)] | None = Field(
         None, description="Degrees north, WGS 84."
