@@ -30,17 +30,23 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path(".pipeline"), description="Holds the local broker's data and the default store.")
     clock: Literal["wall", "events"] | None = Field(
-        None, description="What `as_of` is: the current time, or the latest scan. Default: wall for worker, else events."
+        None,
+        description="What `as_of` is: the current time, or the latest scan. Default: wall for worker, else events.",
     )
     store: Path | None = Field(None, description="Embedded ClickHouse lives here. Default: HOME/store.")
     clickhouse_url: SecretStr | None = Field(
-        None, description="A ClickHouse server (http[s]://user:password@host:port/database) instead of the embedded one."
+        None,
+        description="A ClickHouse server (http[s]://user:password@host:port/database) instead of the embedded one.",
     )
-    kafka: str | None = Field(None, description="host:port[,host:port…] of an existing cluster instead of the local one.")
+    kafka: str | None = Field(
+        None, description="host:port[,host:port…] of an existing cluster instead of the local one."
+    )
     kafka_port: int = Field(19092, ge=1, le=65535, description="The local broker's port on 127.0.0.1.")
     partitions: int = Field(4, ge=1, le=1024, description="Partitions of the topics that `topics` creates.")
     group: str = Field("check-in-pipeline", description="The Kafka consumer group of the workers.")
-    http_port: int = Field(8080, ge=0, le=65535, description="The worker's /metrics, /livez, /readyz; 0 takes a free one.")
+    http_port: int = Field(
+        8080, ge=0, le=65535, description="The worker's /metrics, /livez, /readyz; 0 takes a free one."
+    )
 
     max_stay: timedelta = Field(
         timedelta(hours=4), description="A visit without a check-out ends this long after its check-in."
@@ -70,9 +76,9 @@ class Settings(BaseSettings):
 
     @field_validator("late_window")
     @classmethod
-    def _late_window_is_an_hour_or_more(cls, value: timedelta) -> timedelta:
-        if value < timedelta(hours=1):
-            raise ValueError("must be at least 1 hour")
+    def _late_window_holds_the_widest_rolling_window(cls, value: timedelta) -> timedelta:
+        if value < timedelta(hours=2):
+            raise ValueError("must be at least 2 hours")
         return value
 
     @cached_property

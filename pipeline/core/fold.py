@@ -1,0 +1,393 @@
+"""Scans paired into visits: the fold of the contract's section 2, and its repair when a scan comes late.
+
+A scan that is the newest of its pair (nearly all are) continues the fold from where it stands. Any other is put into its
+place in the pair's chain; the chain is folded before and after, and the difference is what changes. So the result is that of
+folding the sorted set, whatever the order of arrival.
+"""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.cells import add_event, add_visit, remove_event, remove_visit
+from pipeline.core.columns import CHECK_IN
+from pipeline.core.jit import kernel
+from pipeline.core.pools import (
+    ENDED_CHECK_OUT,
+    ENDED_EXPIRED,
+    ENDED_OPEN,
+    HARD_LIMIT,
+    NONE,
+    Cells,
+    Events,
+    Pairs,
+    Scans,
+    Venues,
+)
+
+#: What became of a scan. An ANCIENT one lies before what memory holds: the store corrects it.
+STORED: Final = 0
+DUPLICATE: Final = 1
+ANCIENT: Final = 2
+
+_LOW: Final = 0xFFFFFFFF
+
+
+class VisitRows(NamedTuple):
+    """Changed visits in the order of the changes: a later row of the same (venue, visitor, start) replaces an earlier one."""
+
+    venue: NDArray[np.int32]
+    visitor: NDArray[np.int32]
+    start: NDArray[np.int64]
+    left: NDArray[np.int64]
+    ended: NDArray[np.uint8]
+    party: NDArray[np.uint8]
+    deleted: NDArray[np.uint8]
+    used: NDArray[np.int64]
+
+
+def new_visit_rows(capacity: int) -> VisitRows:
+    """No rows yet."""
+    return VisitRows(
+        np.zeros(capacity, np.int32),
+        np.zeros(capacity, np.int32),
+        np.zeros(capacity, np.int64),
+        np.zeros(capacity, np.int64),
+        np.zeros(capacity, np.uint8),
+        np.zeros(capacity, np.uint8),
+        np.zeros(capacity, np.uint8),
+        np.zeros(1, np.int64),
+    )
+
+
+class Visits(NamedTuple):
+    """Room for the visits of one chain: start, left (ms), how they ended, persons."""
+
+    start: NDArray[np.int64]
+    left: NDArray[np.int64]
+    ended: NDArray[np.uint8]
+    party: NDArray[np.uint8]
+
+
+def new_visits(capacity: int) -> Visits:
+    """Room for `capacity` visits."""
+    return Visits(
+        np.zeros(capacity, np.int64),
+        np.zeros(capacity, np.int64),
+        np.zeros(capacity, np.uint8),
+        np.zeros(capacity, np.uint8),
+    )
+
+
+@kernel
+def _close(visits: Visits, count: int, start: int, left: int, ended: int, party: int) -> int:
+    visits.start[count] = start
+    visits.left[count] = left
+    visits.ended[count] = ended
+    visits.party[count] = party
+    return count + 1
+
+
+@kernel
+def fold_chain(scans: Scans, head: int, limit: int, visits: Visits) -> int:
+    """Fold one pair's chain of scans from `head` into `visits` (which needs as much room as the chain is long): their number."""
+    count = 0
+    opened = NONE
+    party = 0
+    scan = head
+    while scan != NONE:
+        at = scans.at[scan]
+        if scans.kind[scan] == CHECK_IN:
+            if opened != NONE and at >= opened + limit:
+                count = _close(visits, count, opened, opened + limit, ENDED_EXPIRED, party)
+                opened = NONE
+            if opened == NONE:
+                opened = at
+                party = scans.party[scan]
+        elif opened != NONE:
+            if at - opened <= HARD_LIMIT:
+                count = _close(visits, count, opened, at, ENDED_CHECK_OUT, party)
+            else:
+                count = _close(visits, count, opened, opened + limit, ENDED_EXPIRED, party)
+            opened = NONE
+        scan = scans.next[scan]
+    if opened != NONE:
+        count = _close(visits, count, opened, opened + limit, ENDED_OPEN, party)
+    return count
+
+
+@kernel
+def key_slot(pairs: Pairs, key: int) -> int:
+    """The slot that holds the pair's row + 1, or the empty one where it belongs."""
+    mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
+    mixed ^= mixed >> np.uint64(29)
+    mask = len(pairs.slots) - 1
+    slot = np.int64(mixed & np.uint64(mask))
+    while pairs.slots[slot] != 0 and pairs.key[pairs.slots[slot] - 1] != key:
+        slot = (slot + 1) & mask
+    return slot  # type: ignore[return-value]
+
+
+@kernel
+def rebuild_slots(pairs: Pairs, slots: NDArray[np.int32]) -> None:
+    """Fill a new table for the pairs there are."""
+    fresh = Pairs(slots, pairs.key, pairs.head, pairs.tail, pairs.opened, pairs.last_left, pairs.party, pairs.used)
+    for row in range(pairs.used[0]):
+        slots[key_slot(fresh, pairs.key[row])] = row + 1
+
+
+@kernel
+def add_pair(pairs: Pairs, key: int) -> int:
+    """The pair's row, a new one with an empty chain if it is not known. Needs room for one pair."""
+    slot = key_slot(pairs, key)
+    row = pairs.slots[slot] - 1
+    if row < 0:
+        row = pairs.used[0]
+        pairs.used[0] = row + 1
+        pairs.slots[slot] = row + 1
+        pairs.key[row] = key
+        pairs.head[row] = NONE
+        pairs.tail[row] = NONE
+        pairs.opened[row] = NONE
+        pairs.last_left[row] = NONE
+        pairs.party[row] = 0
+    return row
+
+
+@kernel
+def settle_tail(pairs: Pairs, row: int, visits: Visits, count: int) -> None:
+    """Remember where the fold of a pair stands after all its scans."""
+    pairs.opened[row] = NONE
+    pairs.last_left[row] = NONE
+    if count > 0:
+        pairs.last_left[row] = visits.left[count - 1]
+        pairs.party[row] = visits.party[count - 1]
+        if visits.ended[count - 1] == ENDED_OPEN:
+            pairs.opened[row] = visits.start[count - 1]
+
+
+@kernel
+def _emit(
+    rows: VisitRows, venue: int, visitor: int, start: int, left: int, ended: int, party: int, deleted: int
+) -> None:
+    row = rows.used[0]
+    rows.used[0] = row + 1
+    rows.venue[row] = venue
+    rows.visitor[row] = visitor
+    rows.start[row] = start
+    rows.left[row] = left
+    rows.ended[row] = ended
+    rows.party[row] = party
+    rows.deleted[row] = deleted
+
+
+@kernel
+def emit_difference(
+    rows: VisitRows, venue: int, visitor: int, old: Visits, old_count: int, new: Visits, new_count: int
+) -> None:
+    """Write what turns one pair's visits from `old` into `new` (both by start). Needs room for old_count + new_count rows."""
+    i = 0
+    j = 0
+    while i < old_count or j < new_count:
+        if j == new_count or (i < old_count and old.start[i] < new.start[j]):
+            _emit(rows, venue, visitor, old.start[i], old.left[i], old.ended[i], old.party[i], 1)
+            i += 1
+        elif i == old_count or new.start[j] < old.start[i]:
+            _emit(rows, venue, visitor, new.start[j], new.left[j], new.ended[j], new.party[j], 0)
+            j += 1
+        else:
+            if old.left[i] != new.left[j] or old.ended[i] != new.ended[j] or old.party[i] != new.party[j]:
+                _emit(rows, venue, visitor, new.start[j], new.left[j], new.ended[j], new.party[j], 0)
+            i += 1
+            j += 1
+
+
+@kernel
+def _count_difference(
+    venues: Venues,
+    cells: Cells,
+    events: Events,
+    cells_from: int,
+    venue: int,
+    old: Visits,
+    old_count: int,
+    new: Visits,
+    new_count: int,
+) -> None:
+    i = 0
+    j = 0
+    while i < old_count or j < new_count:
+        if j == new_count or (i < old_count and old.start[i] < new.start[j]):
+            remove_visit(venues, cells, events, cells_from, venue, old.start[i], old.left[i], old.party[i])
+            i += 1
+        elif i == old_count or new.start[j] < old.start[i]:
+            add_visit(venues, cells, events, cells_from, venue, new.start[j], new.left[j], new.party[j])
+            j += 1
+        else:
+            if old.left[i] != new.left[j] or old.party[i] != new.party[j]:
+                remove_visit(venues, cells, events, cells_from, venue, old.start[i], old.left[i], old.party[i])
+                add_visit(venues, cells, events, cells_from, venue, new.start[j], new.left[j], new.party[j])
+            i += 1
+            j += 1
+
+
+@kernel
+def append_scan(pairs: Pairs, scans: Scans, row: int, at: int, kind: int, party: int, fresh: int) -> None:
+    """Put a scan at the end of a pair's chain. Needs room for one scan."""
+    scan = scans.used[0]
+    scans.used[0] = scan + 1
+    scans.at[scan] = at
+    scans.kind[scan] = kind
+    scans.party[scan] = party
+    scans.fresh[scan] = fresh
+    scans.next[scan] = NONE
+    tail = pairs.tail[row]
+    if tail == NONE:
+        pairs.head[row] = scan
+    else:
+        scans.next[tail] = scan
+    pairs.tail[row] = scan
+
+
+@kernel
+def _continue_fold(
+    pairs: Pairs,
+    venues: Venues,
+    cells: Cells,
+    events: Events,
+    rows: VisitRows,
+    cells_from: int,
+    row: int,
+    at: int,
+    kind: int,
+    party: int,
+) -> None:
+    # One step of fold_chain, with its effects written at once. At most three rows of each pool.
+    venue = pairs.key[row] >> 32
+    visitor = pairs.key[row] & _LOW
+    limit = venues.limit[venue]
+    opened = pairs.opened[row]
+    size = pairs.party[row]
+    if kind == CHECK_IN:
+        if opened != NONE and at >= opened + limit:
+            _emit(rows, venue, visitor, opened, opened + limit, ENDED_EXPIRED, size, 0)
+            opened = NONE
+        if opened == NONE:
+            pairs.opened[row] = at
+            pairs.party[row] = party
+            pairs.last_left[row] = at + limit
+            add_visit(venues, cells, events, cells_from, venue, at, at + limit, party)
+            _emit(rows, venue, visitor, at, at + limit, ENDED_OPEN, party, 0)
+    elif opened != NONE:
+        pairs.opened[row] = NONE
+        if at - opened <= HARD_LIMIT:
+            remove_event(venues, cells, events, cells_from, venue, opened + limit, -size, True)
+            add_event(venues, cells, events, cells_from, venue, at, -size, False)
+            pairs.last_left[row] = at
+            _emit(rows, venue, visitor, opened, at, ENDED_CHECK_OUT, size, 0)
+        else:
+            _emit(rows, venue, visitor, opened, opened + limit, ENDED_EXPIRED, size, 0)
+
+
+@kernel
+def _short(pool_rows: int, used: int, room: int) -> bool:
+    return used + room > pool_rows
+
+
+@kernel
+def apply_scans(
+    first: int,
+    venue: NDArray[np.int32],
+    visitor: NDArray[np.int32],
+    kind: NDArray[np.uint8],
+    at: NDArray[np.int64],
+    party: NDArray[np.uint8],
+    outcome: NDArray[np.uint8],
+    horizon: int,
+    cells_from: int,
+    pairs: Pairs,
+    scans: Scans,
+    venues: Venues,
+    cells: Cells,
+    events: Events,
+    rows: VisitRows,
+    old: Visits,
+    new: Visits,
+    need: NDArray[np.int64],
+) -> int:
+    """Take scans from `first` on, in any order; write what became of each into `outcome` and changed visits into `rows`.
+
+    Returns how far it came. If that is not the end, some array was too short: make room for `need[0]` more rows in each and
+    call again from there.
+    """
+    for i in range(first, len(at)):
+        if at[i] < horizon:
+            outcome[i] = ANCIENT
+            continue
+        need[0] = 4
+        if (
+            _short(len(pairs.key), pairs.used[0], 1)
+            or _short(len(scans.at), scans.used[0], 1)
+            or _short(len(cells.minute), cells.used[0], 4)
+            or _short(len(events.ms), events.used[0], 4)
+            or _short(len(rows.start), rows.used[0], 4)
+        ):
+            return i
+        row = add_pair(pairs, (np.int64(venue[i]) << 32) | np.int64(visitor[i]))
+        tail = pairs.tail[row]
+        if tail == NONE or scans.at[tail] < at[i] or (scans.at[tail] == at[i] and scans.kind[tail] < kind[i]):
+            append_scan(pairs, scans, row, at[i], kind[i], party[i], 0)
+            _continue_fold(pairs, venues, cells, events, rows, cells_from, row, at[i], kind[i], party[i])
+            outcome[i] = STORED
+            continue
+
+        before = NONE
+        here = pairs.head[row]
+        while scans.at[here] < at[i] or (scans.at[here] == at[i] and scans.kind[here] < kind[i]):
+            before = here
+            here = scans.next[here]
+        known = scans.at[here] == at[i] and scans.kind[here] == kind[i]
+        if known and party[i] <= scans.party[here]:
+            outcome[i] = STORED if scans.fresh[here] else DUPLICATE
+            scans.fresh[here] = 0
+            continue
+
+        length = 2
+        scan = pairs.head[row]
+        while scan != NONE:
+            length += 1
+            scan = scans.next[scan]
+        need[0] = 4 * length
+        if (
+            _short(len(cells.minute), cells.used[0], need[0])
+            or _short(len(events.ms), events.used[0], need[0])
+            or _short(len(rows.start), rows.used[0], need[0])
+            or length > len(old.start)
+        ):
+            return i
+
+        limit = venues.limit[venue[i]]
+        old_count = fold_chain(scans, pairs.head[row], limit, old)
+        if known:
+            outcome[i] = STORED if scans.fresh[here] else DUPLICATE
+            scans.fresh[here] = 0
+            scans.party[here] = party[i]
+        else:
+            outcome[i] = STORED
+            scan = scans.used[0]
+            scans.used[0] = scan + 1
+            scans.at[scan] = at[i]
+            scans.kind[scan] = kind[i]
+            scans.party[scan] = party[i]
+            scans.fresh[scan] = 0
+            scans.next[scan] = here
+            if before == NONE:
+                pairs.head[row] = scan
+            else:
+                scans.next[before] = scan
+        new_count = fold_chain(scans, pairs.head[row], limit, new)
+        settle_tail(pairs, row, new, new_count)
+        _count_difference(venues, cells, events, cells_from, venue[i], old, old_count, new, new_count)
+        emit_difference(rows, venue[i], visitor[i], old, old_count, new, new_count)
+    return len(at)

@@ -1,0 +1,153 @@
+"""Rolling windows [end − width, end): who came, how many different visitors, the peak, the mean, the median stay."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.cells import last_before
+from pipeline.core.fold import Visits, fold_chain
+from pipeline.core.jit import kernel
+from pipeline.core.pools import MINUTE, NONE, Cells, Pairs, Scans, Venues
+
+
+class WindowRows(NamedTuple):
+    """One row a venue with anyone present, or any arrival or departure, in the window.
+
+    `area` in person-ms; `dwell_sum` = the two middle stays of those who left in the window, added, in ms; NONE if none left.
+    """
+
+    venue: NDArray[np.int32]
+    arrivals: NDArray[np.int32]
+    visitors: NDArray[np.int32]
+    peak: NDArray[np.int32]
+    area: NDArray[np.int64]
+    dwell_sum: NDArray[np.int64]
+
+
+@kernel
+def _visits_in_window(
+    first: int,
+    start: int,
+    end: int,
+    pairs: Pairs,
+    scans: Scans,
+    venues: Venues,
+    visits: Visits,
+    visitors: NDArray[np.int32],
+    dwell: NDArray[np.int64],
+    used: NDArray[np.int64],
+) -> int:
+    # dwell[i] = venue << 32 | stay in ms: sorting it groups the stays by venue, each group in order.
+    for row in range(first, pairs.used[0]):
+        if pairs.last_left[row] < start:
+            continue
+        length = 1
+        scan = pairs.head[row]
+        while scan != NONE:
+            length += 1
+            scan = scans.next[scan]
+        if length > len(visits.start) or used[0] + length > len(dwell):
+            used[1] = length
+            return row
+        venue = pairs.key[row] >> 32
+        count = fold_chain(scans, pairs.head[row], venues.limit[venue], visits)
+        present = False
+        for i in range(count):
+            entered = visits.start[i]
+            left = visits.left[i]
+            if entered < end and left > start and left > entered:
+                present = True
+            if start <= left < end:
+                dwell[used[0]] = (venue << 32) | (left - entered)
+                used[0] += 1
+        if present:
+            visitors[venue] += 1
+    return pairs.used[0]  # type: ignore[no-any-return]
+
+
+@kernel
+def _median_sums(dwell: NDArray[np.int64], sums: NDArray[np.int64]) -> None:
+    i = 0
+    while i < len(dwell):
+        venue = dwell[i] >> 32
+        j = i
+        while j < len(dwell) and dwell[j] >> 32 == venue:
+            j += 1
+        low = dwell[i + (j - i - 1) // 2] & 0xFFFFFFFF
+        high = dwell[i + (j - i) // 2] & 0xFFFFFFFF
+        sums[venue] = low + high
+        i = j
+
+
+@kernel
+def _sweep_cells(
+    venue_count: int,
+    start: int,
+    end: int,
+    venues: Venues,
+    cells: Cells,
+    arrivals: NDArray[np.int32],
+    peak: NDArray[np.int32],
+    area: NDArray[np.int64],
+    active: NDArray[np.uint8],
+) -> None:
+    for venue in range(venue_count):
+        before = last_before(venues, cells, venue, start)
+        cell = venues.first[venue] if before == NONE else cells.next[before]
+        occupancy = np.int64(venues.base[venue] if before == NONE else cells.occupancy[before])
+        minute = start
+        while True:
+            inside = cell != NONE and cells.minute[cell] < end
+            until = cells.minute[cell] if inside else end
+            if until > minute:
+                area[venue] += occupancy * (until - minute) * MINUTE
+                peak[venue] = max(peak[venue], occupancy)
+            if not inside:
+                break
+            if cells.arrivals[cell] > 0 or cells.departures[cell] > 0:
+                active[venue] = 1
+            arrivals[venue] += cells.arrivals[cell]
+            area[venue] += cells.area[cell]
+            peak[venue] = max(peak[venue], cells.peak[cell])
+            occupancy = np.int64(cells.occupancy[cell])
+            minute = cells.minute[cell] + 1
+            cell = cells.next[cell]
+        if peak[venue] > 0:
+            active[venue] = 1
+
+
+def rolling_windows(
+    end_minute: int, width: int, venue_count: int, pairs: Pairs, scans: Scans, venues: Venues, cells: Cells
+) -> WindowRows:
+    """The windows of `width` minutes that end before `end_minute` (since the epoch).
+
+    Every cell before `end_minute` must have been computed (`occupancy.advance` up to there).
+    """
+    start_minute = end_minute - width
+    arrivals = np.zeros(venue_count, np.int32)
+    visitors = np.zeros(venue_count, np.int32)
+    peak = np.zeros(venue_count, np.int32)
+    area = np.zeros(venue_count, np.int64)
+    active = np.zeros(venue_count, np.uint8)
+    _sweep_cells(venue_count, start_minute, end_minute, venues, cells, arrivals, peak, area, active)
+
+    dwell = np.empty(4096, np.int64)
+    used = np.zeros(2, np.int64)
+    visits = Visits(np.empty(64, np.int64), np.empty(64, np.int64), np.empty(64, np.uint8), np.empty(64, np.uint8))
+    row = 0
+    while True:
+        row = _visits_in_window(
+            row, start_minute * MINUTE, end_minute * MINUTE, pairs, scans, venues, visits, visitors, dwell, used
+        )
+        if row == int(pairs.used[0]):
+            break
+        length = int(used[1])
+        if length > len(visits.start):
+            visits = Visits(*(np.empty(2 * length, column.dtype) for column in visits))
+        dwell = np.concatenate([dwell, np.empty(len(dwell) + length, np.int64)])
+    sums = np.full(venue_count, NONE, np.int64)
+    _median_sums(np.sort(dwell[: used[0]]), sums)
+
+    rows = np.flatnonzero(active).astype(np.int32)
+    return WindowRows(rows, arrivals[rows], visitors[rows], peak[rows], area[rows], sums[rows])

@@ -1,0 +1,471 @@
+"""The state of one partition: `(state, batch of scans) → (state, changed rows)`, and the clock moved on.
+
+Pure: no I/O, no clock of its own, no randomness. What it gives is a function of the set of scans it was given, the venues'
+rules and the clock; never of order, duplicates or batch boundaries.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core import collect, fold, names, occupancy, rolling
+from pipeline.core.cells import add_event, add_visits
+from pipeline.core.columns import ScanColumns, Text
+from pipeline.core.jit import kernel
+from pipeline.core.pools import (
+    HARD_LIMIT,
+    HOUR,
+    MINUTE,
+    NONE,
+    Cells,
+    Events,
+    Names,
+    Pairs,
+    Scans,
+    Venues,
+    bytes_held,
+    grown,
+    grown_venues,
+    new_cells,
+    new_events,
+    new_names,
+    new_pairs,
+    new_scans,
+    new_venues,
+)
+
+#: Before any scan: everything lies after it.
+BEGINNING = -(1 << 60)
+
+_ROWS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class VenueRules:
+    """What the fold and the figures need to know of a venue: max stay in ms, capacity in persons (NONE if unknown)."""
+
+    limit: int
+    capacity: int = NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Rows that changed since the last `take_changes`, with the names that their codes stand for."""
+
+    venue_names: Names
+    visitor_names: Names
+    visits: fold.VisitRows
+    minutes: occupancy.MinuteRows
+    hours: occupancy.HourRows
+    now: occupancy.NowRows
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are in all."""
+        return sum(int(rows.used[0]) for rows in (self.visits, self.minutes, self.hours, self.now))
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """One pair's history as the store has it, to take the place of what memory holds of it.
+
+    `scans` (at, kind, party), sorted: those that memory is to hold. `gone` and `come` (start, left, party): visits to be counted
+    no longer, or from now on.
+    """
+
+    venue: bytes
+    visitor: bytes
+    scans: tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.uint8]]
+    gone: list[tuple[int, int, int]]
+    come: list[tuple[int, int, int]]
+
+
+@kernel
+def _load(
+    venue: NDArray[np.int32],
+    visitor: NDArray[np.int32],
+    kind: NDArray[np.uint8],
+    at: NDArray[np.int64],
+    party: NDArray[np.uint8],
+    fresh: NDArray[np.uint8],
+    cells_from: int,
+    pairs: Pairs,
+    scans: Scans,
+    venues: Venues,
+    cells: Cells,
+    events: Events,
+    rows: fold.VisitRows,
+) -> None:
+    for i in range(len(at)):
+        row = fold.add_pair(pairs, (np.int64(venue[i]) << 32) | np.int64(visitor[i]))
+        fold.append_scan(pairs, scans, row, at[i], kind[i], party[i], fresh[i])
+        rows.used[0] = 0
+        fold._continue_fold(pairs, venues, cells, events, rows, cells_from, row, at[i], kind[i], party[i])
+    rows.used[0] = 0
+
+
+@kernel
+def _carry_in(
+    venue: NDArray[np.int32],
+    left: NDArray[np.int64],
+    party: NDArray[np.uint8],
+    cells_from: int,
+    venues: Venues,
+    cells: Cells,
+    events: Events,
+) -> None:
+    for i in range(len(venue)):
+        venues.base[venue[i]] += party[i]
+        add_event(venues, cells, events, cells_from, venue[i], left[i], -np.int64(party[i]), True)
+
+
+@kernel
+def _touch_all(cells: Cells, venues: Venues, venue: int) -> None:
+    cell = venues.first[venue]
+    if cell != NONE:
+        venues.changed[venue] = min(venues.changed[venue], cells.minute[cell])
+    while cell != NONE:
+        cells.dirty[cell] = 1
+        cell = cells.next[cell]
+
+
+class Shard:
+    """Pairing and occupancy of one partition's venues, in memory."""
+
+    def __init__(self, rules: Callable[[bytes], VenueRules]) -> None:
+        """`rules` gives the rules of a venue by its id; it is asked once, when the venue is first seen."""
+        self._rules = rules
+        self.venue_names: Names = new_names()
+        self.visitor_names: Names = new_names()
+        self._pairs: Pairs = new_pairs()
+        self._scans: Scans = new_scans()
+        self._events: Events = new_events()
+        self._cells: Cells = new_cells()
+        self._venues: Venues = new_venues()
+        self._known_venues = 0
+        self._need = np.zeros(1, np.int64)
+        self._scratch = np.zeros(256, np.int64)
+        self._old, self._new = fold.new_visits(64), fold.new_visits(64)
+        self._end_hour = BEGINNING // HOUR
+        #: Scans before this (ms, on an hour) are ANCIENT: not in memory.
+        self.horizon = BEGINNING
+        #: The newest and the typical newest `occurred_at` seen (ms); the latter is not fooled by a few clocks that are ahead.
+        self.newest = BEGINNING
+        self.watermark = BEGINNING
+        self._size_after_collect = 0
+        self._reset_rows()
+
+    def _reset_rows(self) -> None:
+        self._visit_rows = fold.new_visit_rows(_ROWS)
+        self._minute_rows = occupancy.new_minute_rows(_ROWS)
+        self._hour_rows = occupancy.new_hour_rows(_ROWS)
+        self._now_rows = occupancy.new_now_rows(_ROWS)
+
+    @property
+    def cells_from(self) -> int:
+        """Arrivals and departures before this (ms, on an hour) are history: only the store has them one by one."""
+        return BEGINNING if self.horizon == BEGINNING else self.horizon - HARD_LIMIT
+
+    @property
+    def scans_held(self) -> int:
+        """Scans in memory."""
+        return int(self._scans.used[0])
+
+    @property
+    def pairs_held(self) -> int:
+        """Pairs of venue and visitor in memory."""
+        return int(self._pairs.used[0])
+
+    @property
+    def venue_count(self) -> int:
+        """Venues seen."""
+        return self._known_venues
+
+    def bytes_held(self) -> int:
+        """Memory of the state, in bytes."""
+        return bytes_held(
+            self.venue_names, self.visitor_names, self._pairs, self._scans, self._events, self._cells, self._venues
+        )
+
+    def open_visits(self) -> int:
+        """Visits that a check-out could still close."""
+        return int(np.count_nonzero(self._pairs.opened[: self.pairs_held] != NONE))
+
+    def _intern_venues(self, buffer: NDArray[np.uint8], text: Text) -> NDArray[np.int32]:
+        self.venue_names, codes = names.intern(self.venue_names, buffer, text)
+        count = int(self.venue_names.used[0])
+        if count > self._known_venues:
+            self._venues = grown_venues(self._venues, count)
+            fresh = np.arange(self._known_venues, count, dtype=np.int32)
+            offsets, data = names.texts(self.venue_names, fresh)
+            for i, code in enumerate(fresh):
+                rules = self._rules(data[offsets[i] : offsets[i + 1]].tobytes())
+                self._venues.limit[code] = rules.limit
+                self._venues.capacity[code] = rules.capacity
+            self._known_venues = count
+        return codes
+
+    def _intern_visitors(self, buffer: NDArray[np.uint8], text: Text) -> NDArray[np.int32]:
+        self.visitor_names, codes = names.intern(self.visitor_names, buffer, text)
+        return codes
+
+    def _make_room(self, room: int) -> None:
+        pairs = self._pairs
+        self._pairs = grown(pairs, room)
+        if len(self._pairs.key) * 2 > len(pairs.slots):
+            slots = np.zeros(len(self._pairs.key) * 2, np.int32)
+            fold.rebuild_slots(self._pairs, slots)
+            self._pairs = self._pairs._replace(slots=slots)
+        self._scans = grown(self._scans, room)
+        self._events = grown(self._events, room)
+        self._cells = grown(self._cells, room)
+
+    def apply(self, columns: ScanColumns) -> NDArray[np.uint8]:
+        """Take scans in any order; for each whether it was STORED, a DUPLICATE, or ANCIENT (not taken: the store's business)."""
+        count = len(columns)
+        outcome = np.zeros(count, np.uint8)
+        if not count:
+            return outcome
+        venue = self._intern_venues(columns.buffer, columns.venue_id)
+        visitor = self._intern_visitors(columns.buffer, columns.visitor_id)
+        self.newest = max(self.newest, int(columns.occurred_at.max()))
+        self.watermark = max(self.watermark, int(np.partition(columns.occurred_at, count // 2)[count // 2]))
+        at = 0
+        while True:
+            at = fold.apply_scans(
+                at,
+                venue,
+                visitor,
+                columns.event_type,
+                columns.occurred_at,
+                columns.party_size,
+                outcome,
+                self.horizon,
+                self.cells_from,
+                self._pairs,
+                self._scans,
+                self._venues,
+                self._cells,
+                self._events,
+                self._visit_rows,
+                self._old,
+                self._new,
+                self._need,
+            )
+            if at == count:
+                return outcome
+            room = int(self._need[0])
+            self._make_room(room)
+            self._visit_rows = _longer_rows(self._visit_rows, room)
+            if room > len(self._old.start):
+                self._old, self._new = fold.new_visits(2 * room), fold.new_visits(2 * room)
+
+    def advance(self, as_of: int, *, emit: bool = True) -> None:
+        """Compute all that changed, with the clock at `as_of` (ms; never less than before)."""
+        end_hour = max(as_of, min(self.newest, as_of + HOUR)) // HOUR
+        venue = 0
+        while True:
+            venue = occupancy.advance(
+                venue,
+                self._known_venues,
+                as_of,
+                end_hour,
+                self._end_hour,
+                emit,
+                self._venues,
+                self._cells,
+                self._events,
+                self._minute_rows,
+                self._hour_rows,
+                self._now_rows,
+                self._scratch,
+                self._need,
+            )
+            if venue == self._known_venues:
+                break
+            room = int(self._need[0])
+            self._minute_rows = _longer_rows(self._minute_rows, room)
+            self._hour_rows = _longer_rows(self._hour_rows, room)
+            self._now_rows = _longer_rows(self._now_rows, 1)
+            if room > len(self._scratch):
+                self._scratch = np.zeros(2 * room, np.int64)
+        self._end_hour = end_hour
+
+    def take_changes(self) -> Changes:
+        """The rows that changed since the last call."""
+        changes = Changes(
+            self.venue_names,
+            self.visitor_names,
+            self._visit_rows,
+            self._minute_rows,
+            self._hour_rows,
+            self._now_rows,
+        )
+        self._reset_rows()
+        return changes
+
+    def rolling(self, as_of: int, width: int) -> rolling.WindowRows:
+        """The rolling windows of `width` minutes before the last full minute at `as_of` (ms). Call `advance(as_of)` first."""
+        return rolling.rolling_windows(
+            as_of // MINUTE, width, self._known_venues, self._pairs, self._scans, self._venues, self._cells
+        )
+
+    def venue_ids(self, codes: NDArray[np.int32] | None = None) -> list[bytes]:
+        """The ids of some venues by code, or of all."""
+        wanted = np.arange(self._known_venues, dtype=np.int32) if codes is None else codes
+        offsets, data = names.texts(self.venue_names, wanted)
+        return [data[offsets[i] : offsets[i + 1]].tobytes() for i in range(len(wanted))]
+
+    def load(self, columns: ScanColumns, fresh: NDArray[np.uint8]) -> None:
+        """Take scans from the store: sorted by pair and time, of pairs that are not in memory; no rows come of it.
+
+        `fresh` marks those that were stored but not accounted for before a crash: they count as STORED when they come again.
+        """
+        count = len(columns)
+        if not count:
+            return
+        venue = self._intern_venues(columns.buffer, columns.venue_id)
+        visitor = self._intern_visitors(columns.buffer, columns.visitor_id)
+        self._make_room(4 * count + 4)
+        _load(
+            venue,
+            visitor,
+            columns.event_type,
+            columns.occurred_at,
+            columns.party_size,
+            fresh,
+            self.cells_from,
+            self._pairs,
+            self._scans,
+            self._venues,
+            self._cells,
+            self._events,
+            self._visit_rows,
+        )
+        self.newest = max(self.newest, int(columns.occurred_at.max()))
+
+    def carry_in(
+        self, buffer: NDArray[np.uint8], venue_id: Text, left: NDArray[np.int64], party: NDArray[np.uint8]
+    ) -> None:
+        """Take visits from the store that began before `cells_from` and end after: nothing can change them but a correction."""
+        venue = self._intern_venues(buffer, venue_id)
+        self._make_room(len(venue) + 1)
+        _carry_in(venue, left, party, self.cells_from, self._venues, self._cells, self._events)
+
+    def know_venues(self, buffer: NDArray[np.uint8], venue_id: Text) -> None:
+        """Make venues known that may have no scans in memory, so that they have a row in `occupancy_now`."""
+        self._intern_venues(buffer, venue_id)
+
+    def correct(self, corrections: list[Correction]) -> None:
+        """Replace what memory holds of some pairs by what the store says; figures that change are given by `advance`."""
+        for correction in corrections:
+            buffer = np.frombuffer(correction.venue + correction.visitor, np.uint8)
+            venue_length = len(correction.venue)
+            venue = int(self._intern_venues(buffer, _text(0, venue_length))[0])
+            visitor = int(self._intern_visitors(buffer, _text(venue_length, len(correction.visitor)))[0])
+            at, kind, party = correction.scans
+            self._make_room(4 * (len(at) + len(correction.gone) + len(correction.come)) + 4)
+            for visits, remove in ((correction.gone, True), (correction.come, False)):
+                if visits:
+                    start, left, persons = (np.array(column, np.int64) for column in zip(*visits, strict=True))
+                    codes = np.full(len(visits), venue, np.int32)
+                    add_visits(
+                        self._venues, self._cells, self._events, self.cells_from, codes, start, left, persons, remove
+                    )
+            row = fold.add_pair(self._pairs, (venue << 32) | visitor)
+            self._pairs.head[row] = self._pairs.tail[row] = NONE
+            for i in range(len(at)):
+                fold.append_scan(self._pairs, self._scans, row, int(at[i]), int(kind[i]), int(party[i]), 0)
+            if len(at) > len(self._old.start):
+                self._old, self._new = fold.new_visits(2 * len(at)), fold.new_visits(2 * len(at))
+            count = fold.fold_chain(self._scans, int(self._pairs.head[row]), int(self._venues.limit[venue]), self._old)
+            fold.settle_tail(self._pairs, row, self._old, count)
+
+    def set_rules(self, venue: bytes, rules: VenueRules) -> bool:
+        """Change a venue's rules. Returns whether its visits must be corrected from the store, because max stay changed."""
+        buffer = np.frombuffer(venue, np.uint8)
+        known = int(names.find(self.venue_names, buffer, _text(0, len(venue)))[0])
+        if known < 0:
+            return False
+        if self._venues.capacity[known] != rules.capacity:
+            self._venues.capacity[known] = rules.capacity
+            _touch_all(self._cells, self._venues, known)
+        changed = int(self._venues.limit[known]) != rules.limit
+        self._venues.limit[known] = rules.limit
+        return changed
+
+    def collect_due(self, late_window: int) -> bool:
+        """Whether memory has grown enough since the last `collect` for another to be worth its time."""
+        if self.watermark == BEGINNING or _horizon(self.watermark, late_window) <= self.horizon:
+            return False
+        return self.scans_held > max(2 * self._size_after_collect, 100_000)
+
+    def collect(self, late_window: int) -> None:
+        """Forget what no scan later than `watermark` − `late_window` (ms) can change. Call `advance` first, never less."""
+        self.horizon = max(self.horizon, _horizon(self.watermark, late_window))
+        longest = collect.longest_chain(self._pairs, self._scans) + 1
+        visits = fold.new_visits(longest)
+        kept = np.empty(self.pairs_held, np.int64)
+        total = collect.keep_from(self.horizon, self.cells_from, self._pairs, self._scans, self._venues, visits, kept)
+        live = np.zeros(int(self.visitor_names.used[0]), np.uint8)
+        collect.mark_visitors(self._pairs, self._scans, kept, live)
+        codes = np.flatnonzero(live).astype(np.int32)
+        offsets, data = names.texts(self.visitor_names, codes)
+        text = Text(offsets[:-1].astype(np.int64), np.diff(offsets))
+        self.visitor_names, fresh = names.intern(new_names(), data, text)
+        visitor = np.zeros(len(live), np.int32)
+        visitor[codes] = fresh
+
+        pairs, scans = new_pairs(), grown(new_scans(), total + 1)
+        pairs = grown(pairs, total + 1)
+        pairs = pairs._replace(slots=np.zeros(len(pairs.key) * 2, np.int32))
+        collect.copy_pairs(self._pairs, self._scans, self._venues, kept, visitor, pairs, scans, visits)
+        self._pairs, self._scans = pairs, scans
+
+        cells, events = grown(new_cells(), int(self._cells.used[0])), grown(new_events(), int(self._events.used[0]))
+        collect.copy_cells(
+            self._known_venues, self.cells_from // MINUTE, self._venues, self._cells, self._events, cells, events
+        )
+        self._cells, self._events = cells, events
+        self._size_after_collect = self.scans_held
+
+    def start_at(self, horizon: int, watermark: int) -> None:
+        """Set the horizon (ms, on an hour) and the watermark of a shard that is about to be loaded."""
+        self.horizon, self.watermark = horizon, watermark
+
+
+def horizon_of(watermark: int, late_window: int) -> int:
+    """Where ANCIENT ends for a watermark, both in ms: on an hour."""
+    return _horizon(watermark, late_window)
+
+
+def _horizon(watermark: int, late_window: int) -> int:
+    return (watermark - late_window) // HOUR * HOUR if watermark != BEGINNING else BEGINNING
+
+
+def _text(start: int, length: int) -> Text:
+    return Text(np.array([start], np.int64), np.array([length], np.int32))
+
+
+Rows = TypeVar("Rows", fold.VisitRows, occupancy.MinuteRows, occupancy.HourRows, occupancy.NowRows)
+
+
+def _longer_rows(rows: Rows, room: int) -> Rows:
+    needed = int(rows.used[0]) + room
+    size = len(rows.venue)
+    if needed <= size:
+        return rows
+    while size < needed:
+        size *= 2
+    columns = []
+    for name, column in zip(rows._fields, rows, strict=True):
+        if name == "used":
+            columns.append(column)
+        else:
+            longer = np.zeros(size, column.dtype)
+            longer[: len(column)] = column
+            columns.append(longer)
+    return type(rows)(*columns)
