@@ -1,9 +1,9 @@
 """The ordinary spelling of a scan, recognised and read in one pass over the bytes.
 
 Ordinary is one JSON object of known keys in any order, each at most once, with string values of plain ASCII and no
-escapes, and `party_size` in plain digits; beside them any unknown keys with simple values. Whatever is not ordinary, or
-breaks a rule, is left to the judge: here nothing is refused, and nothing may be accepted that the judge refuses or reads
-differently.
+escapes, and `party_size` in plain digits; beside them any unknown keys with simple values. Whatever is not ordinary,
+or breaks a rule, is left to the judge: here nothing is refused, and nothing may be accepted that the judge refuses or
+reads differently.
 """
 
 from typing import Final
@@ -69,7 +69,7 @@ _DOT: Final = ord(".")
 _ZERO: Final = ord("0")
 _LOWER: Final = 0x20
 
-# The days since the epoch of each month's first. One year more than instants have: an offset can carry over a year's end.
+# Each month's first as days since the epoch. A year more than instants have: an offset can carry over a year's end.
 _FIRST_YEAR: Final = 1969
 _LAST_YEAR: Final = 2106
 _FIRST_DAY: Final = (
