@@ -1,0 +1,65 @@
+"""`pipeline query`: ask the store in SQL, read-only."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from pipeline.errors import UserError
+from pipeline.query import Format, answer
+from pipeline.settings import load_settings
+
+
+@click.command(
+    epilog='Example: pipeline query "SELECT * FROM occupancy_now ORDER BY occupancy DESC LIMIT 5" --format csv'
+)
+@click.argument("sql")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json", "parquet"]),
+    default="table",
+    show_default=True,
+    help="csv escapes cells that a spreadsheet would run; json is one object a line.",
+)
+@click.option("--store", type=click.Path(file_okay=False, path_type=Path), help="Embedded ClickHouse in this folder.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A file instead of standard output.")
+def command(sql: str, form: Format, store: Path | None, output: Path | None) -> None:
+    """Run one read-only SQL statement on the database `checkins` and print the answer. `-` reads it from stdin.
+
+    The views are scans, visits, occupancy_minutes, occupancy_hours, rolling_occupancy, occupancy_now and dead_letters;
+    all times are UTC.
+    """
+    if form == "parquet" and output is None and sys.stdout.isatty():
+        raise click.UsageError("Parquet is binary: name a file with --output, or pipe it.")
+    settings = load_settings(store=store)
+    if store is not None:
+        settings = settings.model_copy(update={"clickhouse_url": None})
+    from pipeline.store.client import open_store  # the embedded engine takes a second to load
+
+    text = sys.stdin.read() if sql == "-" else sql
+    if not text.strip():
+        raise UserError("the query is empty: give one SQL statement")
+    with closing(open_store(settings, read_only=True)) as client, _output(output) as out:
+        answer(client, text, form, out)
+
+
+@contextmanager
+def _output(path: Path | None) -> Iterator[BinaryIO]:
+    """Standard output, or a file that appears under its name only when it is complete."""
+    if path is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    try:
+        with unfinished.open("wb") as file:
+            yield file
+        unfinished.replace(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,176 @@
+"""One read-only question to the store, its answer as an aligned table, CSV, JSON lines or Parquet.
+
+Nothing can be changed through here, for two reasons that do not depend on each other: ClickHouse's own parser must
+find exactly one read statement in the text, without a place to write to, and the connection is put into `readonly = 1`,
+which also refuses other settings and table functions that reach outside the store (file, url, remote, executable).
+"""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from typing import Any, BinaryIO, Final, Literal
+
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+from rich.cells import cell_len
+
+from pipeline.errors import UserError
+
+Format = Literal["table", "csv", "json", "parquet"]
+#: One value as ClickHouse writes it in text; None for NULL.
+Cell = str | None
+
+_DATABASE: Final = "checkins"
+_READS: Final = ("SELECT", "WITH", "SHOW", "DESCRIBE", "EXISTS", "EXPLAIN")
+#: A spreadsheet takes a cell that begins with one of these for a formula.
+_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
+#: The widths of a table's columns come from its first rows, so that the others can stream.
+_ROWS_MEASURED: Final = 1_000
+_CHUNK_BYTES: Final = 1 << 20
+
+_NUMBER_TYPE: Final = re.compile(r"(?:Nullable\(|LowCardinality\()*(?:U?Int|B?Float|Decimal)")
+_TSV_ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
+_TSV_ESCAPED: Final = {"t": "\t", "n": "\n", "r": "\r", "b": "\b", "f": "\f", "0": "\0"}
+_REASON_ENDS: Final = re.compile(
+    r"\. Expected one of|[.:]? In scope | \(version |: [Ww]hile |: \(in query| \([A-Z_]+\)$"
+)
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def answer(client: Client, sql: str, form: Format, out: BinaryIO) -> None:
+    """Run one read statement and write its answer to `out`, in UTF-8 but for Parquet; names are those of `checkins`.
+
+    `client` can only read from then on. Times are UTC. CSV puts an apostrophe before text that a spreadsheet would take
+    for a formula; JSON is one object a line. Text formats stream; Parquet is held in memory once.
+    Raises UserError with ClickHouse's own reason, or when the text is anything but one read statement.
+    """
+    try:
+        make_read_only(client)
+        statement = read_statement(client, sql)
+        if form in ("json", "parquet"):
+            _copy(client, statement, "JSONEachRow" if form == "json" else "Parquet", out)
+            return
+        text = io.TextIOWrapper(out, encoding="utf-8", newline="", write_through=True)
+        try:
+            names, types, rows = _rows(client, statement)
+            numbers = [_NUMBER_TYPE.match(type_) is not None for type_ in types]
+            write = _write_csv if form == "csv" else _write_table
+            write(text, names, numbers, rows)
+        finally:
+            text.detach()
+    except ClickHouseError as error:
+        raise UserError(f"the query failed: {_reason(error)}") from None
+
+
+def make_read_only(client: Client) -> None:
+    """From here on the connection only reads, whatever is sent over it; unqualified names are those of `checkins`."""
+    client.database = _DATABASE
+    # A connection that is already read-only refuses to have that set again.
+    if client.query("SELECT toString(getSetting('readonly'))").result_rows[0][0] != "1":
+        client.set_client_setting("readonly", "1")
+
+
+def read_statement(client: Client, sql: str) -> str:
+    """The one read statement in `sql`, in ClickHouse's own spelling: without comments or a closing semicolon.
+
+    Raises UserError for more than one statement, one that is not a read, and one with INTO OUTFILE or FORMAT.
+    """
+    spelled = client.query("SELECT formatQuery({sql:String})", parameters={"sql": sql}).result_rows[0][0]
+    assert isinstance(spelled, str)
+    if not spelled.lstrip("(\n ").startswith(_READS):
+        first_word = spelled.split(maxsplit=1)[0]
+        raise UserError(f"query only reads: {first_word} is refused (use {', '.join(_READS[:-1])} or {_READS[-1]})")
+    # A statement that already says where its output goes cannot be told so again: the parser itself finds it.
+    probe = "SELECT formatQueryOrNull({sql:String} || ' INTO OUTFILE \\'probe\\'') IS NULL"
+    if client.query(probe, parameters={"sql": spelled}).result_rows[0][0]:
+        raise UserError("INTO OUTFILE and FORMAT are refused in a query: use --output and --format instead")
+    return spelled
+
+
+def _copy(client: Client, statement: str, form: str, out: BinaryIO) -> None:
+    with _stream(client, statement, form) as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            out.write(chunk)
+
+
+def _rows(client: Client, statement: str) -> tuple[list[str], list[str], Iterator[list[Cell]]]:
+    """Column names, their types, and the rows as they come."""
+    if _selects(statement):
+        # The embedded engine streams only formats without a header, so the header is asked for first.
+        described = client.raw_query(f"DESCRIBE TABLE (\n{statement}\n)", fmt="TabSeparated").decode()
+        columns = [_cells(line) for line in described.splitlines()]
+        return (
+            [str(column[0]) for column in columns],
+            [str(column[1]) for column in columns],
+            map(_cells, _lines(client, statement, "TabSeparated")),
+        )
+    rows = map(_cells, _lines(client, statement, "TabSeparatedWithNamesAndTypes"))
+    names, types = next(rows, []), next(rows, [])
+    return [str(name) for name in names], [str(type_) for type_ in types], rows
+
+
+def _lines(client: Client, statement: str, form: str) -> Iterator[str]:
+    with _stream(client, statement, form) as stream:
+        for line in stream:
+            yield line.decode("utf-8", errors="replace").removesuffix("\n")
+
+
+def _stream(client: Client, statement: str, form: str) -> io.BufferedReader:
+    # The embedded engine streams nothing but a SELECT; the other reads are short.
+    raw: Any = (
+        client.raw_stream(statement, fmt=form)
+        if _selects(statement)
+        else io.BytesIO(client.raw_query(statement, fmt=form))
+    )
+    # Reading lines through a buffer is fifty times faster than from the engine's own stream.
+    return io.BufferedReader(raw, _CHUNK_BYTES)
+
+
+def _selects(statement: str) -> bool:
+    return statement.lstrip("(\n ").startswith(("SELECT", "WITH"))
+
+
+def _cells(line: str) -> list[Cell]:
+    return [None if cell == r"\N" else _TSV_ESCAPE.sub(_unescape, cell) for cell in line.split("\t")]
+
+
+def _unescape(match: re.Match[str]) -> str:
+    return _TSV_ESCAPED.get(match[1], match[1])
+
+
+def _write_csv(text: io.TextIOBase, names: list[str], numbers: list[bool], rows: Iterable[list[Cell]]) -> None:
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(_harmless, names))
+    for row in rows:
+        writer.writerow(cell if number else _harmless(cell) for cell, number in zip(row, numbers, strict=False))
+
+
+def _harmless(cell: Cell) -> Cell:
+    return f"'{cell}" if cell is not None and cell.startswith(_FORMULA_STARTS) else cell
+
+
+def _write_table(text: io.TextIOBase, names: list[str], numbers: list[bool], rows: Iterable[list[Cell]]) -> None:
+    header = [_printable(name) for name in names]
+    shown = ([_printable(cell) for cell in row] for row in rows)
+    first = list(islice(shown, _ROWS_MEASURED))
+    widths = [max(map(cell_len, column)) for column in zip(header, *first, strict=False)]
+    for row in chain([header, ["-" * width for width in widths]], first, shown):
+        padded = (
+            " " * (width - cell_len(cell)) + cell if number else cell + " " * (width - cell_len(cell))
+            for cell, width, number in zip(row, widths, numbers, strict=False)
+        )
+        text.write("  ".join(padded).rstrip() + "\n")
+
+
+def _printable(cell: Cell) -> str:
+    # A value from outside must not move the cursor or recolour the terminal.
+    return "NULL" if cell is None else _CONTROL.sub(lambda match: repr(match[0])[1:-1], cell)
+
+
+def _reason(error: ClickHouseError) -> str:
+    """ClickHouse's first line without its code, the echoed query, the parser's word list and the server's version."""
+    lines = str(error).rsplit("DB::Exception: ", 1)[-1].strip().splitlines()
+    reason = lines[0] if lines else "no reason given"
+    return _REASON_ENDS.split(reason, maxsplit=1)[0].rstrip(".: ")

@@ -1,0 +1,317 @@
+"""Recompute visits and occupancy in SQL from the scans alone, and compare them with what the store shows.
+
+This shares nothing with the streaming path but the contract: it reads the view `scans` (and the registry, for
+categories and capacities, and the clock), folds with arrayFold, sweeps over the changes of each venue, and compares row
+by row in both directions. Floats are compared bit for bit: each is one division of two exact integers. Venues are taken
+in slices by the hash of their id, so that memory stays bounded whatever the store holds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from hashlib import sha256
+from importlib import resources
+from typing import Any, Final
+
+from clickhouse_connect.driver.client import Client
+
+from pipeline.progress import Advance
+from pipeline.settings import HARD_LIMIT, Settings
+
+#: Differing rows that a check shows.
+EXAMPLES: Final = 5
+#: Scans in one slice. A slice of this size was verified within 0.9 GiB; larger ones are hardly faster.
+SCANS_PER_SLICE: Final = 1_500_000
+
+_MILLISECOND: Final = timedelta(milliseconds=1)
+_MINUTE_MS: Final = 60_000
+_LONGEST_WINDOW_MS: Final = 60 * _MINUTE_MS
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One comparison: of `rows`, `differences` (by key) differ; `examples` says how the first ones do."""
+
+    name: str
+    rows: int
+    differences: int
+    examples: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether both sides are equal."""
+        return self.differences == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What `verify` found, one check a view and a promise, in a fixed order."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every check is."""
+        return all(check.ok for check in self.checks)
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A view and how it is compared. Its SQL file gives the same columns in the same order: keys, then values."""
+
+    name: str
+    key: tuple[str, ...]
+    values: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.key + self.values
+
+
+#: Columns that hold a time; both sides show it as epoch milliseconds.
+_TIMES: Final = frozenset({"checked_in_at", "left_at", "minute", "hour", "window_end", "as_of"})
+_TIME_TO_MS: Final = "toUnixTimestamp64Milli(toDateTime64({}, 3, 'UTC'))"
+_TEXTS: Final = frozenset({"venue_id", "visitor_id", "ended_by", "window"})
+_FLOATS: Final = frozenset(
+    {"mean_occupancy", "minutes_over_capacity", "person_contact_minutes", "median_dwell_minutes", "ratio"}
+)
+
+_VIEWS: Final = (
+    _View("visits", ("venue_id", "visitor_id", "checked_in_at"), ("left_at", "ended_by", "party_size")),
+    _View("occupancy_minutes", ("venue_id", "minute"), ("arrivals", "departures", "occupancy", "peak")),
+    _View(
+        "occupancy_hours",
+        ("venue_id", "hour"),
+        ("arrivals", "departures", "mean_occupancy", "peak", "minutes_over_capacity", "person_contact_minutes"),
+    ),
+    _View(
+        "rolling_occupancy",
+        ("venue_id", "window"),
+        ("window_end", "arrivals", "unique_visitors", "peak", "mean_occupancy", "median_dwell_minutes"),
+    ),
+    _View("occupancy_now", ("venue_id",), ("occupancy", "capacity", "ratio", "as_of")),
+)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What the slices of one view add up to; `examples` are (key, sentence)."""
+
+    rows: int = 0
+    differences: int = 0
+    examples: list[tuple[tuple[Any, ...], str]] = field(default_factory=list)
+
+
+def verify(client: Client, settings: Settings, advance: Advance | None = None) -> Verdict:
+    """Compare everything that the store shows with a recomputation from its scans.
+
+    `settings` gives the stay limits in force and the memory that one query may take. `advance` is told of each finished
+    slice of a view, with the number of all of them as its total: see `steps`. The store must not change meanwhile.
+    """
+    clock = client.query(
+        "SELECT mode, toUnixTimestamp64Milli(toDateTime64(as_of, 3, 'UTC')) FROM checkins.clock"
+    ).result_rows
+    mode, as_of = clock[0] if clock else ("events", 0)
+    slices = _slices(client)
+    parameters = {
+        **_limits(client, settings),
+        "as_of": as_of,
+        "window_end": as_of - as_of % _MINUTE_MS,
+        "slices": slices,
+    }
+    tallies = {view.name: _Tally() for view in _VIEWS}
+    duplicates = _Tally()
+    query_settings = _query_settings(client, settings)
+    for number in range(slices):
+        parameters["slice"] = number
+        _count_duplicates(client, parameters, query_settings, duplicates)
+        for view in _VIEWS:
+            _compare(client, view, parameters, query_settings, tallies[view.name])
+            if advance is not None:
+                advance(1, view.name)
+    checks = [_check("scans are unique", duplicates), *(_check(view.name, tallies[view.name]) for view in _VIEWS)]
+    return Verdict((*checks, *_accounting(client, settings, mode, as_of)))
+
+
+def steps(client: Client) -> int:
+    """How many times `verify` will call `advance` with one step."""
+    return _slices(client) * len(_VIEWS)
+
+
+def _slices(client: Client) -> int:
+    count: int = client.query("SELECT count() FROM checkins.scans").result_rows[0][0]
+    return max(1, -(-count // SCANS_PER_SLICE))
+
+
+def _limits(client: Client, settings: Settings) -> dict[str, Any]:
+    registered = [row[0] for row in client.query("SELECT DISTINCT category FROM checkins.venues").result_rows]
+    # A venue that is not registered joins with an empty category, which `transform` leaves to its default.
+    categories = sorted({"unknown", *registered} - {""})
+    return {
+        "categories": categories,
+        "stays": [settings.stay_of(category) // _MILLISECOND for category in categories],
+        "unknown_stay": settings.stay_of("unknown") // _MILLISECOND,
+        "hard_limit": HARD_LIMIT // _MILLISECOND,
+    }
+
+
+def _query_settings(client: Client, settings: Settings) -> dict[str, Any]:
+    # Under readonly = 1 the engine refuses every other setting; then its own limits hold.
+    if client.query("SELECT toString(getSetting('readonly'))").result_rows[0][0] == "1":
+        return {}
+    return {"max_memory_usage": settings.store_memory_mib << 20}
+
+
+def _count_duplicates(
+    client: Client, parameters: dict[str, Any], query_settings: dict[str, Any], tally: _Tally
+) -> None:
+    totals = f"SELECT sum(copies), countIf(copies > 1) FROM ({_sql('identities')})"
+    rows, differences = client.query(totals, parameters=parameters, settings=query_settings).result_rows[0]
+    tally.rows += rows
+    tally.differences += differences
+    if differences:
+        first = f"SELECT * FROM ({_sql('identities')}) WHERE copies > 1 ORDER BY venue_id, instant LIMIT {EXAMPLES}"
+        for venue_id, instant, kind, copies in client.query(
+            first, parameters=parameters, settings=query_settings
+        ).result_rows:
+            tally.examples.append(((venue_id, instant), f"{venue_id} at {_time(instant)}: one {kind} {copies} ×"))
+
+
+def _compare(
+    client: Client, view: _View, parameters: dict[str, Any], query_settings: dict[str, Any], tally: _Tally
+) -> None:
+    keys = ", ".join(f"`{name}`" for name in view.key)
+    relations = f"{_relations(view)} SELECT"
+    totals = f"{relations} sum(in_recomputed), uniqExactIf(({keys}), in_store != in_recomputed) FROM compared"
+    rows, differences = client.query(totals, parameters=parameters, settings=query_settings).result_rows[0]
+    tally.rows += rows
+    tally.differences += differences
+    if differences:
+        first = (
+            f"{relations} {', '.join(f'`{name}`' for name in view.columns)}, in_store, in_recomputed FROM compared "
+            f"WHERE in_store != in_recomputed ORDER BY {keys} LIMIT {4 * EXAMPLES}"
+        )
+        rows_that_differ = client.query(first, parameters=parameters, settings=query_settings).result_rows
+        tally.examples += _examples(view, rows_that_differ)
+
+
+def _relations(view: _View) -> str:
+    """The WITH clause that ends in `compared`: the view's rows and the recomputed ones, each different row once."""
+    # Only visits that can touch the longest window are swept for the rolling windows.
+    recent = f"WHERE left_at >= {{window_end:Int64}} - {_LONGEST_WINDOW_MS} AND checked_in_at < {{window_end:Int64}}"
+    slice_of_venues = "cityHash64(r.venue_id) % {slices:UInt64} = {slice:UInt64}"
+    recomputed = "folded" if view.name == "visits" else f"({_sql(view.name)})"
+    relations = {
+        "folded": _sql("folded"),
+        "counted": f"SELECT * FROM folded {recent if view.name == 'rolling_occupancy' else ''}",
+        "instants": _sql("instants"),
+        "recomputed": f"SELECT {_columns(view, 'toInt64({})')} FROM {recomputed} AS r",
+        "stored": f"SELECT {_columns(view, _TIME_TO_MS)} FROM checkins.{view.name} AS r WHERE {slice_of_venues}",
+        "compared": _sql("compared"),
+    }
+    return "WITH " + ", ".join(f"{name} AS ({sql})" for name, sql in relations.items())
+
+
+def _columns(view: _View, time: str) -> str:
+    """The view's columns in the types that both sides are compared in; `time` is the expression for a time."""
+
+    def comparable(name: str) -> str:
+        if name in _TIMES:
+            return time
+        return "toString({})" if name in _TEXTS else "toFloat64({})" if name in _FLOATS else "toInt64({})"
+
+    return ", ".join(f"{comparable(name).format(f'r.`{name}`')} AS `{name}`" for name in view.columns)
+
+
+def _examples(view: _View, rows: Sequence[Sequence[Any]]) -> list[tuple[tuple[Any, ...], str]]:
+    """One sentence a key from rows of (key columns, value columns, in_store, in_recomputed), ordered by key."""
+    width = len(view.key)
+    by_key: dict[tuple[Any, ...], list[Sequence[Any]]] = {}
+    for row in rows:
+        by_key.setdefault(tuple(row[:width]), []).append(row)
+    sentences = []
+    for key, same_key in list(by_key.items())[:EXAMPLES]:
+        stored = [row for row in same_key if row[-2] > row[-1]]
+        recomputed = [row for row in same_key if row[-1] > row[-2]]
+        if len(stored) == len(recomputed) == 1:
+            changed = [i for i in range(width, len(view.columns)) if stored[0][i] != recomputed[0][i]]
+            fault = f"stored {_values(view, stored[0], changed)}; recomputed {_values(view, recomputed[0], changed)}"
+        else:
+            every = range(width, len(view.columns))
+            fault = "; ".join(
+                [f"missing from the store: {_values(view, row, every)}" for row in recomputed]
+                + [f"stored {row[-2]} ×, recomputed {row[-1]} ×: {_values(view, row, every)}" for row in stored]
+            )
+        sentences.append((key, f"{_key(view, key)}: {fault}"))
+    return sentences
+
+
+def _key(view: _View, key: tuple[Any, ...]) -> str:
+    words = []
+    for name, value in zip(view.key, key, strict=True):
+        if name in _TIMES:
+            words.append(f"at {_time(value)}")
+        elif name == "visitor_id":
+            words.append(f"visitor #{sha256(value.encode()).hexdigest()[:8]}")
+        else:
+            words.append(str(value))
+    return " ".join(words)
+
+
+def _values(view: _View, row: Sequence[Any], columns: Sequence[int]) -> str:
+    return ", ".join(
+        f"{view.columns[i]} {_time(row[i]) if view.columns[i] in _TIMES else 'null' if row[i] is None else row[i]}"
+        for i in columns
+    )
+
+
+def _time(milliseconds: int) -> str:
+    return (_EPOCH + milliseconds * _MILLISECOND).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _check(name: str, tally: _Tally) -> Check:
+    return Check(name, tally.rows, tally.differences, tuple(text for _, text in sorted(tally.examples)[:EXAMPLES]))
+
+
+def _accounting(client: Client, settings: Settings, mode: str, as_of: int) -> list[Check]:
+    """Per partition accepted = stored + duplicates, consumed = accepted + dead-lettered; the sums match the views."""
+    partitions = client.query(
+        "SELECT topic, partition, consumed, accepted, stored, duplicates, dead_lettered FROM checkins.accounting "
+        "ORDER BY topic, partition"
+    ).result_rows
+    wrong = [
+        f"{topic}/{partition}: consumed {consumed}, accepted {accepted}, stored {stored}, duplicates {duplicates}, "
+        f"dead-lettered {dead_lettered}"
+        for topic, partition, consumed, accepted, stored, duplicates, dead_lettered in partitions
+        if accepted != stored + duplicates or consumed != accepted + dead_lettered
+    ]
+    scans, oldest = client.query(
+        "SELECT count(), toUnixTimestamp64Milli(min(occurred_at)) FROM checkins.scans"
+    ).result_rows[0]
+    dead_letters = client.query("SELECT count() FROM checkins.dead_letters").result_rows[0][0]
+    stored_sum, dead_sum = sum(row[4] for row in partitions), sum(row[6] for row in partitions)
+    # By the wall clock, whole days older than the retention are removed: once the oldest scan is about that old, fewer
+    # scans than were stored may be there, never more.
+    age = (as_of - oldest) * _MILLISECOND if scans else settings.retention
+    removed = mode == "wall" and age > settings.retention - timedelta(days=1)
+    stored_equal = scans <= stored_sum if removed else scans == stored_sum
+    return [
+        Check("accounting adds up", len(partitions), len(wrong), tuple(wrong[:EXAMPLES])),
+        _sum_check("stored scans are there", scans, stored_sum, equal=stored_equal, what="scans"),
+        _sum_check(
+            "dead letters are there", dead_letters, dead_sum, equal=dead_letters == dead_sum, what="dead_letters"
+        ),
+    ]
+
+
+def _sum_check(name: str, rows: int, accounted: int, *, equal: bool, what: str) -> Check:
+    if equal:
+        return Check(name, rows, 0)
+    return Check(name, rows, abs(rows - accounted), (f"the view {what} has {rows} rows, the accounting {accounted}",))
+
+
+@cache
+def _sql(name: str) -> str:
+    return resources.files("pipeline.store").joinpath("sql", "verify", f"{name}.sql").read_text(encoding="utf-8")
