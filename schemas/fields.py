@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     Field,
     PlainSerializer,
     PlainValidator,
@@ -115,7 +116,7 @@ Instant = Annotated[
 ]
 
 #: A day of the calendar, in the setting `timezone`.
-CalendarDate = Annotated[date, PlainValidator(_calendar_date), WithJsonSchema({"type": "string", "format": "date"})]
+CalendarDate = Annotated[date, BeforeValidator(_calendar_date)]
 
 #: The name of an IANA time zone that this machine knows.
 TimeZoneName = Annotated[str, Field(strict=True), AfterValidator(_time_zone), Rule("must be a string")]
