@@ -1,0 +1,330 @@
+"""What the views must show for a set of scans: plain, slow and obviously right.
+
+An implementation of the contract that shares no code with the pipeline, for tests to compare with. Instants are epoch
+milliseconds; minutes, hours and window ends epoch seconds; all UTC; intervals half-open. Every float is one division of
+exact integers, so it can be compared with `==`.
+"""
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+SECOND = 1_000
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+
+#: The contract's section 2.
+DEFAULT_MAX_STAY = 4 * HOUR
+HARD_LIMIT = 24 * HOUR
+
+
+@dataclass(frozen=True, order=True)
+class Scan:
+    """A valid scan, as it was sent."""
+
+    venue_id: str
+    visitor_id: str
+    event_type: str
+    occurred_at_ms: int
+    party_size: int = 1
+    event_id: str = "e"
+    source: str = "app"
+
+
+class ScanRow(NamedTuple):
+    """A row of `scans`."""
+
+    event_id: str
+    event_type: str
+    venue_id: str
+    visitor_id: str
+    occurred_at: int
+    party_size: int
+    source: str
+
+
+class Visit(NamedTuple):
+    """A row of `visits`."""
+
+    venue_id: str
+    visitor_id: str
+    checked_in_at: int
+    left_at: int
+    ended_by: str
+    party_size: int
+
+
+class MinuteRow(NamedTuple):
+    """A row of `occupancy_minutes`."""
+
+    venue_id: str
+    minute: int
+    arrivals: int
+    departures: int
+    occupancy: int
+    peak: int
+
+
+class HourRow(NamedTuple):
+    """A row of `occupancy_hours`."""
+
+    venue_id: str
+    hour: int
+    arrivals: int
+    departures: int
+    mean_occupancy: float
+    peak: int
+    minutes_over_capacity: float
+    person_contact_minutes: float
+
+
+class RollingRow(NamedTuple):
+    """A row of `rolling_occupancy`."""
+
+    venue_id: str
+    window: str
+    window_end: int
+    arrivals: int
+    unique_visitors: int
+    peak: int
+    mean_occupancy: float
+    median_dwell_minutes: float | None
+
+
+class NowRow(NamedTuple):
+    """A row of `occupancy_now`, of a venue with anyone present."""
+
+    venue_id: str
+    occupancy: int
+    capacity: int | None
+    ratio: float | None
+    as_of: int
+
+
+#: View → the type of its rows. Rows are compared as sets of plain tuples.
+ROWS: dict[str, type[tuple[Any, ...]]] = {
+    "scans": ScanRow,
+    "visits": Visit,
+    "occupancy_minutes": MinuteRow,
+    "occupancy_hours": HourRow,
+    "rolling_occupancy": RollingRow,
+    "occupancy_now": NowRow,
+}
+
+Views = dict[str, set[tuple[Any, ...]]]
+
+
+def expected_views(
+    scans: Iterable[Scan],
+    max_stay: Mapping[str, int] | None = None,
+    capacities: Mapping[str, int] | None = None,
+    as_of: int | None = None,
+) -> Views:
+    """The rows of every view, by the view's name.
+
+    `max_stay`: venue → milliseconds, 4 h where absent. `capacities`: venue → persons, none where absent. `as_of`: the
+    pipeline's clock in milliseconds; None is the `events` clock, the latest `occurred_at`. No scans, no rows.
+    """
+    winners = winning_scans(scans)
+    if not winners:
+        return {view: set() for view in ROWS}
+    capacities = capacities or {}
+    if as_of is None:
+        as_of = max(scan.occurred_at_ms for scan in winners)
+    visits = fold(winners, max_stay or {}, as_of)
+    by_venue = defaultdict(list)
+    for visit in visits:
+        by_venue[visit.venue_id].append(visit)
+    views: Views = {view: set() for view in ROWS}
+    views["scans"] = {
+        ScanRow(s.event_id, s.event_type, s.venue_id, s.visitor_id, s.occurred_at_ms, s.party_size, s.source)
+        for s in winners
+    }
+    views["visits"] = set(visits)
+    for venue_id, there in by_venue.items():
+        capacity = capacities.get(venue_id)
+        views["occupancy_minutes"].update(_minutes(venue_id, there, as_of))
+        views["occupancy_hours"].update(_hours(venue_id, there, capacity, as_of))
+        views["rolling_occupancy"].update(_rolling(venue_id, there, as_of))
+        views["occupancy_now"].update(_now(venue_id, there, capacity, as_of))
+    return views
+
+
+def winning_scans(scans: Iterable[Scan]) -> list[Scan]:
+    """One scan for each identity: the larger party, then the smaller event id, then the smaller source."""
+    identities = defaultdict(list)
+    for scan in scans:
+        identities[scan.venue_id, scan.visitor_id, scan.event_type, scan.occurred_at_ms].append(scan)
+    return [min(same, key=lambda s: (-s.party_size, s.event_id, s.source)) for same in identities.values()]
+
+
+def fold(winners: Iterable[Scan], max_stay: Mapping[str, int], as_of: int) -> list[Visit]:
+    """Pair the scans of each venue and visitor into visits; takes one scan for each identity."""
+    pairs = defaultdict(list)
+    for scan in winners:
+        pairs[scan.venue_id, scan.visitor_id].append(scan)
+    visits = []
+    for (venue_id, _), theirs in pairs.items():
+        limit = max_stay.get(venue_id, DEFAULT_MAX_STAY)
+        opened: Scan | None = None
+        for scan in sorted(theirs, key=lambda s: (s.occurred_at_ms, s.event_type != "check_in")):
+            now = scan.occurred_at_ms
+            if scan.event_type == "check_in":
+                if opened is not None and now >= opened.occurred_at_ms + limit:
+                    visits.append(_closed(opened, opened.occurred_at_ms + limit, "expired"))
+                    opened = None
+                if opened is None:
+                    opened = scan
+            elif opened is not None:
+                if now - opened.occurred_at_ms <= HARD_LIMIT:
+                    visits.append(_closed(opened, now, "check_out"))
+                else:
+                    visits.append(_closed(opened, opened.occurred_at_ms + limit, "expired"))
+                opened = None
+        if opened is not None:
+            left_at = opened.occurred_at_ms + limit
+            visits.append(_closed(opened, left_at, "expired" if as_of >= left_at else "open"))
+    return visits
+
+
+def _closed(opening: Scan, left_at: int, ended_by: str) -> Visit:
+    return Visit(opening.venue_id, opening.visitor_id, opening.occurred_at_ms, left_at, ended_by, opening.party_size)
+
+
+class Curve:
+    """The persons present at every instant, as a step function of the visits of one venue."""
+
+    def __init__(self, visits: Iterable[Visit]) -> None:
+        change: dict[int, int] = defaultdict(int)
+        for visit in visits:
+            change[visit.checked_in_at] += visit.party_size
+            change[visit.left_at] -= visit.party_size
+        self._instants = sorted(change)
+        self._levels = []
+        level = 0
+        for instant in self._instants:
+            level += change[instant]
+            self._levels.append(level)
+
+    def at(self, instant: int) -> int:
+        """The persons present at an instant."""
+        before = bisect_right(self._instants, instant)
+        return self._levels[before - 1] if before else 0
+
+    def steps(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """(persons, milliseconds) of each step within [start, end)."""
+        inside = self._instants[bisect_right(self._instants, start) : bisect_right(self._instants, end - 1)]
+        edges = [start, *inside, end]
+        for left, right in pairwise(edges):
+            yield self.at(left), right - left
+
+    def peak(self, start: int, end: int) -> int:
+        """The most persons present at any instant of [start, end)."""
+        return max(persons for persons, _ in self.steps(start, end))
+
+    def person_ms(self, start: int, end: int) -> int:
+        """The time spent present within [start, end), summed over persons."""
+        return sum(persons * length for persons, length in self.steps(start, end))
+
+    def contact_ms(self, start: int, end: int) -> int:
+        """The time that pairs of persons were present together within [start, end), summed over pairs."""
+        return sum(persons * (persons - 1) // 2 * length for persons, length in self.steps(start, end))
+
+    def ms_over(self, capacity: int, start: int, end: int) -> int:
+        """The time within [start, end) with more persons present than `capacity`."""
+        return sum(length for persons, length in self.steps(start, end) if persons > capacity)
+
+
+def _floor(instant: int, width: int) -> int:
+    return instant // width * width
+
+
+def _arrivals(visits: Iterable[Visit], width: int) -> dict[int, int]:
+    """Persons who checked in, by the start of their cell of `width` milliseconds."""
+    counts: dict[int, int] = defaultdict(int)
+    for visit in visits:
+        counts[_floor(visit.checked_in_at, width)] += visit.party_size
+    return counts
+
+
+def _departures(visits: Iterable[Visit], width: int, as_of: int) -> dict[int, int]:
+    """Persons who left at or before `as_of`, by the start of their cell of `width` milliseconds."""
+    counts: dict[int, int] = defaultdict(int)
+    for visit in visits:
+        if visit.left_at <= as_of:
+            counts[_floor(visit.left_at, width)] += visit.party_size
+    return counts
+
+
+def _minutes(venue_id: str, visits: list[Visit], as_of: int) -> Iterator[MinuteRow]:
+    arrivals, departures, curve = _arrivals(visits, MINUTE), _departures(visits, MINUTE, as_of), Curve(visits)
+    for minute in arrivals.keys() | departures.keys():
+        end = minute + MINUTE
+        staying = sum(visit.party_size for visit in visits if visit.checked_in_at < end and visit.left_at >= end)
+        yield MinuteRow(
+            venue_id=venue_id,
+            minute=minute // SECOND,
+            arrivals=arrivals.get(minute, 0),
+            departures=departures.get(minute, 0),
+            occupancy=staying,
+            peak=curve.peak(minute, end),
+        )
+
+
+def _hours(venue_id: str, visits: list[Visit], capacity: int | None, as_of: int) -> Iterator[HourRow]:
+    arrivals, departures, curve = _arrivals(visits, HOUR), _departures(visits, HOUR, as_of), Curve(visits)
+    present = {
+        hour
+        for visit in visits
+        for hour in range(_floor(visit.checked_in_at, HOUR), visit.left_at, HOUR)
+        if visit.left_at > visit.checked_in_at and hour <= as_of
+    }
+    for hour in arrivals.keys() | departures.keys() | present:
+        end = hour + HOUR
+        yield HourRow(
+            venue_id=venue_id,
+            hour=hour // SECOND,
+            arrivals=arrivals.get(hour, 0),
+            departures=departures.get(hour, 0),
+            mean_occupancy=curve.person_ms(hour, end) / HOUR,
+            peak=curve.peak(hour, end),
+            minutes_over_capacity=(0 if capacity is None else curve.ms_over(capacity, hour, end)) / MINUTE,
+            person_contact_minutes=curve.contact_ms(hour, end) / MINUTE,
+        )
+
+
+def _rolling(venue_id: str, visits: list[Visit], as_of: int) -> Iterator[RollingRow]:
+    curve, end = Curve(visits), _floor(as_of, MINUTE)
+    for minutes in (15, 60):
+        start = end - minutes * MINUTE
+        arrived = [visit for visit in visits if start <= visit.checked_in_at < end]
+        left = [visit for visit in visits if start <= visit.left_at < end]
+        present = [v for v in visits if v.checked_in_at < end and v.left_at > start and v.left_at > v.checked_in_at]
+        if arrived or left or present:
+            yield RollingRow(
+                venue_id=venue_id,
+                window=f"{minutes}m",
+                window_end=end // SECOND,
+                arrivals=sum(visit.party_size for visit in arrived),
+                unique_visitors=len({visit.visitor_id for visit in present}),
+                peak=curve.peak(start, end),
+                mean_occupancy=curve.person_ms(start, end) / (minutes * MINUTE),
+                median_dwell_minutes=_median_minutes([visit.left_at - visit.checked_in_at for visit in left]),
+            )
+
+
+def _median_minutes(durations: list[int]) -> float | None:
+    if not durations:
+        return None
+    ordered, middle = sorted(durations), len(durations) // 2
+    return (ordered[middle] + ordered[-middle - 1]) / (2 * MINUTE)
+
+
+def _now(venue_id: str, visits: list[Visit], capacity: int | None, as_of: int) -> Iterator[NowRow]:
+    persons = sum(visit.party_size for visit in visits if visit.checked_in_at <= as_of < visit.left_at)
+    if persons:
+        yield NowRow(venue_id, persons, capacity, None if capacity is None else persons / capacity, as_of)
