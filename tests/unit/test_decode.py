@@ -242,7 +242,8 @@ BAD_TIMES = [
     ),
     *(
         "2021-09-19T10:15:3:Z",
-        "2021-09-19T10-15-30Z",
+        "2021-09-19T10-15:30Z",
+        "2021-09-19T10:15-30Z",
         "2021:09:19T10:15:30Z",
         "now",
         "1632021330",
@@ -346,6 +347,17 @@ def test_a_mixed_batch_keeps_the_order_of_its_records() -> None:
     assert columns.record.tolist() == records
     assert rejections == refused
     assert not columns.buffer.flags.writeable
+
+
+@pytest.mark.parametrize("removed", [0, 1], ids=["inserted", "replaced"])
+def test_any_one_byte_anywhere_is_judged_alike(removed: int) -> None:
+    value = json.dumps({**SCAN, "x": -1.5, "y": "a", "z": None}).encode()
+    values = [value[:at] + bytes([byte]) + value[at + removed :] for at in range(len(value) + 1) for byte in range(256)]
+    expected, records, refused = judged(values)
+    columns, rejections = decode_scans(values)
+    assert columns.record.tolist() == records
+    assert rows(columns) == expected
+    assert rejections == refused
 
 
 def test_an_empty_batch_gives_nothing() -> None:
