@@ -1,0 +1,31 @@
+"""`pipeline worker`: consume check-ins, compute occupancy, store it."""
+
+from pathlib import Path
+
+import click
+
+from pipeline.settings import load_settings
+
+
+@click.command(epilog="Example: pipeline worker --drain")
+@click.option(
+    "--drain",
+    is_flag=True,
+    help="Exit 0 once everything in the topics at the start is stored and committed by the group.",
+)
+@click.option("--store", type=click.Path(file_okay=False, path_type=Path), help="Embedded ClickHouse lives here.")
+@click.pass_context
+def command(context: click.Context, drain: bool, store: Path | None) -> None:
+    """Consume check-ins, compute occupancy, store it.
+
+    Run as many as there are partitions. Ctrl-C or SIGTERM finishes the outstanding write and leaves; Ctrl-C again exits at once.
+    With --drain the last line on stdout is JSON: scans, seconds, scans_per_second, delays, dead_letters, duplicates.
+    """
+    from pipeline.engine import open_engine
+    from pipeline.streaming.logs import set_up_logging
+    from pipeline.streaming.service import run_worker
+
+    settings = load_settings(store=store)
+    set_up_logging()
+    engine = open_engine(settings, clock=settings.clock or "wall")
+    context.exit(run_worker(settings, engine, drain=drain))

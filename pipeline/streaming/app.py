@@ -1,0 +1,105 @@
+"""The Faust app: nothing but a consumer group, a producer and agents. No tables, no web, no topics of its own."""
+
+import asyncio
+import logging
+
+import faust
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from faust.exceptions import ProducerSendError
+
+from pipeline.dead_letters import DeadLetter
+from pipeline.settings import Settings
+from pipeline.streaming.batch_transport import BatchTransport
+from pipeline.streaming.ports import CHECK_INS, DEAD_LETTERS, VENUES
+
+log = logging.getLogger(__name__)
+
+#: A dead worker's partitions move on after this long, in seconds.
+SESSION_SECONDS = 8.0
+#: How long a partition may stand still before the group expels its worker. A day: the store may be away that long.
+POLL_SECONDS = 86_400.0
+#: Batches that may wait for an agent; more would only hold memory.
+QUEUED_BATCHES = 8
+#: At most this much of one partition in one answer; compressed records grow about sevenfold.
+FETCH_BYTES = 2 << 20
+#: The largest dead letter that is sent whole.
+LARGEST_LETTER = 16 << 20
+
+
+class _App(faust.App):  # type: ignore[misc]
+    logger = logging.getLogger("faust.app")
+
+    def _create_directories(self) -> None:
+        """Make none: there are no tables to keep."""
+
+
+def build_app(settings: Settings) -> faust.App:
+    """The app, without agents. Its transport needs a `listener` before it is started."""
+    app = _App(
+        settings.group,
+        broker=[f"kafka://{address}" for address in settings.kafka_address.split(",")],
+        store="memory://",
+        autodiscover=False,
+        web_enabled=False,
+        web_tables_enabled=False,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        processing_guarantee="at_least_once",
+        broker_session_timeout=SESSION_SECONDS,
+        broker_heartbeat_interval=SESSION_SECONDS / 4,
+        broker_max_poll_interval=POLL_SECONDS,
+        broker_request_timeout=40.0,
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=FETCH_BYTES,
+        producer_max_request_size=LARGEST_LETTER + (1 << 20),
+        stream_buffer_maxsize=QUEUED_BATCHES,
+        stream_wait_empty=False,
+    )
+    transport = BatchTransport(app.conf.broker_consumer, app)
+    # The registry first, so that visits are not computed twice when both are waiting.
+    transport.topics = (VENUES, CHECK_INS)
+    app.transport = transport
+    return app
+
+
+async def publish_dead_letters(app: faust.App, letters: list[DeadLetter]) -> None:
+    """Send refused records to the topic dead-letters, trying until Kafka has them all (so: at least once)."""
+    pause = 0.5
+    while letters:
+        outcomes = await asyncio.gather(*(_publish(app, letter) for letter in letters), return_exceptions=True)
+        failed = []
+        for letter, outcome in zip(letters, outcomes, strict=True):
+            if isinstance(outcome, ProducerSendError | KafkaError):
+                failed.append(letter)
+            elif isinstance(outcome, BaseException):
+                raise outcome
+        if failed:
+            log.warning("%d dead letters could not be sent yet; trying again", len(failed))
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 15.0)
+        letters = failed
+
+
+async def _publish(app: faust.App, letter: DeadLetter) -> None:
+    headers = {
+        "topic": letter.topic,
+        "partition": str(letter.partition),
+        "offset": str(letter.offset),
+        "reason": letter.reason,
+        "detail": letter.detail,
+    }
+    encoded = [(name, text.encode()) for name, text in headers.items()]
+    value = letter.value
+    try:
+        await (await app.producer.send(DEAD_LETTERS, letter.key, value, None, None, encoded))
+    except (MessageSizeTooLargeError, ProducerSendError) as error:
+        if not isinstance(error.__cause__ or error, MessageSizeTooLargeError):
+            raise
+        log.warning(
+            "the record %s/%d at offset %d is too large for the topic %s: sent without its bytes",
+            letter.topic,
+            letter.partition,
+            letter.offset,
+            DEAD_LETTERS,
+        )
+        await (await app.producer.send(DEAD_LETTERS, letter.key, None, None, None, encoded))

@@ -1,0 +1,71 @@
+"""Before Faust starts: is Kafka there, and the topics?"""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from pipeline.errors import UserError
+from pipeline.streaming.ports import CHECK_INS, DEAD_LETTERS, VENUES, Partition
+
+log = logging.getLogger(__name__)
+
+#: Pauses between tries while Kafka is away: doubled from the first to the last, in seconds.
+FIRST_PAUSE, LAST_PAUSE = 2.0, 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class LogRanges:
+    """What check-ins and venues hold: per partition the first offset, and the one after the last."""
+
+    first: dict[Partition, int]
+    end: dict[Partition, int]
+
+    @property
+    def waiting(self) -> dict[Partition, int]:
+        """The ends of the partitions that hold anything."""
+        return {each: end for each, end in self.end.items() if end > self.first[each]}
+
+
+async def wait_for_kafka(address: str) -> LogRanges:
+    """Ask for the logs' ranges until Kafka answers. Raises UserError if a topic is missing."""
+    pause = FIRST_PAUSE
+    while True:
+        try:
+            return await _ask(address)
+        except (KafkaError, OSError) as error:
+            log.warning(
+                "Kafka does not answer at %s (%s); trying again in %.0f s; start one with: pipeline broker start",
+                address,
+                str(error).splitlines()[0] if str(error) else type(error).__name__,
+                pause,
+            )
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, LAST_PAUSE)
+
+
+async def _ask(address: str) -> LogRanges:
+    servers = address.split(",")
+    admin = AIOKafkaAdminClient(bootstrap_servers=servers)
+    consumer = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False)
+    try:
+        await admin.start()
+        present = await admin.list_topics()
+        missing = [topic for topic in (CHECK_INS, VENUES, DEAD_LETTERS) if topic not in present]
+        if missing:
+            raise UserError(f"Kafka at {address} has no topic {', '.join(missing)}; create them with: pipeline topics")
+        partitions = [
+            TopicPartition(topic["topic"], partition["partition"])
+            for topic in await admin.describe_topics([CHECK_INS, VENUES])
+            for partition in topic["partitions"]
+        ]
+        await consumer.start()
+        first = await consumer.beginning_offsets(partitions)
+        end = await consumer.end_offsets(partitions)
+    finally:
+        await consumer.stop()
+        await admin.close()
+    return LogRanges({tuple(tp): at for tp, at in first.items()}, {tuple(tp): at for tp, at in end.items()})

@@ -1,0 +1,46 @@
+"""Log lines of a worker: one line each, on stderr, without the chatter of the libraries."""
+
+import logging
+import time
+
+#: A library's line is shown again after this long, in seconds: while Kafka is away aiokafka says so ten times a second.
+REPEAT_SECONDS = 30.0
+
+
+class _OneLine(logging.Formatter):
+    """Our own tracebacks are kept, because they mean a bug; a library's become the exception's one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.name.startswith("pipeline"):
+            return super().format(record)
+        error = record.exc_info[1] if record.exc_info else None
+        short = logging.makeLogRecord({**record.__dict__, "exc_info": None, "exc_text": None, "stack_info": None})
+        text = " ".join(super().format(short).split())
+        return f"{text} ({error!r})" if error is not None and repr(error) not in text else text
+
+
+class _NotAgain(logging.Filter):
+    """Holds back a library's line that differs only in its arguments from one shown a moment ago."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.startswith("pipeline"):
+            return True
+        key = (record.name, str(record.msg))
+        now = time.monotonic()
+        if now - self._shown.get(key, -REPEAT_SECONDS) < REPEAT_SECONDS:
+            return False
+        self._shown[key] = now
+        return True
+
+
+def set_up_logging() -> None:
+    """Send the log to stderr: our own from INFO up, the libraries' from WARNING up."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(_NotAgain())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("pipeline").setLevel(logging.INFO)

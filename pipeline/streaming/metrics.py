@@ -1,0 +1,198 @@
+"""Every metric of a worker in one typed place: what it means, and what to do when it looks wrong.
+
+There is no series per venue: a hundred thousand of them stall a scrape. Venues belong in ClickHouse.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import prometheus_client
+from numpy.typing import NDArray
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector, CollectorRegistry
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """A metric's name, what it says in one sentence, and what to do about it in one sentence."""
+
+    name: str
+    says: str
+    action: str
+
+    @property
+    def help(self) -> str:
+        return f"{self.says} {self.action}"
+
+
+CONSUMED: Final = Meaning(
+    "pipeline_scans_consumed_total",
+    "Records of check-ins read and judged; equals accepted plus dead-lettered.",
+    "Flat while the lag grows: see /livez and the log.",
+)
+ACCEPTED: Final = Meaning(
+    "pipeline_scans_accepted_total",
+    "Valid scans; equals stored plus duplicates once nothing is buffered.",
+    "Far below consumed: look at the dead letters.",
+)
+STORED: Final = Meaning(
+    "pipeline_scans_stored_total",
+    "Distinct scans that the store has acknowledged.",
+    "Flat while consumed rises: the store is away, see store failures.",
+)
+DUPLICATES: Final = Meaning(
+    "pipeline_scans_duplicate_total",
+    "Accepted scans that were stored already: repeats by gates and apps, and what was read again after a restart.",
+    "A steady high share: ask the producers why they repeat.",
+)
+DEAD_LETTERED: Final = Meaning(
+    "pipeline_scans_dead_lettered_total",
+    "Refused records, by reason.",
+    "Rising: read the topic dead-letters or the view dead_letters and tell the producer.",
+)
+UNKNOWN_VENUE: Final = Meaning(
+    "pipeline_scans_unknown_venue_total",
+    "Scans of a venue that the registry does not know, processed as category unknown.",
+    "Rising: load the missing venues.",
+)
+NEWEST_EVENT: Final = Meaning(
+    "pipeline_newest_event_timestamp_seconds",
+    "The latest occurred_at of any valid scan, seconds since the epoch.",
+    "Standing still: the gates have stopped sending.",
+)
+FLUSH_SECONDS: Final = Meaning(
+    "pipeline_flush_seconds",
+    "How long the store took for one successful write.",
+    "Growing: the store is overloaded or its disk is slow.",
+)
+DELAY_SECONDS: Final = Meaning(
+    "pipeline_event_to_store_seconds",
+    "From a scan's Kafka timestamp to the store's acknowledgement.",
+    "Above your promise with low lag: lower flush_seconds; with high lag: add partitions and workers.",
+)
+LAG: Final = Meaning(
+    "pipeline_consumer_lag_scans",
+    "Records between what is stored and the end of the log, by partition, as the broker has it.",
+    "Growing for minutes: add workers, up to one a partition.",
+)
+SKIPPED: Final = Meaning(
+    "pipeline_offsets_skipped_total",
+    "Records that Kafka's retention deleted before they were read: they are lost to us.",
+    "Anything but zero: raise the topic's retention, and send the files again.",
+)
+STORE_FAILURES: Final = Meaning(
+    "pipeline_store_failures_total",
+    "Calls that the store did not answer; each is tried again.",
+    "Rising: bring ClickHouse back; nothing is lost meanwhile.",
+)
+BUFFER_FILL: Final = Meaning(
+    "pipeline_buffer_fill_ratio",
+    "Processed scans that wait to be written, as a share of buffer_scans; at 1 fetching pauses.",
+    "Near 1: the store is away or too slow.",
+)
+REBALANCES: Final = Meaning(
+    "pipeline_rebalances_total",
+    "How often partitions were assigned to this worker.",
+    "More than one a deployment: workers are dying or losing their session.",
+)
+ASSIGNED: Final = Meaning(
+    "pipeline_assigned_partitions",
+    "Partitions of check-ins that this worker reads.",
+    "Zero on some workers: there are more workers than partitions.",
+)
+
+#: Which of the engine's counters are shown as what.
+_ENGINE_COUNTERS: Final = {
+    "consumed": CONSUMED,
+    "accepted": ACCEPTED,
+    "stored": STORED,
+    "duplicates": DUPLICATES,
+    "unknown_venue_scans": UNKNOWN_VENUE,
+}
+
+#: Upper bounds in seconds of the delay as exported, and as kept for quantiles (20 a decade, 1 ms to 10⁷ s).
+_EXPORTED_BOUNDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0, 86400.0)
+_FINE_BOUNDS: Final = np.logspace(-3, 7, 201)
+
+
+class Delays:
+    """A histogram of delays in seconds that takes arrays, because a scan at a time would cost more than storing it."""
+
+    def __init__(self) -> None:
+        self._coarse = np.zeros(len(_EXPORTED_BOUNDS) + 1, np.int64)
+        self._fine = np.zeros(len(_FINE_BOUNDS) + 1, np.int64)
+        self._sum = 0.0
+
+    def observe(self, seconds: NDArray[np.float64]) -> None:
+        """Add delays; those below zero (clocks that differ) count as zero."""
+        seconds = np.maximum(seconds, 0.0)
+        coarse = np.searchsorted(np.asarray(_EXPORTED_BOUNDS), seconds)
+        self._coarse = self._coarse + np.bincount(coarse, minlength=len(self._coarse))
+        self._fine = self._fine + np.bincount(np.searchsorted(_FINE_BOUNDS, seconds), minlength=len(self._fine))
+        self._sum += float(seconds.sum())
+
+    def quantile(self, q: float) -> float | None:
+        """The delay in seconds that a share `q` of all is at or below, to 12 %; None before the first."""
+        total = int(self._fine.sum())
+        if not total:
+            return None
+        bucket = int(np.searchsorted(np.cumsum(self._fine), q * total))
+        return float(_FINE_BOUNDS[min(bucket, len(_FINE_BOUNDS) - 1)])
+
+    def family(self) -> HistogramMetricFamily:
+        """As Prometheus wants it."""
+        cumulative = np.cumsum(self._coarse)
+        bounds = [*(str(bound) for bound in _EXPORTED_BOUNDS), "+Inf"]
+        family = HistogramMetricFamily(DELAY_SECONDS.name, DELAY_SECONDS.help)
+        family.add_metric([], [(bound, int(n)) for bound, n in zip(bounds, cumulative, strict=True)], self._sum)
+        return family
+
+
+class _Snapshot(Collector):
+    """What the worker's threads have put down last: one consistent view of the engine's counters."""
+
+    def __init__(self, metrics: "Metrics") -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        counters, reasons = self._metrics.counters
+        for key, meaning in _ENGINE_COUNTERS.items():
+            yield CounterMetricFamily(meaning.name, meaning.help, value=counters.get(key, 0))
+        refused = CounterMetricFamily(DEAD_LETTERED.name, DEAD_LETTERED.help, labels=["reason"])
+        for reason, count in sorted(reasons.items()):
+            refused.add_metric([reason], count)
+        yield refused
+        if counters.get("newest_event_ms"):
+            yield GaugeMetricFamily(NEWEST_EVENT.name, NEWEST_EVENT.help, value=counters["newest_event_ms"] / 1000)
+        yield self._metrics.delays.family()
+
+
+class Metrics:
+    """The metrics of one worker, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.delays = Delays()
+        #: The engine's counters and the dead letters by reason; replaced as one.
+        self.counters: tuple[Mapping[str, int], Mapping[str, int]] = ({}, Counter())
+        self.flush_seconds = prometheus_client.Histogram(FLUSH_SECONDS.name, FLUSH_SECONDS.help, registry=self.registry)
+        self.lag = self._gauge(LAG, "topic", "partition")
+        self.buffer_fill = self._gauge(BUFFER_FILL)
+        self.assigned = self._gauge(ASSIGNED)
+        self.skipped = self._counter(SKIPPED, "topic", "partition")
+        self.store_failures = self._counter(STORE_FAILURES)
+        self.rebalances = self._counter(REBALANCES)
+        self.registry.register(_Snapshot(self))
+
+    def _gauge(self, meaning: Meaning, *labels: str) -> prometheus_client.Gauge:
+        return prometheus_client.Gauge(meaning.name, meaning.help, labels, registry=self.registry)
+
+    def _counter(self, meaning: Meaning, *labels: str) -> prometheus_client.Counter:
+        return prometheus_client.Counter(meaning.name, meaning.help, labels, registry=self.registry)
+
+    def exposition(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        return prometheus_client.generate_latest(self.registry)

@@ -1,0 +1,210 @@
+"""One worker process from start to exit: waits for Kafka, runs the loop, drains or goes on, leaves cleanly."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+import faust
+from aiokafka.errors import KafkaError
+
+from pipeline.settings import Settings
+from pipeline.streaming.agents import add_agents
+from pipeline.streaming.app import build_app, publish_dead_letters
+from pipeline.streaming.batch_transport import BatchConsumer
+from pipeline.streaming.cluster import wait_for_kafka
+from pipeline.streaming.http import serve_http
+from pipeline.streaming.metrics import Metrics
+from pipeline.streaming.ports import Engine, Partition, W
+from pipeline.streaming.worker import Worker
+
+log = logging.getLogger(__name__)
+
+#: How often the broker is asked for the logs' ends and, while draining, for what is committed, in seconds.
+LAG_SECONDS, DRAIN_SECONDS = 1.0, 0.1
+#: Faust is given this long to leave the group, in seconds; then the group finds out by itself.
+LEAVE_SECONDS = 10.0
+
+
+def run_worker(settings: Settings, engine: Engine[W], *, drain: bool = False) -> int:
+    """Run one worker until it is told to stop; returns the exit status.
+
+    With `drain`, stop when everything that check-ins and venues hold now is stored and committed by the group (by other workers
+    too), and print what was done as one JSON line on stdout. SIGTERM and the first SIGINT finish the outstanding write, commit
+    and leave the group; a second SIGINT exits at once. Raises UserError if a topic is missing or the HTTP port is taken.
+    """
+    return asyncio.run(_Service(settings, engine, drain).run())
+
+
+class _Service:
+    def __init__(self, settings: Settings, engine: Engine[Any], drain: bool) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._drain = drain
+        self._metrics = Metrics()
+        self._started_at = time.monotonic()
+        self._worker: Worker[Any] | None = None
+
+    async def run(self) -> int:
+        stop = asyncio.create_task(self._stop_signal())
+        with serve_http(self._settings.http_port, self._metrics, self._live, self._ready) as port:
+            log.info("/metrics, /livez and /readyz at http://127.0.0.1:%d", port)
+            work = asyncio.create_task(self._work(stop))
+            await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if self._worker is None and not work.done():
+                work.cancel()
+                return 0
+            return await work
+
+    async def _work(self, stop: asyncio.Task[None]) -> int:
+        ranges = await wait_for_kafka(self._settings.kafka_address)
+        if self._drain and not ranges.waiting:
+            self._engine.close()
+            self._print_summary(0.0)
+            return 0
+        app = build_app(self._settings)
+        worker = self._worker = Worker(
+            self._engine,
+            self._settings,
+            self._metrics,
+            commit=lambda offsets: app.consumer.commit_stored(offsets),
+            publish=lambda letters: publish_dead_letters(app, letters),
+        )
+        app.transport.listener = worker
+        add_agents(app, worker)
+        drained = asyncio.Event()
+        tasks = [
+            asyncio.create_task(_or_fail(each, worker))
+            for each in (worker.run(), app.start(), self._watch_crash(app, worker), self._watch_lag(app, worker))
+        ]
+        if self._drain:
+            tasks.append(
+                asyncio.create_task(_or_fail(self._until_drained(app, worker, ranges.waiting, drained), worker))
+            )
+        ends: set[asyncio.Future[Any]] = {stop, worker.failure, asyncio.create_task(drained.wait())}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if worker.failure.done():
+            error = worker.failure.result()
+            log.critical("stopping after a bug, to read on from what is stored: %r", error, exc_info=error)
+            await _within(LEAVE_SECONDS, app.stop())
+            return _exit_now(1)
+        seconds = time.monotonic() - (worker.reading_since or time.monotonic())
+        await worker.stop()
+        await _within(LEAVE_SECONDS, app.stop())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if drained.is_set():
+            self._print_summary(seconds)
+        log.info("stopped; what was read is stored and committed")
+        return 0
+
+    async def _stop_signal(self) -> None:
+        loop = asyncio.get_running_loop()
+        asked = asyncio.Event()
+
+        def interrupt() -> None:
+            if asked.is_set():
+                _exit_now(130)
+            asked.set()
+
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+        loop.add_signal_handler(signal.SIGTERM, asked.set)
+        await asked.wait()
+        log.info("stopping: finishing the outstanding write, then leaving the group (Ctrl-C again: at once)")
+
+    async def _watch_crash(self, app: faust.App, worker: Worker[Any]) -> None:
+        await app._crashed.wait()
+        worker.fail(app.crash_reason or RuntimeError("Faust stopped without a reason"))
+
+    async def _watch_lag(self, app: faust.App, worker: Worker[Any]) -> None:
+        while True:
+            await asyncio.sleep(LAG_SECONDS)
+            consumer: BatchConsumer = app.consumer
+            reading = list(worker.stored)
+            if not reading:
+                continue
+            try:
+                ends = await asyncio.wait_for(consumer.end_offsets(reading), 10)
+            except (KafkaError, TimeoutError):
+                worker.progress_at = time.monotonic()  # Kafka is away: not ours to mend by a restart
+            else:
+                worker.note_ends(ends)
+
+    async def _until_drained(
+        self, app: faust.App, worker: Worker[Any], ends: dict[Partition, int], drained: asyncio.Event
+    ) -> None:
+        consumer: BatchConsumer = app.consumer
+        settled_in: int | None = None
+        while True:
+            await asyncio.sleep(DRAIN_SECONDS)
+            if worker.epoch is None or consumer.held:
+                continue
+            try:
+                for each, position in (await consumer.positions()).items():
+                    worker.close_gap(each, position, ends.get(each, 0))
+                if any(worker.stored[each] < end for each, end in ends.items() if each in worker.stored):
+                    continue
+                if settled_in != worker.epoch:
+                    epoch = worker.epoch
+                    settled_in = epoch if await worker.settle() else None
+                    continue
+                committed = await consumer.committed(ends)
+            except KafkaError as error:
+                log.warning("Kafka does not tell what is committed: %s; asking again", error)
+                await asyncio.sleep(1)
+                continue
+            if all(committed.get(each, 0) >= end for each, end in ends.items()):
+                drained.set()
+                return
+
+    def _print_summary(self, seconds: float) -> None:
+        counters = self._engine.counters()
+        scans = self._worker.scans if self._worker else 0
+        delays = self._metrics.delays
+        summary = {
+            "scans": scans,
+            "seconds": round(seconds, 3),
+            "scans_per_second": round(scans / seconds) if seconds and scans else 0,
+            "delay_p50_seconds": _rounded(delays.quantile(0.5)),
+            "delay_p99_seconds": _rounded(delays.quantile(0.99)),
+            "dead_letters": counters.get("dead_lettered", 0),
+            "duplicates": counters.get("duplicates", 0),
+        }
+        print(json.dumps(summary), flush=True)
+
+    def _live(self) -> tuple[bool, Mapping[str, object]]:
+        return self._worker.live() if self._worker else (True, {"waiting_for": "Kafka"})
+
+    def _ready(self) -> tuple[bool, Mapping[str, object]]:
+        return self._worker.ready() if self._worker else (False, {"waiting_for": "Kafka"})
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else float(f"{seconds:.3g}")
+
+
+async def _or_fail(coroutine: Coroutine[Any, Any, None], worker: Worker[Any]) -> None:
+    try:
+        await coroutine
+    except Exception as error:
+        worker.fail(error)
+
+
+async def _within(seconds: float, coroutine: Coroutine[Any, Any, None]) -> None:
+    try:
+        await asyncio.wait_for(coroutine, seconds)
+    except TimeoutError:
+        log.warning("Faust did not stop in %.0f s; the group will notice by itself", seconds)
+
+
+def _exit_now(status: int) -> int:
+    """Leave without waiting for threads: one of them may be inside a call that does not return."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

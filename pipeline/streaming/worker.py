@@ -1,0 +1,443 @@
+"""The loop between Kafka and the store: processes batches, writes what they gave, commits what is stored.
+
+Two threads: one runs everything that touches the engine's state (`process`, `take`, `assign`, …) in order of arrival, the other
+runs `write`, so that the next batches are folded while the previous ones are inserted. The event loop only decides.
+"""
+
+import asyncio
+import logging
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.dead_letters import DeadLetter
+from pipeline.errors import StoreUnavailableError
+from pipeline.settings import Settings
+from pipeline.streaming.metrics import Metrics
+from pipeline.streaming.ports import CHECK_INS, VENUES, Engine, Partition, RecordBatch, W
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: The clock (`as_of`) moves on at least this often, in seconds, whether or not anything arrives.
+IDLE_SECONDS = 1.0
+#: Pauses between tries while the store is away: doubled from the first to the last, in seconds.
+FIRST_PAUSE, LAST_PAUSE = 0.5, 15.0
+#: How long a rebalance or a stop waits for the store; then what is not written is discarded, to be read again.
+LAST_WRITE_SECONDS = 10.0
+#: How long scans wait for the venue registry to be read at the start. Results do not depend on it, their rewriting does.
+VENUES_FIRST_SECONDS = 30.0
+#: Without progress for this long a worker is not live.
+STALLED_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut(Generic[W]):
+    """What one write is about: the engine's part, and what has to happen around it."""
+
+    write: W | None
+    letters: list[DeadLetter]
+    timestamps_ms: list[NDArray[np.int64]]
+    venues: dict[Partition, int]
+
+
+class Worker(Generic[W]):
+    """One worker's loop over an engine. It is the batch transport's listener.
+
+    `commit` sends next offsets to Kafka and says whether that worked; `publish` sends dead letters, trying until it has.
+    """
+
+    def __init__(
+        self,
+        engine: Engine[W],
+        settings: Settings,
+        metrics: Metrics,
+        commit: Callable[[Mapping[Partition, int]], Awaitable[bool]],
+        publish: Callable[[list[DeadLetter]], Coroutine[None, None, None]],
+    ) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._metrics = metrics
+        self._commit = commit
+        self._publish = publish
+        self._engine_thread = ThreadPoolExecutor(1, "engine")
+        self._write_thread = ThreadPoolExecutor(1, "write")
+
+        #: The assignment in force; None = none, and batches are dropped.
+        self.epoch: int | None = None
+        #: Per partition, the offset up to which everything is stored (exclusive), since it was assigned.
+        self.stored: dict[Partition, int] = {}
+        #: Set to the exception that must stop the process.
+        self.failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        #: When something last moved, or there was nothing to move (monotonic seconds).
+        self.progress_at = time.monotonic()
+        #: Scans processed so far, and when reading first started (monotonic seconds).
+        self.scans = 0
+        self.reading_since: float | None = None
+
+        # Changed in the engine's thread only.
+        self._pending = 0
+        self._letters: list[DeadLetter] = []
+        self._timestamps_ms: list[NDArray[np.int64]] = []
+        self._venues_done: dict[Partition, int] = {}
+        self._reasons: Counter[str] = Counter()
+
+        self._pending_since = 0.0
+        self._last_idle = 0.0
+        self._read: dict[Partition, int] = {}
+        self._ends: Mapping[Partition, int] = {}
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._flushes: list[tuple[asyncio.Future[bool], bool]] = []
+        self._give_up = False
+        self._outage_since: float | None = None
+        self._reading: set[Partition] = set()
+        self._venues_next: dict[int, int] = {}
+        self._venues_read = asyncio.Event()
+        self._committable: dict[Partition, int] = {}
+        self._commit_wanted = asyncio.Event()
+        self._commit_lock = asyncio.Lock()
+
+    # --- what the agents call
+
+    async def submit(self, batch: RecordBatch) -> None:
+        """Process a batch of check-ins; returns once it is, or drops it if it belongs to a former assignment.
+
+        Waits while the buffer is full: that is the back-pressure, Faust then stops fetching.
+        """
+        while self._pending >= self._settings.buffer_scans and batch.epoch == self.epoch:
+            self._room.clear()
+            await self._room.wait()
+        if batch.epoch != self.epoch or self.failure.done():
+            return
+        if not self._pending:
+            self._pending_since = time.monotonic()
+        await self._in_engine_thread(self._process, batch)
+        if batch.epoch == self.epoch:
+            self._read[batch.topic, batch.partition] = batch.offsets[-1] + 1
+        self.progress_at = time.monotonic()
+        if self._pending >= self._settings.flush_rows:
+            self._wake.set()
+
+    async def submit_venues(self, batch: RecordBatch) -> None:
+        """Apply a batch of the venue registry."""
+        if batch.epoch != self.epoch or self.failure.done():
+            return
+        epoch = self.epoch
+        await self._until_stored(
+            self._engine_thread, lambda: self._load_venues(batch), lambda: epoch == self.epoch and not self._give_up
+        )
+        self.progress_at = time.monotonic()
+        if epoch == self.epoch:
+            self._venues_next[batch.partition] = self._read[VENUES, batch.partition] = batch.offsets[-1] + 1
+            self._venues_read.set()
+
+    def fail(self, error: BaseException) -> None:
+        """Ask for the process to be stopped: after a bug there is no way on but a restart from what is stored."""
+        if not self.failure.done():
+            self.failure.set_result(error)
+
+    # --- what the batch transport calls
+
+    async def assigned(self, topic: str, partitions: Collection[int], epoch: int) -> Mapping[int, int | None]:
+        """Load the state of partitions; keeps trying while the store is away."""
+        self.epoch = epoch
+        if topic == VENUES:
+            return {partition: self._venues_next.get(partition) for partition in partitions}
+        self._metrics.rebalances.inc()
+        nexts = await self._until_stored(
+            self._engine_thread, lambda: self._engine.assign(topic, partitions), lambda: epoch == self.epoch
+        )
+        return nexts if nexts is not None else dict.fromkeys(partitions)
+
+    def starting(self, topic: str, ranges: Mapping[int, tuple[int, int]]) -> None:
+        """Note where reading starts, and where it will have caught up."""
+        for partition, (first, end) in ranges.items():
+            self._reading.add((topic, partition))
+            self.stored[topic, partition] = self._read[topic, partition] = first
+            self._ends = {**self._ends, (topic, partition): end}
+        if topic == CHECK_INS:
+            self._metrics.assigned.set(len(ranges))
+            self.reading_since = self.reading_since or time.monotonic()
+            log.info("reading partitions %s of %s", ", ".join(map(str, sorted(ranges))), topic)
+
+    async def caught_up(self, topic: str) -> None:
+        """Of the venue registry: return when it has been read to its end. Of check-ins: at once."""
+        if topic != VENUES:
+            return
+        epoch = self.epoch
+        patience = time.monotonic() + VENUES_FIRST_SECONDS
+        ends = {each: end for each, end in self._ends.items() if each[0] == VENUES}
+        while epoch == self.epoch and any(self._read[each] < end for each, end in ends.items()):
+            self._venues_read.clear()
+            try:
+                await asyncio.wait_for(self._venues_read.wait(), max(0.0, patience - time.monotonic()))
+            except TimeoutError:
+                log.warning("the venue registry was not read to its end in %.0f s: going on", VENUES_FIRST_SECONDS)
+                return
+
+    async def revoked(self, partitions: Collection[Partition]) -> None:
+        """Write and commit what has been processed, if the store answers in time, and forget the partitions."""
+        await self._finish()
+        topics = {topic for topic, _ in partitions} - {VENUES}
+        for topic in topics:
+            numbers = [partition for name, partition in partitions if name == topic]
+            await self._in_engine_thread(self._engine.revoke, topic, numbers)
+        self._reading.clear()
+        self._read.clear()
+        self._ends = {}
+        self.stored.clear()
+        self._committable.clear()
+        self._metrics.assigned.set(0)
+        self._metrics.lag.clear()
+
+    def skipped(self, topic: str, partition: int, count: int) -> None:
+        """Count what Kafka's retention has taken."""
+        self._metrics.skipped.labels(topic, str(partition)).inc(count)
+
+    # --- the loop
+
+    async def run(self) -> None:
+        """Write, settle and commit until cancelled."""
+        committing = asyncio.create_task(self._commit_when_wanted())
+        try:
+            while True:
+                idle = await self._until_due()
+                flushes, self._flushes = self._flushes, []
+                done = await self._write_once(idle)
+                if self._engine.settle_due or any(settle for _, settle in flushes):
+                    done = await self._settle_once() and done
+                for future, _ in flushes:
+                    future.set_result(done)
+        except Exception as error:
+            self.fail(error)
+        finally:
+            committing.cancel()
+
+    async def settle(self) -> bool:
+        """Store all that is processed and bring corrections and rolling windows up to date. False if that was given up."""
+        return await self._flush(settle=True)
+
+    async def stop(self) -> None:
+        """Take no more batches, write and commit what there is, give the store back."""
+        await self._finish()
+        await self._in_engine_thread(self._engine.close)
+        self._engine_thread.shutdown()
+        self._write_thread.shutdown()
+
+    def note_ends(self, ends: Mapping[Partition, int]) -> None:
+        """Note the broker's log ends of the partitions being read: for the lag, and because being done is progress."""
+        self._ends = ends
+        lags = {each: max(0, ends[each] - self.stored[each]) for each in self._reading if each in ends}
+        for (topic, partition), lag in lags.items():
+            if topic == CHECK_INS:
+                self._metrics.lag.labels(topic, str(partition)).set(lag)
+        if not any(lags.values()):
+            self.progress_at = time.monotonic()
+
+    def close_gap(self, partition: Partition, position: int, end: int) -> None:
+        """The reader has come to `position` ≥ `end` and no record lies between that and what is stored: commit it."""
+        if not self._pending and self.stored.get(partition, end) < end <= position:
+            self._note_stored({partition: position})
+
+    def live(self) -> tuple[bool, Mapping[str, object]]:
+        """Whether anything moved of late, or there was nothing to move."""
+        stalled = time.monotonic() - self.progress_at
+        return stalled < STALLED_SECONDS, {"seconds_since_progress": round(stalled, 1)}
+
+    def ready(self) -> tuple[bool, Mapping[str, object]]:
+        """Whether partitions are being read and the store answers."""
+        assigned = sum(topic == CHECK_INS for topic, _ in self._reading)
+        outage = self._outage_since
+        facts: dict[str, object] = {"assigned_partitions": assigned, "store_answers": outage is None}
+        if outage is not None:
+            facts["store_away_seconds"] = round(time.monotonic() - outage, 1)
+        return self.epoch is not None and assigned > 0 and outage is None, facts
+
+    # --- in the engine's thread
+
+    def _process(self, batch: RecordBatch) -> None:
+        letters = self._engine.process(batch.topic, batch.partition, batch.offsets, batch.timestamps_ms, batch.values)
+        for letter in letters:
+            self._letters.append(replace(letter, key=batch.keys[bisect_left(batch.offsets, letter.offset)]))
+        self._reasons.update(letter.reason for letter in letters)
+        self._timestamps_ms.append(np.asarray(batch.timestamps_ms, np.int64))
+        self._pending += len(batch)
+        self.scans += len(batch)
+        self._show_counters()
+
+    def _load_venues(self, batch: RecordBatch) -> None:
+        for letter in self._engine.load_venues(batch.values, batch.keys):
+            at = letter.offset
+            self._letters.append(
+                replace(
+                    letter, topic=batch.topic, partition=batch.partition, offset=batch.offsets[at], key=batch.keys[at]
+                )
+            )
+        self._venues_done[batch.topic, batch.partition] = batch.offsets[-1] + 1
+
+    def _take(self, idle: bool) -> _Cut[W]:
+        cut = _Cut(self._engine.take(idle=idle), self._letters, self._timestamps_ms, self._venues_done)
+        self._letters, self._timestamps_ms, self._venues_done = [], [], {}
+        self._pending = 0
+        self._show_counters()
+        return cut
+
+    def _show_counters(self) -> None:
+        self._metrics.counters = (self._engine.counters(), Counter(self._reasons))
+        self._metrics.buffer_fill.set(self._pending / self._settings.buffer_scans)
+
+    # --- the loop's steps
+
+    async def _until_due(self) -> bool:
+        """Wait until there is reason to write; returns whether the clock is to move on for idle partitions."""
+        while True:
+            now = time.monotonic()
+            due = self._last_idle + IDLE_SECONDS
+            if now >= due:
+                self._last_idle = now
+                # With a backlog the clock must wait: it would expire visits whose check-out is still unread.
+                return all(offset >= self._ends.get(each, 0) for each, offset in self._read.items())
+            if self._flushes or self._pending >= self._settings.flush_rows:
+                return False
+            if self._pending:
+                due = min(due, self._pending_since + self._settings.flush_seconds)
+                if now >= due:
+                    return False
+            self._wake.clear()
+            try:
+                await asyncio.wait_for(self._wake.wait(), due - now)
+            except TimeoutError:
+                continue
+
+    async def _write_once(self, idle: bool) -> bool:
+        """Take what has accumulated and store it; False if that was given up."""
+        cut = await self._in_engine_thread(self._take, idle)
+        self._room.set()
+        sent = asyncio.create_task(self._publish(cut.letters))
+        offsets: Mapping[Partition, int] = {}
+        if cut.write is not None:
+            write = cut.write
+            begun = time.monotonic()
+            answer = await self._until_stored(
+                self._write_thread, lambda: self._engine.write(write), lambda: not self._give_up
+            )
+            if answer is None:
+                sent.cancel()
+                self._venues_next.clear()  # the registry's rows went with the write: read it again
+                return False
+            offsets = answer
+            self._metrics.flush_seconds.observe(time.monotonic() - begun)
+        if cut.timestamps_ms:
+            self._metrics.delays.observe(time.time() - np.concatenate(cut.timestamps_ms) / 1000)
+        await sent
+        self._note_stored({**offsets, **cut.venues})
+        return True
+
+    async def _settle_once(self) -> bool:
+        def settle() -> bool:
+            self._engine.settle()
+            return True
+
+        settled = await self._until_stored(self._engine_thread, settle, lambda: not self._give_up)
+        return bool(settled) and await self._write_once(idle=False)
+
+    def _note_stored(self, offsets: Mapping[Partition, int]) -> None:
+        self.progress_at = time.monotonic()
+        ours = {each: offset for each, offset in offsets.items() if each in self._reading}
+        self.stored |= ours
+        self._committable |= ours
+        if ours:
+            self._commit_wanted.set()
+
+    async def _flush(self, settle: bool = False) -> bool:
+        """Have everything processed up to now stored; False if that was given up."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._flushes.append((future, settle))
+        self._wake.set()
+        return await future
+
+    async def _finish(self) -> None:
+        """Take no more batches; write and commit what has been processed, or give it up when the store does not answer."""
+        if self.epoch is None:
+            return
+        self.epoch = None
+        self._room.set()
+        self._venues_read.set()
+        flush = asyncio.create_task(self._flush())
+        await self._first_of(flush, LAST_WRITE_SECONDS)
+        if not flush.done() and not self.failure.done():
+            log.warning("the store does not answer: what is not written yet is let go, and will be read again")
+            self._give_up = True
+            await self._first_of(flush, None)
+            self._give_up = False
+        if self.failure.done():
+            flush.cancel()
+            return
+        await self._commit_stored()
+
+    async def _first_of(self, flush: asyncio.Task[bool], timeout: float | None) -> None:
+        waited: set[asyncio.Future[Any]] = {flush, self.failure}
+        await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _commit_when_wanted(self) -> None:
+        while True:
+            await self._commit_wanted.wait()
+            self._commit_wanted.clear()
+            if not await self._commit_stored():
+                await asyncio.sleep(1)
+                self._commit_wanted.set()
+
+    async def _commit_stored(self) -> bool:
+        async with self._commit_lock:
+            offsets = dict(self._committable)
+            if offsets and not await self._commit(offsets):
+                return False
+            for partition, offset in offsets.items():
+                if self._committable.get(partition) == offset:
+                    del self._committable[partition]
+            return True
+
+    # --- calls into the engine
+
+    async def _in_engine_thread(self, call: Callable[..., T], *args: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._engine_thread, call, *args)
+
+    async def _until_stored(
+        self, thread: ThreadPoolExecutor, call: Callable[[], T], wanted: Callable[[], bool]
+    ) -> T | None:
+        """Call until the store answers; None once it is not `wanted` any more."""
+        pause = FIRST_PAUSE
+        while wanted():
+            try:
+                result = await asyncio.get_running_loop().run_in_executor(thread, call)
+            except StoreUnavailableError as error:
+                self._note_outage(error)
+            else:
+                self._note_answer()
+                return result
+            resume = time.monotonic() + pause
+            while wanted() and time.monotonic() < resume:
+                await asyncio.sleep(0.1)
+            pause = min(pause * 2, LAST_PAUSE)
+        return None
+
+    def _note_outage(self, error: StoreUnavailableError) -> None:
+        self._metrics.store_failures.inc()
+        self.progress_at = time.monotonic()
+        if self._outage_since is None:
+            self._outage_since = time.monotonic()
+            log.warning("the store is away (%s): keeping what is read, trying again; nothing is lost", error)
+
+    def _note_answer(self) -> None:
+        if self._outage_since is not None:
+            log.warning("the store is back after %.1f s", time.monotonic() - self._outage_since)
+            self._outage_since = None
