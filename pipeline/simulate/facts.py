@@ -67,7 +67,7 @@ CATEGORIES: Final = (
 SIZE_SPREAD: Final = 0.7
 #: No stay is longer than this many hours, whatever the lognormal says. Assumption.
 LONGEST_STAY: Final = 16
-#: Share of restaurants that lie in a mall, where the area has one. Assumption.
+#: Share of restaurants that would lie in a mall; those too large for the one they draw do not. Assumption.
 RESTAURANTS_IN_MALLS: Final = 0.30
 
 #: Trains, shifts, services at one venue come this many minutes apart, and who comes with one scans seconds after it.

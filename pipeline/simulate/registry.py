@@ -49,13 +49,15 @@ def make_registry(options: SimulationOptions) -> Registry:
     category = _categories(rng, deviates, size)
     weights = np.array([area.weight for area in options.areas])
     area = rng.choice(len(weights), count, p=weights / weights.sum()).astype(np.uint8)
+    mall = _malls(rng, category, visits)
+    area = np.where(mall >= 0, area[mall], area)
     hours = np.array([area.hours for area in options.areas], np.int32)
     shares = np.bincount(category, visits, len(facts.CATEGORIES)) / options.check_ins
     return Registry(
         category=category,
         area=area,
         visits=visits,
-        mall=_malls(rng, category, area, visits),
+        mall=mall,
         utc_offset=hours[area] * HOUR,
         density=tuple(minute_density(hourly) for hourly in entry_shares(np.maximum(shares, 1e-9))),
     )
@@ -92,18 +94,15 @@ def _categories(rng: np.random.Generator, deviates: Floats, size: Floats) -> NDA
     return chosen
 
 
-def _malls(
-    rng: np.random.Generator, category: NDArray[np.uint8], area: NDArray[np.uint8], visits: NDArray[np.int32]
-) -> NDArray[np.int32]:
+def _malls(rng: np.random.Generator, category: NDArray[np.uint8], visits: NDArray[np.int32]) -> NDArray[np.int32]:
     mall = np.full(len(category), -1, np.int32)
-    inside = (category == CATEGORY["restaurant"]) & (rng.random(len(category)) < facts.RESTAURANTS_IN_MALLS)
-    for code in np.unique(area[inside]).tolist():
-        malls = np.flatnonzero((category == CATEGORY["mall"]) & (area == code))
-        if len(malls):
-            restaurants = np.flatnonzero(inside & (area == code))
-            chosen = rng.choice(malls, len(restaurants))
-            fits = visits[chosen] > 4 * visits[restaurants]
-            mall[restaurants[fits]] = chosen[fits]
+    malls = np.flatnonzero(category == CATEGORY["mall"])
+    chosen = rng.random(len(category)) < facts.RESTAURANTS_IN_MALLS
+    restaurants = np.flatnonzero((category == CATEGORY["restaurant"]) & chosen)
+    if visits[malls].any():
+        around = rng.choice(malls, len(restaurants), p=visits[malls] / visits[malls].sum())
+        fits = visits[around] > 4 * visits[restaurants]
+        mall[restaurants[fits]] = around[fits]
     return mall
 
 
