@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The command line prints it on stderr without a traceback and exits with status 1.
     """
+
+
+class StoreUnavailableError(Exception):
+    """The store does not answer for now: the same call may succeed later. Its text is one line for the log."""

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pipeline.core.jit import kernel
-from pipeline.core.pools import MINUTE, NEVER, NONE, Cells, Events, Venues
+from pipeline.core.pools import MINUTE, NONE, UNKNOWN, Cells, Events, Venues
 
 
 @kernel
@@ -151,7 +151,7 @@ def add_visit(
 ) -> None:
     """Count a visit, [start, left) in ms. Needs room for two cells and two events."""
     add_event(venues, cells, events, cells_from, venue, start, party, False)
-    add_event(venues, cells, events, cells_from, venue, left, -party, True)
+    add_event(venues, cells, events, cells_from, venue, left, -np.int64(party), True)
 
 
 @kernel
@@ -160,7 +160,7 @@ def remove_visit(
 ) -> None:
     """Count a visit no longer. Needs room for two cells."""
     remove_event(venues, cells, events, cells_from, venue, start, party, False)
-    remove_event(venues, cells, events, cells_from, venue, left, -party, True)
+    remove_event(venues, cells, events, cells_from, venue, left, -np.int64(party), True)
 
 
 @kernel
@@ -184,6 +184,15 @@ def add_visits(
 
 
 @kernel
-def nothing_changed(venues: Venues, venue: int) -> bool:
-    """Whether no cell of the venue waits for being computed."""
-    return bool(venues.changed[venue] == NEVER)
+def force_cells(venues: Venues, cells: Cells, venue: int, minutes: np.ndarray, from_minute: int) -> None:  # type: ignore[type-arg]
+    """Have the rows of these minutes, and of every cell since `from_minute`, written whatever was shown before.
+
+    Needs room for as many cells as there are minutes.
+    """
+    for minute in minutes:
+        _cell_at(venues, cells, venue, minute, False)
+    cell = venues.last[venue]
+    while cell != NONE and cells.minute[cell] >= from_minute:
+        cells.shown[cell] = UNKNOWN
+        _touch(venues, cells, cell)
+        cell = cells.prev[cell]

@@ -268,7 +268,7 @@ def _continue_fold(
     visitor = pairs.key[row] & _LOW
     limit = venues.limit[venue]
     opened = pairs.opened[row]
-    size = pairs.party[row]
+    size = np.int64(pairs.party[row])
     if kind == CHECK_IN:
         if opened != NONE and at >= opened + limit:
             _emit(rows, venue, visitor, opened, opened + limit, ENDED_EXPIRED, size, 0)

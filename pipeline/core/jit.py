@@ -1,12 +1,29 @@
 """One way to compile a function to machine code, typed for the checker."""
 
+import os
 from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
 from typing import ParamSpec, TypeVar, cast
 
 import numba
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def _cache_folder() -> Path:
+    # numba keeps compiled code by the file of the called function alone: a change in a kernel that it calls from another file
+    # would go unnoticed, and the old code would run on. One cache per state of all the sources cannot be stale.
+    here = Path(__file__).parent
+    digest = sha256()
+    for source in sorted(here.glob("*.py")):
+        digest.update(source.read_bytes())
+    return here / "__pycache__" / f"kernels-{digest.hexdigest()[:12]}"
+
+
+if "NUMBA_CACHE_DIR" not in os.environ and os.access(Path(__file__).parent, os.W_OK):
+    numba.config.CACHE_DIR = str(_cache_folder())
 
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:

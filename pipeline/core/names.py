@@ -84,6 +84,30 @@ def _gather(names: Names, codes: NDArray[np.int32], offsets: NDArray[np.int32], 
         offsets[i + 1] = at
 
 
+@kernel
+def _copy_slices(
+    buffer: NDArray[np.uint8],
+    start: NDArray[np.int64],
+    length: NDArray[np.int32],
+    offsets: NDArray[np.int32],
+    data: NDArray[np.uint8],
+) -> None:
+    at = 0
+    for i in range(len(start)):
+        for j in range(length[i]):
+            data[at] = buffer[start[i] + j]
+            at += 1
+        offsets[i + 1] = at
+
+
+def slices(buffer: NDArray[np.uint8], text: Text) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """The texts of a column as one run of bytes, in the layout of `texts`."""
+    offsets = np.zeros(len(text.start) + 1, np.int32)
+    data = np.empty(int(text.length.sum(dtype=np.int64)), np.uint8)
+    _copy_slices(buffer, text.start, text.length, offsets, data)
+    return offsets, data
+
+
 def intern(names: Names, buffer: NDArray[np.uint8], text: Text) -> tuple[Names, NDArray[np.int32]]:
     """The code of each text, new ones added. Returns the names, grown where that was needed."""
     count = int(names.used[0]) + len(text.start)

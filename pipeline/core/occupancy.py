@@ -144,7 +144,7 @@ def advance(
     venue_count: int,
     as_of: int,
     end_hour: int,
-    old_end_hour: int,
+    old_hour: int,
     emit: bool,
     venues: Venues,
     cells: Cells,
@@ -157,20 +157,20 @@ def advance(
 ) -> int:
     """Compute every cell that waits for it, in venues `first` … `venue_count` − 1, up to the end of `end_hour` (since the epoch).
 
-    `as_of` is the clock (ms), `old_end_hour` the end of the last call. Without `emit` no rows are written, as after loading.
+    `as_of` is the clock (ms), `old_hour` the clock's hour at the last call. Without `emit` no rows are written, as after loading.
     Returns the venue reached: if that is not `venue_count`, make room (`need[0]` rows more, and `scratch` as long) and call again from it.
     """
     end_minute = end_hour * 60 + 59
-    old_end_minute = old_end_hour * 60 + 59
     as_of_minute = as_of // MINUTE
+    as_of_hour = as_of_minute // 60
     for venue in range(first, venue_count):
         start = NEVER
         if venues.changed[venue] <= end_minute:
             start = venues.changed[venue]
         if venues.due[venue] <= as_of_minute:
             start = min(start, venues.due[venue])
-        if end_hour > old_end_hour and venues.present[venue] > 0:
-            start = min(start, old_end_minute + 1)
+        if end_hour > old_hour and venues.present[venue] > 0:
+            start = min(start, (old_hour + 1) * 60)
         if start == NEVER and venues.now[venue] != NONE:
             continue
         start = min(start, as_of_minute)
@@ -199,6 +199,7 @@ def advance(
         # What the last computation started this hour with: where it differs, every figure downstream differs.
         old_occupancy = occupancy
         now_occupancy = occupancy
+        present = np.int64(0)
         due = NEVER
         while hour <= end_hour:
             nothing = occupancy == 0 and old_occupancy == 0
@@ -213,7 +214,7 @@ def advance(
             area = np.int64(0)
             contact = np.int64(0)
             over = np.int64(0)
-            hour_changed = hour == start // 60 or hour > old_end_hour or occupancy != old_occupancy
+            hour_changed = hour == start // 60 or hour > old_hour or occupancy != old_occupancy
             minute = hour * 60
             while True:
                 stop = (hour + 1) * 60
@@ -288,12 +289,14 @@ def advance(
                 hours.over[row] = over
                 hours.area[row] = area
                 hours.contact[row] = contact
-                shown = arrivals > 0 or departures > 0 or (peak > 0 and hour <= as_of // (60 * MINUTE))
+                shown = arrivals > 0 or departures > 0 or (peak > 0 and hour <= as_of_hour)
                 hours.deleted[row] = 0 if shown else 1
+            if hour == as_of_hour:
+                present = occupancy
             hour += 1
         venues.changed[venue] = NEVER if cell == NONE else cells.minute[cell]
         venues.due[venue] = due
-        venues.present[venue] = occupancy
+        venues.present[venue] = max(present, occupancy)
         if now_occupancy != venues.now[venue]:
             venues.now[venue] = now_occupancy
             if emit:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 #: "No row" in every link field.
 NONE: Final = -1
+#: In `Cells.shown`: whether there is a row is not known.
+UNKNOWN: Final = -2
 #: "No minute": later than any real one.
 NEVER: Final = np.iinfo(np.int32).max
 #: Milliseconds in a minute and an hour; minutes and hours are counted from the epoch, UTC.
@@ -103,7 +105,7 @@ class Venues(NamedTuple):
     `limit` (ms) = max stay; `capacity` in persons, NONE if unknown; `first`/`last` cell, `near`/`far` the cells touched last for
     a scan's own time and for an automatic end: searches start from whichever is closest. `base` = persons present before the
     first cell. `changed` = earliest minute whose cell must be computed again; `due` = the minute in which, as the clock moves
-    on, departures become visible. `now` = occupancy written last for "now"; `present` = persons at the end of the computed hour.
+    on, departures become visible. `now` = occupancy written last for "now"; `present` > 0 where somebody stays beyond the hour computed last.
     """
 
     limit: NDArray[np.int64]

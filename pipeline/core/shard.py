@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core import collect, fold, names, occupancy, rolling
-from pipeline.core.cells import add_event, add_visits
+from pipeline.core.cells import add_event, add_visits, force_cells
 from pipeline.core.columns import ScanColumns, Text
 from pipeline.core.jit import kernel
 from pipeline.core.pools import (
@@ -149,12 +149,11 @@ class Shard:
         self._need = np.zeros(1, np.int64)
         self._scratch = np.zeros(256, np.int64)
         self._old, self._new = fold.new_visits(64), fold.new_visits(64)
-        self._end_hour = BEGINNING // HOUR
+        self._hour = BEGINNING // HOUR
         #: Scans before this (ms, on an hour) are ANCIENT: not in memory.
         self.horizon = BEGINNING
-        #: The newest and the typical newest `occurred_at` seen (ms); the latter is not fooled by a few clocks that are ahead.
+        #: The newest `occurred_at` seen (ms).
         self.newest = BEGINNING
-        self.watermark = BEGINNING
         self._size_after_collect = 0
         self._reset_rows()
 
@@ -232,7 +231,6 @@ class Shard:
         venue = self._intern_venues(columns.buffer, columns.venue_id)
         visitor = self._intern_visitors(columns.buffer, columns.visitor_id)
         self.newest = max(self.newest, int(columns.occurred_at.max()))
-        self.watermark = max(self.watermark, int(np.partition(columns.occurred_at, count // 2)[count // 2]))
         at = 0
         while True:
             at = fold.apply_scans(
@@ -273,7 +271,7 @@ class Shard:
                 self._known_venues,
                 as_of,
                 end_hour,
-                self._end_hour,
+                self._hour,
                 emit,
                 self._venues,
                 self._cells,
@@ -292,7 +290,7 @@ class Shard:
             self._now_rows = _longer_rows(self._now_rows, 1)
             if room > len(self._scratch):
                 self._scratch = np.zeros(2 * room, np.int64)
-        self._end_hour = end_hour
+        self._hour = as_of // HOUR
 
     def take_changes(self) -> Changes:
         """The rows that changed since the last call."""
@@ -384,6 +382,35 @@ class Shard:
             count = fold.fold_chain(self._scans, int(self._pairs.head[row]), int(self._venues.limit[venue]), self._old)
             fold.settle_tail(self._pairs, row, self._old, count)
 
+    def count_visits(
+        self,
+        buffer: NDArray[np.uint8],
+        venue_id: Text,
+        start: NDArray[np.int64],
+        left: NDArray[np.int64],
+        party: NDArray[np.int64],
+    ) -> None:
+        """Count visits for occupancy alone, without the scans they come from."""
+        venue = self._intern_venues(buffer, venue_id)
+        self._make_room(2 * len(venue) + 2)
+        add_visits(self._venues, self._cells, self._events, self.cells_from, venue, start, left, party, False)
+
+    def rewrite(self, venue: bytes, minutes: NDArray[np.int64], since: int) -> None:
+        """Have a venue's rows since `since` (ms) written again, and those of `minutes` deleted where there is nothing to show."""
+        code = int(self._intern_venues(np.frombuffer(venue, np.uint8), _text(0, len(venue)))[0])
+        self._make_room(len(minutes) + 1)
+        force_cells(self._venues, self._cells, code, minutes, since // MINUTE)
+
+    def codes_of(self, venues: list[bytes]) -> NDArray[np.int32]:
+        """The codes of some venues, which become known."""
+        lengths = np.array([len(venue) for venue in venues], np.int32)
+        start = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64) if venues else np.zeros(0, np.int64)
+        return self._intern_venues(np.frombuffer(b"".join(venues), np.uint8), Text(start, lengths))
+
+    def knows(self, venue: bytes) -> bool:
+        """Whether the venue has been seen."""
+        return bool(names.find(self.venue_names, np.frombuffer(venue, np.uint8), _text(0, len(venue)))[0] >= 0)
+
     def set_rules(self, venue: bytes, rules: VenueRules) -> bool:
         """Change a venue's rules. Returns whether its visits must be corrected from the store, because max stay changed."""
         buffer = np.frombuffer(venue, np.uint8)
@@ -397,15 +424,13 @@ class Shard:
         self._venues.limit[known] = rules.limit
         return changed
 
-    def collect_due(self, late_window: int) -> bool:
-        """Whether memory has grown enough since the last `collect` for another to be worth its time."""
-        if self.watermark == BEGINNING or _horizon(self.watermark, late_window) <= self.horizon:
-            return False
-        return self.scans_held > max(2 * self._size_after_collect, 100_000)
+    def collect_due(self, horizon: int) -> bool:
+        """Whether memory has grown enough since the last `collect` for another, with this horizon (ms), to be worth its time."""
+        return horizon > self.horizon and self.scans_held > max(2 * self._size_after_collect, 100_000)
 
-    def collect(self, late_window: int) -> None:
-        """Forget what no scan later than `watermark` − `late_window` (ms) can change. Call `advance` first, never less."""
-        self.horizon = max(self.horizon, _horizon(self.watermark, late_window))
+    def collect(self, horizon: int) -> None:
+        """Forget what no scan since `horizon` (ms, on an hour) can change. Call `advance` first, up to the horizon or later."""
+        self.horizon = max(self.horizon, horizon)
         longest = collect.longest_chain(self._pairs, self._scans) + 1
         visits = fold.new_visits(longest)
         kept = np.empty(self.pairs_held, np.int64)
@@ -432,17 +457,13 @@ class Shard:
         self._cells, self._events = cells, events
         self._size_after_collect = self.scans_held
 
-    def start_at(self, horizon: int, watermark: int) -> None:
-        """Set the horizon (ms, on an hour) and the watermark of a shard that is about to be loaded."""
-        self.horizon, self.watermark = horizon, watermark
+    def start_at(self, horizon: int) -> None:
+        """Set the horizon (ms, on an hour) of a shard that is about to be loaded."""
+        self.horizon = horizon
 
 
 def horizon_of(watermark: int, late_window: int) -> int:
-    """Where ANCIENT ends for a watermark, both in ms: on an hour."""
-    return _horizon(watermark, late_window)
-
-
-def _horizon(watermark: int, late_window: int) -> int:
+    """Where ANCIENT ends when the typical newest scan is at `watermark`; both in ms. On an hour."""
     return (watermark - late_window) // HOUR * HOUR if watermark != BEGINNING else BEGINNING
 
 

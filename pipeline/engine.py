@@ -1,0 +1,533 @@
+"""The pure core, the store and the accounting behind one door: what the worker and `replay` drive.
+
+One process holds one `Shard` for all the partitions it owns. The life of a batch: `process` decodes and folds it, `take` cuts
+what has changed into a `Write`, `write` stores it (beside the next `process`, in another thread), `settle` does what must have
+the store and memory in step: corrections further back than memory reaches, and new rules of venues.
+"""
+
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.core import names
+from pipeline.core.columns import Rejection, ScanColumns, Text
+from pipeline.core.decode import decode_scans, judge_times, take
+from pipeline.core.fold import ANCIENT, DUPLICATE, STORED
+from pipeline.core.pools import HARD_LIMIT, MINUTE
+from pipeline.core.shard import BEGINNING, Changes, Correction, Shard, VenueRules, horizon_of
+from pipeline.dead_letters import DeadLetter
+from pipeline.settings import Settings
+from pipeline.store import recovery, repair
+from pipeline.store.client import connect, open_store
+from pipeline.store.registry import Registry
+from pipeline.store.tables import hour_table, minute_table, now_table, strings, visit_table, window_table
+from pipeline.store.writer import AncientScan, Progress, Write, Writer
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+else:
+    Client = Any
+
+#: Widths of the rolling windows, in minutes (contract, section 3).
+WIDTHS = (15, 60)
+
+#: A partition whose scans are this close to the clock is live: its rows are computed up to the clock. Further back it is
+#: catching up, and the minutes in between would only be computed again and again.
+_LIVE_MS = 2 * MINUTE
+
+#: A partition that gave nothing for so long (seconds) does not hold the others back.
+_QUIET_SECONDS = 2.0
+
+#: Corrections from the store wait so long (seconds), that many share one pass over it.
+_SETTLE_SECONDS = 5.0
+
+#: Refreshing the rolling windows takes at most this share of the time.
+_ROLLING_SHARE = 0.1
+
+
+class Engine:
+    """See the module. Not safe for two threads at once, but for `write` beside the rest."""
+
+    def __init__(
+        self,
+        client: Client,
+        writing_client: Client,
+        settings: Settings,
+        clock: Literal["wall", "events"],
+        until: int | None = None,
+    ) -> None:
+        """`until` (ms) is the clock of a replay that stops there; later scans are left unread."""
+        self._client = client
+        self._writer = Writer(writing_client)
+        self._clock = clock
+        self._until = until
+        self._embedded = settings.clickhouse_url is None
+        self._late_window = int(settings.late_window.total_seconds() * 1000)
+        self._retention = int(settings.retention.total_seconds() * 1000)
+        self._registry = Registry(client, settings)
+        self._progress: dict[tuple[str, int], Progress] = {}
+        self._epoch = self._version = self._durable = 0
+        self._unknown_venue_scans = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self._shard = Shard(self._registry.rules)
+        self._as_of = self._newest = self._watermark = BEGINNING
+        # Per partition: the typical newest scan, and when (monotonic seconds) the partition last gave something.
+        self._watermarks: dict[tuple[str, int], tuple[int, float]] = {}
+        self._elsewhere: set[bytes] = set()
+        self._placed: dict[bytes, tuple[str, int]] = {}
+        self._shown: dict[int, NDArray[np.int32]] = {}
+        self._rolled_minute = BEGINNING
+        self._rolled_at = self._rolling_cost = 0.0
+        self._repairs: set[tuple[str, str]] = set()
+        self._ruled: dict[bytes, VenueRules] = {}
+        self._settle_at: float | None = None
+        self._forget_pending()
+
+    def _forget_pending(self) -> None:
+        self._scans: list[ScanColumns] = []
+        self._ancient: list[AncientScan] = []
+        self._dead_letters: list[DeadLetter] = []
+        self._moved = False
+
+    # --- owning partitions -------------------------------------------------------------------------------------------
+
+    def assign(self, topic: str, partitions: Collection[int]) -> dict[int, int | None]:
+        """Take over partitions: load their state. Returns the next offset to read of each; None = from the earliest.
+
+        Raises StoreUnavailableError; it may then be called again.
+        """
+        wanted = [*self._progress, *((topic, partition) for partition in partitions)]
+        known = self._recover(list(dict.fromkeys(wanted)))
+        return {
+            partition: known[topic, partition].next_offset if (topic, partition) in known else None
+            for partition in partitions
+        }
+
+    def revoke(self, topic: str, partitions: Collection[int]) -> None:
+        """Forget partitions, and whatever was processed but not taken."""
+        rest = [key for key in self._progress if key[0] != topic or key[1] not in partitions]
+        self._progress.clear()
+        if rest:
+            self._recover(rest)
+        else:
+            self._forget()
+
+    def _recover(self, owned: list[tuple[str, int]]) -> dict[tuple[str, int], Progress]:
+        client = self._client
+        self._forget()
+        standing = recovery.read_standing(client)
+        known = {(row.topic, row.partition): row for row in standing.progress}
+        self._progress = {key: replace(known.get(key, Progress(*key))) for key in owned}
+        self._durable = standing.durable
+        self._epoch = max(self._epoch, standing.epoch) + 1
+        self._version = self._epoch << recovery.EPOCH_SHIFT
+        # Made known before anything else is written: whatever a crash leaves from here on, the next owner's epoch beats.
+        self._writer.announce(
+            Write(
+                self._next_versions(1),
+                self._version,
+                [replace(row) for row in self._progress.values()],
+                standing.newest,
+                standing.watermark,
+                standing.as_of,
+                self._clock,
+            ),
+            standing.durable,
+        )
+        self._registry.refresh()
+        scope = recovery.scope_of(owned, everything=self._embedded)
+        self._elsewhere = recovery.venues_elsewhere(client, scope)
+        shard = self._shard
+        if standing.newest:
+            self._newest, self._watermark, self._as_of = standing.newest, standing.watermark, standing.as_of
+            shard.start_at(horizon_of(standing.watermark, self._late_window))
+        unfinished = recovery.find_unfinished(client, scope, standing.durable)
+        self._writer.unaccounted = recovery.unaccounted_scans(client, scope, standing.durable, shard.horizon)
+
+        spans: dict[str, repair.Span] = {}
+        histories = self._correct_visits(unfinished.pairs | unfinished.repairs, spans)
+        for history in histories:
+            # How far an unfinished correction came is not known: whatever it could have touched.
+            if (history.venue, history.visitor) in unfinished.repairs or (history.venue, "") in unfinished.repairs:
+                for start, *_ in history.stored + history.true:
+                    repair.include(spans, history.venue, start, start + HARD_LIMIT + 1)
+        for venue, minutes in unfinished.minutes.items():
+            repair.include(spans, venue, min(minutes) * MINUTE, (max(minutes) + 1) * MINUTE)
+        recovery.load_shard(client, shard, scope, standing.durable)
+        if self._as_of != BEGINNING:
+            shard.advance(self._as_of, emit=False)
+            self._shown = {width: shard.codes_of(venues) for width, venues in recovery.load_windows(client, scope)}
+        if spans:
+            since = max(shard.cells_from, min(span.start for span in spans.values()))
+            shown = repair.shown_minutes(client, spans, since)
+            for venue, span in spans.items():
+                minutes = unfinished.minutes.get(venue, set()) | set(shown.get(venue, ()))
+                recent = np.array(sorted(m for m in minutes if m * MINUTE >= shard.cells_from), np.int64)
+                shard.rewrite(venue.encode(), recent, max(span.start, shard.cells_from, 0))
+            self._recount(spans)
+        if self._as_of != BEGINNING or unfinished.repairs:
+            self._moved = True
+            self._write_now(repaired=sorted(unfinished.repairs))
+        return known
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def process(
+        self,
+        topic: str,
+        partition: int,
+        offsets: Sequence[int],
+        timestamps_ms: Sequence[int],
+        values: Sequence[bytes | None],
+    ) -> list[DeadLetter]:
+        """Decode and fold one record batch, in offset order. Returns the records refused; their keys are the caller's."""
+        progress = self._progress[topic, partition]
+        known = sum(1 for offset in offsets if offset < progress.next_offset) if offsets else 0
+        offsets, timestamps_ms, values = offsets[known:], timestamps_ms[known:], values[known:]
+        if not offsets:
+            return []
+        columns, rejections = decode_scans(values)
+        if self._clock == "wall":
+            columns, late = judge_times(columns, np.asarray(timestamps_ms, np.int64), self._retention)
+            rejections = sorted(rejections + late, key=lambda rejection: rejection.record)
+        unread = 0
+        if self._until is not None:
+            wanted = columns.occurred_at <= self._until
+            unread = int(np.count_nonzero(~wanted))
+            columns = take(columns, wanted)
+        letters = [
+            _letter(topic, partition, int(offsets[r.record]), int(timestamps_ms[r.record]), values[r.record], r)
+            for r in rejections
+        ]
+        if len(columns):
+            self._fold(topic, partition, columns, progress)
+        progress.next_offset = int(offsets[-1]) + 1
+        progress.consumed += len(offsets) - unread
+        progress.dead_lettered += len(letters)
+        self._dead_letters += letters
+        self._moved = True
+        return letters
+
+    def _fold(self, topic: str, partition: int, columns: ScanColumns, progress: Progress) -> None:
+        self._meet_venues(topic, partition, columns)
+        outcome = self._shard.apply(columns)
+        counts = np.bincount(outcome, minlength=3)
+        progress.stored += int(counts[STORED])
+        progress.duplicates += int(counts[DUPLICATE])
+        self._newest = max(self._newest, int(columns.occurred_at.max()))
+        middle = len(columns) // 2
+        before, _ = self._watermarks.get((topic, partition), (BEGINNING, 0.0))
+        typical = int(np.partition(columns.occurred_at, middle)[middle])
+        self._watermarks[topic, partition] = max(before, typical), time.monotonic()
+        if counts[ANCIENT]:
+            self._ancient += _ancient_scans(topic, partition, take(columns, outcome == ANCIENT))
+        self._scans.append(columns)
+
+    def _meet_venues(self, topic: str, partition: int, columns: ScanColumns) -> None:
+        new = names.find(self._shard.venue_names, columns.buffer, columns.venue_id) < 0
+        if not new.any():
+            return
+        offsets, data = names.slices(columns.buffer, Text(columns.venue_id.start[new], columns.venue_id.length[new]))
+        ids = {data[offsets[i] : offsets[i + 1]].tobytes() for i in range(len(offsets) - 1)}
+        self._placed |= dict.fromkeys(ids, (topic, partition))
+        moved = ids & self._elsewhere
+        if moved:
+            # Its scans used to come in another partition: what the store has of it is loaded before new ones are folded.
+            self._elsewhere -= moved
+            scope = f"venue_id IN ({', '.join(repair.quoted(venue.decode()) for venue in sorted(moved))})"
+            recovery.load_shard(self._client, self._shard, scope, self._durable)
+
+    def load_venues(self, values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> list[DeadLetter]:
+        """Apply records of the venue registry, in order. What follows from changed rules is done by `settle`.
+
+        `offset` of a returned dead letter is the index in `values`.
+        """
+        first = self._next_versions(len(values))
+        changed, letters = self._registry.load(values, keys, range(first, first + len(values)))
+        self._ask_for_rules(changed)
+        return letters
+
+    def _ask_for_rules(self, changed: Mapping[bytes, VenueRules]) -> None:
+        known = {venue: rules for venue, rules in changed.items() if self._shard.knows(venue)}
+        if known:
+            repair.ask(self._client, [(venue.decode(), "") for venue in sorted(known)], self._next_versions(1))
+            self._ruled |= known
+            self._settle_at = self._settle_at or time.monotonic() + _SETTLE_SECONDS
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def _next_versions(self, count: int) -> int:
+        first = self._version
+        self._version += count
+        return first
+
+    @property
+    def pending_scans(self) -> int:
+        """Scans processed and not yet taken."""
+        return sum(len(columns) for columns in self._scans)
+
+    def _clock_now(self) -> int:
+        if self._until is not None:
+            return self._until
+        if self._clock == "wall":
+            return time.time_ns() // 1_000_000
+        return self._newest
+
+    def take(self, *, idle: bool) -> Write | None:
+        """Cut what has accumulated into one write; None if there is nothing.
+
+        `idle`: nothing more is waiting to be read, so rows are computed up to the clock and automatic ends become visible.
+        """
+        if not self._progress:
+            return None
+        clock = self._clock_now()
+        now = time.monotonic()
+        active = [mark for mark, seen in self._watermarks.values() if now - seen < _QUIET_SECONDS]
+        behind = (
+            min(active) if active and not idle else max((m for m, _ in self._watermarks.values()), default=BEGINNING)
+        )
+        self._watermark = max(self._watermark, behind)
+        caught_up = idle or clock - behind < _LIVE_MS
+        as_of = max(self._as_of, clock if caught_up else min(clock, behind))
+        if not self._moved and as_of == self._as_of:
+            return None
+        first = self._version
+        derived = self._venue_rows()
+        self._as_of = as_of
+        if as_of != BEGINNING:
+            self._shard.advance(as_of)
+            derived += self._changed_rows(self._shard.take_changes())
+            wait = self._rolling_cost / _ROLLING_SHARE
+            if caught_up and now - self._rolled_at > wait and self._rolled_minute != as_of // MINUTE:
+                derived += self._rolling_rows(as_of)
+        write = self._cut(first, derived)
+        horizon = horizon_of(self._watermark, self._late_window)
+        if self._shard.collect_due(horizon):
+            self._shard.collect(horizon)
+        return write
+
+    def _cut(self, first_version: int, derived: list[tuple[str, pa.Table]]) -> Write:
+        write = Write(
+            first_version,
+            self._next_versions(2) + 1,
+            [replace(row) for row in self._progress.values()],
+            self._newest,
+            self._watermark,
+            self._as_of,
+            self._clock,
+            derived,
+            self._scans,
+            self._ancient,
+            self._dead_letters,
+        )
+        if self._ancient:
+            self._repairs |= {(scan.venue.decode(), scan.visitor.decode()) for scan in self._ancient}
+            self._settle_at = self._settle_at or time.monotonic() + _SETTLE_SECONDS
+        self._forget_pending()
+        return write
+
+    def _venue_rows(self) -> list[tuple[str, pa.Table]]:
+        if not self._placed:
+            return []
+        placed = sorted(self._placed.items())
+        self._placed.clear()
+        rows = {
+            "venue_id": strings([venue.decode() for venue, _ in placed]),
+            "topic": strings([topic for _, (topic, _) in placed]),
+            "partition": pa.array([partition for _, (_, partition) in placed], pa.uint32()),
+            "version": pa.array(np.full(len(placed), self._next_versions(1), np.uint64)),
+        }
+        return [("venue_rows", pa.table(rows))]
+
+    def _changed_rows(self, changes: Changes) -> list[tuple[str, pa.Table]]:
+        venues, visitors = changes.venue_names, changes.visitor_names
+        first = self._next_versions(changes.rows)
+        tables = []
+        if count := int(changes.visits.used[0]):
+            tables.append(("visit_rows", visit_table(changes.visits, venues, visitors, first)))
+            first += count
+        if count := int(changes.minutes.used[0]):
+            tables.append(("minute_rows", minute_table(changes.minutes, venues, first)))
+            first += count
+        if count := int(changes.hours.used[0]):
+            tables.append(("hour_rows", hour_table(changes.hours, venues, first)))
+            first += count
+        if int(changes.now.used[0]):
+            tables.append(("now_rows", now_table(changes.now, venues, first)))
+        return tables
+
+    def _rolling_rows(self, as_of: int) -> list[tuple[str, pa.Table]]:
+        began = time.monotonic()
+        end = as_of // MINUTE
+        tables = []
+        for width in WIDTHS:
+            rows = self._shard.rolling(as_of, width)
+            gone = np.setdiff1d(self._shown.get(width, np.zeros(0, np.int32)), rows.venue).astype(np.int32)
+            first = self._next_versions(len(rows.venue) + len(gone))
+            tables.append(("rolling_rows", window_table(rows, gone, self._shard.venue_names, width, end, first)))
+            self._shown[width] = rows.venue
+        self._rolled_minute = end
+        self._rolled_at = time.monotonic()
+        self._rolling_cost = self._rolled_at - began
+        return tables
+
+    def write(self, write: Write) -> dict[tuple[str, int], int]:
+        """Store a write, in the order of `take`. Returns what may be committed: the first offset not stored.
+
+        Raises StoreUnavailableError; the same write may be tried again.
+        """
+        return self._writer.write(write)
+
+    # --- settling ----------------------------------------------------------------------------------------------------
+
+    @property
+    def settle_due(self) -> bool:
+        """Whether corrections have waited long enough."""
+        return self._settle_at is not None and time.monotonic() >= self._settle_at
+
+    def settle(self) -> None:
+        """Bring everything up to the clock: corrections from the store, new rules of venues, rolling windows.
+
+        Called with no write outstanding and nothing being processed. Raises StoreUnavailableError; call it again then.
+        """
+        if not self._progress:
+            return
+        self._ask_for_rules(self._registry.refresh())
+        self._write_now()
+        if self._repairs or self._ruled:
+            self._repair()
+        self._settle_at = None
+        if self._as_of != BEGINNING and self._rolled_minute != self._as_of // MINUTE:
+            first = self._version
+            self._writer.write(self._cut(first, self._rolling_rows(self._as_of)))
+
+    def _write_now(self, repaired: Sequence[tuple[str, str]] = ()) -> None:
+        write = self.take(idle=True)
+        if write is not None:
+            write.repaired += repaired
+            self._writer.write(write)
+
+    def _repair(self) -> None:
+        spans: dict[str, repair.Span] = {}
+        pairs = set(self._repairs)
+        for venue, rules in self._ruled.items():
+            name = venue.decode()
+            start, end = repair.extent(self._client, name)
+            repair.include(spans, name, start, end + 1)
+            if self._shard.set_rules(venue, rules):
+                pairs.add((name, ""))
+        histories = self._correct_visits(pairs, spans)
+        self._shard.correct([self._correction(history) for history in histories])
+        self._recount(spans)
+        self._moved = True
+        self._write_now(repaired=sorted(self._repairs | {(venue.decode(), "") for venue in self._ruled}))
+        self._repairs.clear()
+        self._ruled.clear()
+
+    def _correct_visits(
+        self, pairs: Iterable[tuple[str, str]], spans: dict[str, repair.Span]
+    ) -> list[repair.PairHistory]:
+        # Fold pairs again from the store's scans and store the visits that differ; stretch `spans` over what that touches.
+        wanted = set()
+        for venue, visitor in pairs:
+            wanted |= {(venue, visitor)} if visitor else repair.pairs_of_venue(self._client, venue)
+        limits = {venue: self._registry.rules(venue.encode()).limit for venue, _ in wanted}
+        histories = repair.read_histories(self._client, wanted, limits)
+        rows: list[tuple[str, str, repair.Visit, int]] = []
+        for history in histories:
+            starts = {visit[0] for visit in history.true}
+            rows += [(history.venue, history.visitor, visit, 1) for visit in history.gone if visit[0] not in starts]
+            rows += [(history.venue, history.visitor, visit, 0) for visit in history.come]
+            for start, left, *_ in history.gone + history.come:
+                repair.include(spans, history.venue, start, left + 1)
+        self._writer.insert("visit_rows", repair.visit_rows(rows, self._next_versions(len(rows))))
+        return histories
+
+    def _correction(self, history: repair.PairHistory) -> Correction:
+        horizon, cells_from = self._shard.horizon, self._shard.cells_from
+        first = min((visit[0] for visit in history.true if visit[0] >= cells_from), default=horizon)
+        kept = np.array([scan for scan in history.scans if scan[0] >= min(first, horizon)], np.int64).reshape(-1, 3)
+        return Correction(
+            history.venue.encode(),
+            history.visitor.encode(),
+            (kept[:, 0].copy(), kept[:, 1].astype(np.uint8), kept[:, 2].astype(np.uint8)),
+            [(start, left, party) for start, left, _, party in history.gone],
+            [(start, left, party) for start, left, _, party in history.come],
+        )
+
+    def _recount(self, spans: Mapping[str, repair.Span]) -> None:
+        for venue, span in spans.items():
+            rules = self._registry.rules(venue.encode())
+            counted = repair.recount(self._client, venue, span, self._shard.cells_from, rules, self._as_of)
+            if counted is not None:
+                known, minutes, hours = counted
+                first = self._next_versions(int(minutes.used[0]))
+                self._writer.insert("minute_rows", minute_table(minutes, known, first))
+                first = self._next_versions(int(hours.used[0]))
+                self._writer.insert("hour_rows", hour_table(hours, known, first))
+
+    # --- figures -----------------------------------------------------------------------------------------------------
+
+    def counters(self) -> dict[str, int]:
+        """Since the beginning, of the partitions owned. accepted = stored + duplicates once everything is settled:
+        scans from before the late window are known to be one or the other only when they meet the store."""
+        rows = list(self._progress.values())
+        found = [self._writer.found_of(row.topic, row.partition) for row in rows]
+        consumed = sum(row.consumed for row in rows)
+        dead_lettered = sum(row.dead_lettered for row in rows)
+        return {
+            "consumed": consumed,
+            "accepted": consumed - dead_lettered,
+            "stored": sum(row.stored for row in rows) + sum(stored for stored, _ in found),
+            "duplicates": sum(row.duplicates for row in rows) + sum(duplicates for _, duplicates in found),
+            "dead_lettered": dead_lettered,
+            "newest_event_ms": max(self._newest, 0),
+            "venues": self._shard.venue_count,
+            "scans_held": self._shard.scans_held,
+            "bytes_held": self._shard.bytes_held(),
+        }
+
+    def close(self) -> None:
+        """Give the store back."""
+        self._writer.close()
+        self._client.close()
+
+
+def _letter(
+    topic: str, partition: int, offset: int, timestamp_ms: int, value: bytes | None, rejection: Rejection
+) -> DeadLetter:
+    return DeadLetter(topic, partition, offset, rejection.reason, rejection.detail, None, value, timestamp_ms)
+
+
+def _ancient_scans(topic: str, partition: int, columns: ScanColumns) -> list[AncientScan]:
+    def ids(text: Text) -> list[bytes]:
+        offsets, data = names.slices(columns.buffer, text)
+        return [data[offsets[i] : offsets[i + 1]].tobytes() for i in range(len(columns))]
+
+    return [
+        AncientScan(topic, partition, venue, visitor, int(kind), int(at))
+        for venue, visitor, kind, at in zip(
+            ids(columns.venue_id), ids(columns.visitor_id), columns.event_type, columns.occurred_at, strict=True
+        )
+    ]
+
+
+def open_engine(
+    settings: Settings, *, clock: Literal["wall", "events"] | None = None, until: int | None = None
+) -> Engine:
+    """The engine over the store that the settings name; `clock` is the command's default where they name none.
+
+    Raises UserError if the store cannot be opened.
+    """
+    client = open_store(settings)
+    writing_client = connect(settings)
+    writing_client.database = client.database
+    writing_client.command(f"USE {client.database}")
+    return Engine(client, writing_client, settings, settings.clock or clock or "events", until)

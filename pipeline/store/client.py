@@ -1,0 +1,106 @@
+"""Opening the store: ClickHouse, embedded in this process or as a server, through one client."""
+
+import fcntl
+import os
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import clickhouse_connect
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from pipeline.errors import UserError
+from pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+else:
+    Client = Any
+
+DATABASE = "checkins"
+
+#: A write may hold scans of many days (late ones reach back the whole retention): a block is cut into a part for each day.
+INSERT_SETTINGS = {"max_partitions_per_insert_block": 0}
+
+_locks: dict[Path, int] = {}
+
+
+def _lock(path: Path) -> None:
+    # The engine itself refuses a second process, but with its own words and only after having started.
+    if path in _locks:
+        return
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path / "pipeline.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise UserError(
+            f"the store {path} cannot be opened: {error.strerror}; give another folder with --store"
+        ) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        owner = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+        os.close(descriptor)
+        raise UserError(
+            f"the store {path} is in use by process {owner}: an embedded store has one owner at a time; stop that one first"
+        ) from None
+    os.truncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
+    _locks[path] = descriptor
+
+
+def connect(settings: Settings) -> Client:
+    """A new connection, for one thread. Raises UserError where the store cannot be reached."""
+    if settings.clickhouse_url is not None:
+        try:
+            return clickhouse_connect.get_client(dsn=settings.clickhouse_url.get_secret_value())
+        except (ClickHouseError, OSError) as error:
+            first = str(error).splitlines()[0]
+            raise UserError(f"ClickHouse does not answer at the address in PIPELINE_CLICKHOUSE_URL: {first}") from None
+    _lock(settings.store_path)
+    memory = settings.store_memory_mib << 20
+    client_settings = {"max_memory_usage": memory, "max_bytes_before_external_group_by": memory // 2}
+    if settings.durable_writes:
+        client_settings |= {"fsync_after_insert": 1, "fsync_part_directory": 1}
+    try:
+        return clickhouse_connect.get_client(
+            interface="chdb", path=str(settings.store_path / "clickhouse"), settings=client_settings
+        )
+    except (ClickHouseError, OSError, RuntimeError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"the embedded ClickHouse cannot open {settings.store_path}: {first}") from None
+
+
+def _statements(name: str) -> list[str]:
+    text = resources.files("pipeline.store").joinpath("sql", name).read_text()
+    lines = (line for line in text.splitlines() if not line.lstrip().startswith("--"))
+    return [statement.strip() for statement in "\n".join(lines).split(";") if statement.strip()]
+
+
+def create_tables(client: Client) -> None:
+    """Create the database, tables and views that are missing; views are brought up to date."""
+    client.command(f"CREATE DATABASE IF NOT EXISTS {DATABASE}")
+    client.command(f"USE {DATABASE}")
+    client.database = DATABASE
+    for name in ("tables.sql", "views.sql"):
+        for statement in _statements(name):
+            client.command(statement)
+
+
+def open_store(settings: Settings, *, read_only: bool = False) -> Client:
+    """The store, ready for use. With `read_only` it must exist already, and nothing is created.
+
+    Raises UserError when there is none, or when another process owns it.
+    """
+    embedded = settings.clickhouse_url is None
+    if read_only and embedded and not (settings.store_path / "clickhouse").is_dir():
+        raise UserError(f"there is no store at {settings.store_path}: run `pipeline replay` or `pipeline worker` first")
+    client = connect(settings)
+    if read_only:
+        if not client.query(f"SELECT count() FROM system.databases WHERE name = '{DATABASE}'").result_rows[0][0]:
+            raise UserError(f"the store holds no database {DATABASE}: run `pipeline replay` or `pipeline worker` first")
+        client.command(f"USE {DATABASE}")
+        client.database = DATABASE
+    else:
+        create_tables(client)
+    return client

@@ -1,0 +1,169 @@
+"""State back from the store: after a start, a crash or a rebalance.
+
+Three steps. What a write that did not end has left behind (rows not older than `durable`), and what was still to be corrected,
+is found. The visits of the pairs concerned are folded again from their scans. Then memory is loaded, from the scans and visits
+of the late window and the day before it.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from pipeline.core.pools import HARD_LIMIT
+from pipeline.core.shard import Shard
+from pipeline.store.tables import integers, scan_columns, texts_of
+from pipeline.store.writer import Progress, quoted, store_errors
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+else:
+    Client = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where the store stands. `durable`: rows of that version or a later one belong to a write that did not end."""
+
+    progress: list[Progress]
+    epoch: int
+    durable: int
+    newest: int
+    watermark: int
+    as_of: int
+
+
+@dataclass(slots=True)
+class Unfinished:
+    """What must be computed again: pairs (their visits), rows by (venue, minute), and whole corrections asked for."""
+
+    pairs: set[tuple[str, str]] = field(default_factory=set)
+    minutes: dict[str, set[int]] = field(default_factory=dict)
+    repairs: set[tuple[str, str]] = field(default_factory=set)
+
+
+#: Versions are epoch << 40 | running number: a new owner's rows beat any row of an earlier one.
+EPOCH_SHIFT = 40
+
+
+def read_standing(client: Client) -> Standing:
+    """What the progress rows say, of all partitions."""
+    with store_errors():
+        rows = client.query(
+            "SELECT topic, partition, next_offset, consumed, stored, duplicates, dead_lettered, durable, version, "
+            "toUnixTimestamp64Milli(newest), toUnixTimestamp64Milli(watermark), toUnixTimestamp64Milli(as_of) "
+            "FROM progress_rows FINAL ORDER BY topic, partition"
+        ).result_rows
+    progress = [Progress(*row[:7]) for row in rows]
+    return Standing(
+        progress,
+        max((int(row[8]) >> EPOCH_SHIFT for row in rows), default=0),
+        max((int(row[7]) for row in rows), default=0),
+        max((int(row[9]) for row in rows), default=0),
+        max((int(row[10]) for row in rows), default=0),
+        max((int(row[11]) for row in rows), default=0),
+    )
+
+
+def scope_of(owned: list[tuple[str, int]], *, everything: bool) -> str:
+    """A SQL condition on venue_id: the venues of some partitions, or all (an embedded store has one owner)."""
+    if everything:
+        return "1"
+    places = ", ".join(f"({quoted(topic)}, {partition})" for topic, partition in owned)
+    return f"venue_id IN (SELECT venue_id FROM venue_rows FINAL WHERE (topic, partition) IN ({places}))"
+
+
+def find_unfinished(client: Client, scope: str, durable: int) -> Unfinished:
+    """What a crash has left, in the venues of `scope`."""
+    found = Unfinished()
+    with store_errors():
+        for venue, visitor in client.query(
+            f"SELECT DISTINCT venue_id, visitor_id FROM visit_rows WHERE version >= {durable} AND {scope}"
+        ).result_rows:
+            found.pairs.add((venue, visitor))
+        for table, column, seconds in (("minute_rows", "minute", 60), ("hour_rows", "hour", 60)):
+            for venue, minute in client.query(
+                f"SELECT DISTINCT venue_id, intDiv(toUnixTimestamp({column}), {seconds}) FROM {table} "
+                f"WHERE version >= {durable} AND {scope}"
+            ).result_rows:
+                found.minutes.setdefault(venue, set()).add(int(minute))
+        for venue, visitor in client.query(
+            f"SELECT venue_id, visitor_id FROM repair_rows FINAL WHERE {scope}"
+        ).result_rows:
+            found.repairs.add((venue, visitor))
+    return found
+
+
+def unaccounted_scans(client: Client, scope: str, durable: int, before: int) -> set[tuple[bytes, bytes, int, int]]:
+    """Scans before `before` (ms) that were stored by a write that did not end: (venue, visitor, kind, at)."""
+    with store_errors():
+        rows = client.query(
+            "SELECT venue_id, visitor_id, toInt8(event_type), toUnixTimestamp64Milli(occurred_at) FROM scan_set FINAL "
+            f"WHERE version >= {durable} AND occurred_at < fromUnixTimestamp64Milli({max(before, 0)}, 'UTC') AND {scope}"
+        ).result_rows
+    return {(str(row[0]).encode(), str(row[1]).encode(), int(row[2]), int(row[3])) for row in rows}
+
+
+def _arrow(client: Client, sql: str) -> pa.Table:
+    with store_errors():
+        return client.query_arrow(sql)
+
+
+def load_shard(client: Client, shard: Shard, scope: str, durable: int) -> None:
+    """Fill a shard, whose horizon is set, with the venues of `scope`."""
+    horizon, cells_from = max(shard.horizon, 0), max(shard.cells_from, 0)
+    since = f"fromUnixTimestamp64Milli({cells_from}, 'UTC')"
+    venues = _arrow(client, f"SELECT DISTINCT venue_id FROM venue_rows WHERE {scope} ORDER BY venue_id")
+    if venues.num_rows:
+        buffer, (venue,) = texts_of(venues["venue_id"])
+        shard.know_venues(buffer, venue)
+    # A pair's scans before its first visit in memory belong to an earlier visit, which nothing in memory can change.
+    scans = _arrow(
+        client,
+        f"""
+        SELECT venue_id, visitor_id, toInt8(event_type) AS kind, toUnixTimestamp64Milli(occurred_at) AS at,
+               -winner.1 AS party, version >= {durable} AS fresh
+        FROM (SELECT * FROM scan_set FINAL WHERE occurred_at >= {since} AND {scope}) AS scan
+        LEFT JOIN
+        (
+            SELECT venue_id, visitor_id, min(toUnixTimestamp64Milli(checked_in_at)) AS first
+            FROM visit_rows FINAL WHERE checked_in_at >= {since} AND {scope}
+            GROUP BY venue_id, visitor_id
+        ) AS visit USING (venue_id, visitor_id)
+        WHERE at >= if(first = 0, {horizon}, least(first, {horizon}))
+        ORDER BY venue_id, visitor_id, at, kind
+        """,
+    )
+    if scans.num_rows:
+        shard.load(scan_columns(scans), integers(scans, "fresh").astype("uint8"))
+    carried = _arrow(
+        client,
+        f"""
+        SELECT venue_id, toUnixTimestamp64Milli(left_at) AS left, party_size AS party
+        FROM visit_rows FINAL
+        WHERE checked_in_at < {since} AND checked_in_at >= {since} - INTERVAL {HARD_LIMIT // 1000} SECOND
+          AND left_at >= {since} AND {scope}
+        """,
+    )
+    if carried.num_rows:
+        buffer, (venue,) = texts_of(carried["venue_id"])
+        shard.carry_in(buffer, venue, integers(carried, "left"), integers(carried, "party"))
+
+
+def load_windows(client: Client, scope: str) -> list[tuple[int, list[bytes]]]:
+    """The venues that have a rolling window in the store, by width."""
+    with store_errors():
+        rows = client.query(f"SELECT width, venue_id FROM rolling_rows FINAL WHERE {scope}").result_rows
+    shown: dict[int, list[bytes]] = {}
+    for width, venue in rows:
+        shown.setdefault(int(width), []).append(str(venue).encode())
+    return list(shown.items())
+
+
+def venues_elsewhere(client: Client, scope: str) -> set[bytes]:
+    """Venues that the store knows and that are not in `scope`."""
+    if scope == "1":
+        return set()
+    with store_errors():
+        rows = client.query(f"SELECT DISTINCT venue_id FROM venue_rows WHERE NOT ({scope})").result_rows
+    return {str(row[0]).encode() for row in rows}

@@ -1,0 +1,250 @@
+"""Corrections further back than memory reaches: visits folded again from all of a pair's scans, history counted again.
+
+Rare by design (one scan in a thousand is later than the late window), so it is written for clarity: it reads the store, uses
+the very same kernels as the live path, and gives rows to write.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.core import fold
+from pipeline.core.columns import Text
+from pipeline.core.fold import Visits
+from pipeline.core.occupancy import HourRows, MinuteRows
+from pipeline.core.pools import HARD_LIMIT, HOUR, MINUTE, NONE, Names, Scans
+from pipeline.core.shard import Shard, VenueRules
+from pipeline.store.tables import strings
+from pipeline.store.writer import quoted, repair_table, store_errors
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+else:
+    Client = Any
+
+_PAIRS_PER_QUERY = 2000
+
+#: (start, left, ended, party), times in ms.
+Visit = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PairHistory:
+    """All of one pair: its scans (at, kind, party) in order, its visits as stored, and as they should be."""
+
+    venue: str
+    visitor: str
+    scans: list[tuple[int, int, int]]
+    stored: list[Visit]
+    true: list[Visit]
+
+    @property
+    def gone(self) -> list[Visit]:
+        """Stored visits that differ from every true one."""
+        true = set(self.true)
+        return [visit for visit in self.stored if visit not in true]
+
+    @property
+    def come(self) -> list[Visit]:
+        """True visits that are not stored as they are."""
+        stored = set(self.stored)
+        return [visit for visit in self.true if visit not in stored]
+
+
+def pairs_of_venue(client: Client, venue: str) -> set[tuple[str, str]]:
+    """Every pair that ever scanned at a venue, or has a visit there."""
+    with store_errors():
+        rows = client.query(
+            f"SELECT DISTINCT visitor_id FROM scan_set WHERE venue_id = {quoted(venue)} "
+            f"UNION DISTINCT SELECT visitor_id FROM visit_rows WHERE venue_id = {quoted(venue)}"
+        ).result_rows
+    return {(venue, str(row[0])) for row in rows}
+
+
+def extent(client: Client, venue: str) -> tuple[int, int]:
+    """When a venue's first visit begins and its last one ends, in ms; (0, 0) if it has none."""
+    with store_errors():
+        row = client.query(
+            "SELECT toUnixTimestamp64Milli(min(checked_in_at)), toUnixTimestamp64Milli(max(left_at)) "
+            f"FROM visit_rows FINAL WHERE venue_id = {quoted(venue)}"
+        ).result_rows[0]
+    return int(row[0]), int(row[1])
+
+
+def shown_minutes(client: Client, venues: Iterable[str], since: int) -> dict[str, list[int]]:
+    """The minutes (since the epoch) of which some venues have rows, from `since` (ms) on."""
+    wanted = sorted(set(venues))
+    found: dict[str, list[int]] = {}
+    for i in range(0, len(wanted), _PAIRS_PER_QUERY):
+        condition = ", ".join(quoted(venue) for venue in wanted[i : i + _PAIRS_PER_QUERY])
+        with store_errors():
+            rows = client.query(
+                "SELECT venue_id, groupArray(intDiv(toUnixTimestamp(minute), 60)) FROM minute_rows FINAL "
+                f"WHERE venue_id IN ({condition}) AND minute >= toDateTime({max(since, 0) // 1000}, 'UTC') GROUP BY venue_id"
+            ).result_rows
+        found.update({str(venue): list(minutes) for venue, minutes in rows})
+    return found
+
+
+def visit_rows(rows: list[tuple[str, str, Visit, int]], version: int) -> pa.Table:
+    """Rows of `visit_rows`: (venue, visitor, visit, deleted)."""
+    return pa.table(
+        {
+            "venue_id": strings([row[0] for row in rows]),
+            "visitor_id": strings([row[1] for row in rows]),
+            "checked_in_at": pa.array([row[2][0] for row in rows], pa.int64()).cast(pa.timestamp("ms")),
+            "left_at": pa.array([row[2][1] for row in rows], pa.int64()).cast(pa.timestamp("ms")),
+            "ended": pa.array([row[2][2] for row in rows], pa.int8()),
+            "party_size": pa.array([row[2][3] for row in rows], pa.uint8()),
+            "version": pa.array(range(version, version + len(rows)), pa.uint64()),
+            "is_deleted": pa.array([row[3] for row in rows], pa.uint8()),
+        }
+    )
+
+
+def read_histories(client: Client, pairs: Iterable[tuple[str, str]], limits: dict[str, int]) -> list[PairHistory]:
+    """The histories of some pairs. `limits` is the max stay (ms) of every venue among them."""
+    wanted = sorted(set(pairs))
+    histories = []
+    for i in range(0, len(wanted), _PAIRS_PER_QUERY):
+        part = wanted[i : i + _PAIRS_PER_QUERY]
+        condition = ", ".join(f"({quoted(venue)}, {quoted(visitor)})" for venue, visitor in part)
+        scans: dict[tuple[str, str], list[tuple[int, int, int]]] = {}
+        stored: dict[tuple[str, str], list[Visit]] = {}
+        with store_errors():
+            for venue, visitor, at, kind, party in client.query(
+                "SELECT venue_id, visitor_id, toUnixTimestamp64Milli(occurred_at) AS at, toInt8(event_type) AS kind, "
+                f"-winner.1 FROM scan_set FINAL WHERE (venue_id, visitor_id) IN ({condition}) ORDER BY at, kind"
+            ).result_rows:
+                scans.setdefault((venue, visitor), []).append((at, kind, party))
+            for venue, visitor, *visit in client.query(
+                "SELECT venue_id, visitor_id, toUnixTimestamp64Milli(checked_in_at) AS at, toUnixTimestamp64Milli(left_at), "
+                f"toInt8(ended), party_size FROM visit_rows FINAL WHERE (venue_id, visitor_id) IN ({condition}) ORDER BY at"
+            ).result_rows:
+                stored.setdefault((venue, visitor), []).append((visit[0], visit[1], visit[2], visit[3]))
+        for pair in part:
+            chain = scans.get(pair, [])
+            histories.append(PairHistory(*pair, chain, stored.get(pair, []), fold_all(chain, limits[pair[0]])))
+    return histories
+
+
+def fold_all(scans: list[tuple[int, int, int]], limit: int) -> list[Visit]:
+    """Fold one pair's sorted scans (at, kind, party)."""
+    if not scans:
+        return []
+    at, kind, party = (np.array(column) for column in zip(*scans, strict=True))
+    following = np.arange(1, len(scans) + 1, dtype=np.int32)
+    following[-1] = NONE
+    chain = Scans(
+        at.astype(np.int64),
+        kind.astype(np.uint8),
+        party.astype(np.uint8),
+        np.zeros(len(scans), np.uint8),
+        following,
+        np.array([len(scans)], np.int64),
+    )
+    visits: Visits = fold.new_visits(len(scans))
+    count = fold.fold_chain(chain, 0, limit, visits)
+    return [
+        (int(visits.start[i]), int(visits.left[i]), int(visits.ended[i]), int(visits.party[i])) for i in range(count)
+    ]
+
+
+@dataclass(slots=True)
+class Span:
+    """A stretch of one venue's time whose rows may have changed: [start, end) in ms."""
+
+    start: int
+    end: int
+
+    def include(self, start: int, end: int) -> None:
+        """Stretch it."""
+        self.start, self.end = min(self.start, start), max(self.end, end)
+
+
+def include(spans: dict[str, Span], venue: str, start: int, end: int) -> None:
+    """Stretch the span of a venue, or begin one."""
+    if venue in spans:
+        spans[venue].include(start, end)
+    else:
+        spans[venue] = Span(start, end)
+
+
+def recount(
+    client: Client, venue: str, span: Span, before: int, rules: VenueRules, as_of: int
+) -> tuple[Names, MinuteRows, HourRows] | None:
+    """Count one venue's minutes and hours in `span` again, up to `before` (ms, on an hour), from its stored visits.
+
+    Returns the rows to write, with the names of their codes; None if the span lies after `before`.
+    """
+    start = span.start // HOUR * HOUR
+    end = min(-(-span.end // HOUR) * HOUR, before)
+    if start >= end:
+        return None
+    within = f"venue_id = {quoted(venue)}"
+    with store_errors():
+        visits = client.query(
+            "SELECT toUnixTimestamp64Milli(checked_in_at) AS start, toUnixTimestamp64Milli(left_at) AS left, party_size "
+            f"FROM visit_rows FINAL WHERE {within} AND checked_in_at < fromUnixTimestamp64Milli({end}, 'UTC') "
+            f"AND checked_in_at >= fromUnixTimestamp64Milli({max(start - HARD_LIMIT, 0)}, 'UTC') AND left >= {start}"
+        ).result_rows
+        shown_minutes = {
+            int(row[0])
+            for row in client.query(
+                f"SELECT intDiv(toUnixTimestamp(minute), 60) FROM minute_rows FINAL WHERE {within} "
+                f"AND minute >= toDateTime({start // 1000}, 'UTC') AND minute < toDateTime({end // 1000}, 'UTC')"
+            ).result_rows
+        }
+        shown_hours = {
+            int(row[0])
+            for row in client.query(
+                f"SELECT intDiv(toUnixTimestamp(hour), 3600) FROM hour_rows FINAL WHERE {within} "
+                f"AND hour >= toDateTime({start // 1000}, 'UTC') AND hour < toDateTime({end // 1000}, 'UTC')"
+            ).result_rows
+        }
+    shard = Shard(lambda _: rules)
+    shard.start_at(start + HARD_LIMIT)
+    name = np.frombuffer(venue.encode(), np.uint8)
+    columns = np.array(visits, np.int64).reshape(-1, 3)
+    began = columns[:, 0] < start
+    for part, carried in ((columns[began], True), (columns[~began], False)):
+        if not len(part):
+            continue
+        text = Text(np.zeros(len(part), np.int64), np.full(len(part), len(name), np.int32))
+        left, party = np.ascontiguousarray(part[:, 1]), np.ascontiguousarray(part[:, 2])
+        if carried:
+            shard.carry_in(name, text, left, party)
+        else:
+            shard.count_visits(name, text, np.ascontiguousarray(part[:, 0]), left, party)
+    shard.know_venues(name, Text(np.zeros(1, np.int64), np.array([len(name)], np.int32)))
+    shard.advance(as_of)
+    changes = shard.take_changes()
+    minutes = _within(changes.minutes, changes.minutes.minute, start // MINUTE, end // MINUTE, shown_minutes)
+    hours = _within(changes.hours, changes.hours.hour, start // HOUR, end // HOUR, shown_hours)
+    return shard.venue_names, minutes, hours
+
+
+Rows = TypeVar("Rows", MinuteRows, HourRows)
+
+
+def _within(rows: Rows, time: NDArray[np.int32], start: int, end: int, shown: set[int]) -> Rows:
+    # The rows in [start, end), and the deletion of those that were shown and are no more.
+    count = int(rows.used[0])
+    kept = [i for i in range(count) if start <= time[i] < end and (not rows.deleted[i] or int(time[i]) in shown)]
+    gone = np.array(sorted(shown - {int(value) for value in time[:count]}), np.int32)
+    columns = []
+    for name, column in zip(rows._fields, rows, strict=True):
+        added = gone if column is time else np.full(len(gone), name == "deleted", column.dtype)
+        columns.append(np.concatenate([column[kept], added]).astype(column.dtype))
+    columns[-1] = np.array([len(kept) + len(gone)], np.int64)
+    return type(rows)(*columns)
+
+
+def ask(client: Client, pairs: list[tuple[str, str]], version: int) -> None:
+    """Ask for corrections that outlive a crash."""
+    with store_errors():
+        client.insert_arrow("repair_rows", repair_table(pairs, version, deleted=False))

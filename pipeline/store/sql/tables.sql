@@ -1,0 +1,172 @@
+-- What is stored. Every row is either an element of a set or a versioned snapshot, so writing it twice is harmless:
+-- AggregatingMergeTree keeps the winner of a scan's identity, whichever came first; ReplacingMergeTree the highest version.
+-- Days are partitions, so that retention is the dropping of partitions, and so that FINAL never merges across them.
+
+CREATE TABLE IF NOT EXISTS scan_set
+(
+    venue_id    String,
+    visitor_id  String,
+    event_type  Enum8('check_in' = 0, 'check_out' = 1),
+    occurred_at DateTime64(3, 'UTC'),
+    -- (−party_size, event_id, source): the smallest wins, that is the largest party, then the smallest event_id.
+    winner      SimpleAggregateFunction(min, Tuple(Int16, String, String)),
+    version     SimpleAggregateFunction(min, UInt64),
+    INDEX by_version version TYPE minmax GRANULARITY 1
+)
+ENGINE = AggregatingMergeTree
+PARTITION BY toDate(occurred_at)
+ORDER BY (venue_id, visitor_id, occurred_at, event_type);
+
+CREATE TABLE IF NOT EXISTS visit_rows
+(
+    venue_id      String,
+    visitor_id    String,
+    checked_in_at DateTime64(3, 'UTC'),
+    left_at       DateTime64(3, 'UTC'),
+    -- open: the newest check-in of its pair, without a check-out; the view says whether its automatic end has passed.
+    ended         Enum8('check_out' = 0, 'expired' = 1, 'open' = 2),
+    party_size    UInt8,
+    version       UInt64,
+    is_deleted    UInt8,
+    INDEX by_version version TYPE minmax GRANULARITY 1,
+    INDEX by_left left_at TYPE minmax GRANULARITY 1
+)
+ENGINE = ReplacingMergeTree(version, is_deleted)
+PARTITION BY toDate(checked_in_at)
+ORDER BY (venue_id, visitor_id, checked_in_at);
+
+CREATE TABLE IF NOT EXISTS minute_rows
+(
+    venue_id   String,
+    minute     DateTime('UTC'),
+    arrivals   UInt32,
+    departures UInt32,
+    occupancy  UInt32,
+    peak       UInt32,
+    version    UInt64,
+    is_deleted UInt8,
+    INDEX by_version version TYPE minmax GRANULARITY 1
+)
+ENGINE = ReplacingMergeTree(version, is_deleted)
+PARTITION BY toDate(minute)
+ORDER BY (venue_id, minute);
+
+CREATE TABLE IF NOT EXISTS hour_rows
+(
+    venue_id   String,
+    hour       DateTime('UTC'),
+    arrivals   UInt32,
+    departures UInt32,
+    peak       UInt32,
+    area_ms    UInt64,
+    over_ms    UInt32,
+    contact_ms UInt64,
+    version    UInt64,
+    is_deleted UInt8,
+    INDEX by_version version TYPE minmax GRANULARITY 1
+)
+ENGINE = ReplacingMergeTree(version, is_deleted)
+PARTITION BY toDate(hour)
+ORDER BY (venue_id, hour);
+
+CREATE TABLE IF NOT EXISTS rolling_rows
+(
+    venue_id        String,
+    width           UInt8,
+    window_end      DateTime('UTC'),
+    arrivals        UInt32,
+    unique_visitors UInt32,
+    peak            UInt32,
+    area_ms         UInt64,
+    dwell_sum_ms    Nullable(UInt64),
+    version         UInt64,
+    is_deleted      UInt8
+)
+ENGINE = ReplacingMergeTree(version, is_deleted)
+ORDER BY (venue_id, width);
+
+CREATE TABLE IF NOT EXISTS now_rows
+(
+    venue_id  String,
+    occupancy UInt32,
+    version   UInt64
+)
+ENGINE = ReplacingMergeTree(version)
+ORDER BY venue_id;
+
+-- Which partition a venue's scans come in: whoever takes the partition over loads the venue.
+CREATE TABLE IF NOT EXISTS venue_rows
+(
+    venue_id  String,
+    topic     String,
+    partition UInt32,
+    version   UInt64
+)
+ENGINE = ReplacingMergeTree(version)
+ORDER BY venue_id;
+
+CREATE TABLE IF NOT EXISTS registry_rows
+(
+    venue_id             String,
+    name                 String,
+    category             String,
+    capacity             Nullable(UInt32),
+    area                 Nullable(String),
+    latitude             Nullable(Float64),
+    longitude            Nullable(Float64),
+    timezone             Nullable(String),
+    air_changes_per_hour Nullable(Float64),
+    floor_area_m2        Nullable(Float64),
+    version              UInt64,
+    is_deleted           UInt8
+)
+ENGINE = ReplacingMergeTree(version, is_deleted)
+ORDER BY venue_id;
+
+CREATE TABLE IF NOT EXISTS dead_letter_rows
+(
+    topic       String,
+    partition   UInt32,
+    offset      Int64,
+    reason      LowCardinality(String),
+    detail      String,
+    sha256      String,
+    received_at DateTime64(3, 'UTC'),
+    version     UInt64
+)
+ENGINE = ReplacingMergeTree(version)
+ORDER BY (topic, partition, offset);
+
+-- Written last, with each write: up to where each partition is stored and accounted for, and the clock.
+-- `durable`: derived rows with a higher version belong to a write that did not end; whoever takes over computes them again.
+CREATE TABLE IF NOT EXISTS progress_rows
+(
+    topic         String,
+    partition     UInt32,
+    next_offset   Int64,
+    consumed      UInt64,
+    accepted      UInt64,
+    stored        UInt64,
+    duplicates    UInt64,
+    dead_lettered UInt64,
+    newest        DateTime64(3, 'UTC'),
+    watermark     DateTime64(3, 'UTC'),
+    as_of         DateTime64(3, 'UTC'),
+    mode          LowCardinality(String),
+    durable       UInt64,
+    version       UInt64
+)
+ENGINE = ReplacingMergeTree(version)
+ORDER BY (topic, partition);
+
+-- Corrections to be made from the store, because memory does not reach back so far: written before the scan that asks for it,
+-- deleted when done. An empty visitor_id stands for the whole venue (its max stay or its capacity changed).
+CREATE TABLE IF NOT EXISTS repair_rows
+(
+    venue_id   String,
+    visitor_id String,
+    version    UInt64,
+    is_deleted UInt8
+)
+ENGINE = ReplacingMergeTree(version, is_deleted)
+ORDER BY (venue_id, visitor_id);

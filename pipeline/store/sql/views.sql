@@ -1,0 +1,76 @@
+-- The public views: final, deduplicated state. The first two are for the others and for `pipeline verify`.
+
+CREATE OR REPLACE VIEW clock AS
+SELECT argMax(mode, version) AS mode, max(as_of) AS as_of
+FROM progress_rows FINAL;
+
+CREATE OR REPLACE VIEW accounting AS
+SELECT topic, partition, next_offset, consumed, accepted, stored, duplicates, dead_lettered
+FROM progress_rows FINAL;
+
+CREATE OR REPLACE VIEW venues AS
+SELECT venue_id, name, category, capacity, area, latitude, longitude, timezone, air_changes_per_hour, floor_area_m2
+FROM registry_rows FINAL;
+
+CREATE OR REPLACE VIEW scans AS
+SELECT
+    winner.2 AS event_id,
+    event_type,
+    venue_id,
+    visitor_id,
+    occurred_at,
+    toUInt8(-winner.1) AS party_size,
+    winner.3 AS source
+FROM scan_set FINAL;
+
+CREATE OR REPLACE VIEW visits AS
+SELECT
+    venue_id,
+    visitor_id,
+    checked_in_at,
+    left_at,
+    multiIf(ended != 'open', toString(ended), left_at <= (SELECT as_of FROM clock), 'expired', 'open') AS ended_by,
+    party_size
+FROM visit_rows FINAL;
+
+CREATE OR REPLACE VIEW occupancy_minutes AS
+SELECT venue_id, minute, arrivals, departures, occupancy, peak
+FROM minute_rows FINAL;
+
+CREATE OR REPLACE VIEW occupancy_hours AS
+SELECT
+    venue_id,
+    hour,
+    arrivals,
+    departures,
+    area_ms / 3600000 AS mean_occupancy,
+    peak,
+    over_ms / 60000 AS minutes_over_capacity,
+    contact_ms / 60000 AS person_contact_minutes
+FROM hour_rows FINAL;
+
+CREATE OR REPLACE VIEW rolling_occupancy AS
+SELECT
+    venue_id,
+    concat(toString(width), 'm') AS `window`,
+    window_end,
+    arrivals,
+    unique_visitors,
+    peak,
+    area_ms / (width * 60000) AS mean_occupancy,
+    dwell_sum_ms / 120000 AS median_dwell_minutes
+FROM rolling_rows FINAL;
+
+CREATE OR REPLACE VIEW occupancy_now AS
+SELECT
+    coalesce(nullIf(counted.venue_id, ''), registered.venue_id) AS venue_id,
+    counted.occupancy AS occupancy,
+    registered.capacity AS capacity,
+    occupancy / capacity AS ratio,
+    (SELECT as_of FROM clock) AS as_of
+FROM (SELECT venue_id, occupancy FROM now_rows FINAL) AS counted
+FULL JOIN (SELECT venue_id, capacity FROM registry_rows FINAL) AS registered ON counted.venue_id = registered.venue_id;
+
+CREATE OR REPLACE VIEW dead_letters AS
+SELECT topic, partition, offset, reason, detail, sha256, received_at
+FROM dead_letter_rows FINAL;

@@ -1,0 +1,230 @@
+"""One write: everything that some batches of scans changed, in the order that makes a crash anywhere harmless.
+
+Derived rows come first, then the scans, then the progress row. A crash before the scans: they are read again, the fold starts
+from the same scans as before, and computes the same rows. After the scans but before the progress row: whoever takes over
+finds derived rows newer than `durable` and computes them again from the scans. So the line between "may be lost" and "stored"
+is the progress row; the Kafka offset is committed after it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from pipeline.core.columns import ScanColumns
+from pipeline.dead_letters import DeadLetter
+from pipeline.errors import StoreUnavailableError
+from pipeline.store.client import INSERT_SETTINGS
+from pipeline.store.tables import scan_table, strings
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+else:
+    Client = Any
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where one partition stands: `next_offset` is the first one not yet stored; the counts are since the beginning."""
+
+    topic: str
+    partition: int
+    next_offset: int = 0
+    consumed: int = 0
+    stored: int = 0
+    duplicates: int = 0
+    dead_lettered: int = 0
+
+    @property
+    def accepted(self) -> int:
+        """Valid scans: stored or duplicates."""
+        return self.stored + self.duplicates
+
+
+@dataclass(frozen=True, slots=True)
+class AncientScan:
+    """A scan from before what memory holds: its identity, and where it came from."""
+
+    topic: str
+    partition: int
+    venue: bytes
+    visitor: bytes
+    kind: int
+    at: int
+
+
+@dataclass(slots=True)
+class Write:
+    """What is to be stored together. `first_version` ≤ every row's version < `end_version`; times in ms, UTC."""
+
+    first_version: int
+    end_version: int
+    progress: list[Progress]
+    newest: int
+    watermark: int
+    as_of: int
+    mode: str
+    derived: list[tuple[str, pa.Table]] = field(default_factory=list)
+    scans: list[ScanColumns] = field(default_factory=list)
+    ancient: list[AncientScan] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    repaired: list[tuple[str, str]] = field(default_factory=list)
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Turn what the driver raises into StoreUnavailableError, with its first line."""
+    try:
+        yield
+    except (ClickHouseError, OSError, RuntimeError) as error:
+        raise StoreUnavailableError(str(error).splitlines()[0][:300] if str(error) else type(error).__name__) from error
+
+
+def quoted(value: str) -> str:
+    """A string as a SQL literal."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+class Writer:
+    """Writes in the order they are given; one thread at a time."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        # What ancient scans turned out to be, per partition: [stored, duplicates]; known only when they meet the store.
+        self._found: dict[tuple[str, int], tuple[int, int]] = {}
+        #: Ancient scans that were stored but not accounted for before a crash; each counts as stored once more.
+        self.unaccounted: set[tuple[bytes, bytes, int, int]] = set()
+
+    def insert(self, table: str, rows: pa.Table) -> None:
+        """Insert rows, if there are any."""
+        if rows.num_rows:
+            with store_errors():
+                self._client.insert_arrow(table, rows, settings=INSERT_SETTINGS)
+
+    def write(self, write: Write) -> dict[tuple[str, int], int]:
+        """Store all of it. Returns what may be committed: per (topic, partition) the first offset not stored.
+
+        Raises StoreUnavailableError; the same write may then be tried again, as often as needed.
+        """
+        self.insert("dead_letter_rows", _dead_letter_table(write))
+        for table, rows in write.derived:
+            self.insert(table, rows)
+        found = self._count_ancient(write)
+        pairs = sorted({(scan.venue.decode(), scan.visitor.decode()) for scan in write.ancient})
+        self.insert("repair_rows", repair_table(pairs, write.first_version, deleted=False))
+        for columns in write.scans:
+            self.insert("scan_set", scan_table(columns, write.first_version))
+        totals = dict(self._found)
+        for key, (stored, duplicates) in found.items():
+            before = totals.get(key, (0, 0))
+            totals[key] = (before[0] + stored, before[1] + duplicates)
+        self.insert("progress_rows", _progress_table(write, totals))
+        self.insert("repair_rows", repair_table(write.repaired, write.first_version, deleted=True))
+        self._found = totals
+        self.unaccounted -= {(scan.venue, scan.visitor, scan.kind, scan.at) for scan in write.ancient}
+        return {(row.topic, row.partition): row.next_offset for row in write.progress}
+
+    def announce(self, write: Write, durable: int) -> None:
+        """Make a new owner known: progress as it was, under a new version; what is not `durable` stays so."""
+        table = _progress_table(write, {})
+        place = table.column_names.index("durable")
+        column = pa.array(np.full(table.num_rows, durable, np.uint64))
+        self.insert("progress_rows", table.set_column(place, "durable", column))
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._client.close()
+
+    def found_of(self, topic: str, partition: int) -> tuple[int, int]:
+        """How many ancient scans of a partition were stored, and how many were duplicates."""
+        return self._found.get((topic, partition), (0, 0))
+
+    def _count_ancient(self, write: Write) -> dict[tuple[str, int], tuple[int, int]]:
+        if not write.ancient:
+            return {}
+        identities = sorted({(scan.venue, scan.visitor, scan.kind, scan.at) for scan in write.ancient})
+        known: set[tuple[bytes, bytes, int, int]] = set()
+        for i in range(0, len(identities), 2000):
+            wanted = ", ".join(
+                f"({quoted(venue.decode())}, {quoted(visitor.decode())}, fromUnixTimestamp64Milli({at}, 'UTC'), "
+                f"'{('check_in', 'check_out')[kind]}')"
+                for venue, visitor, kind, at in identities[i : i + 2000]
+            )
+            with store_errors():
+                rows = self._client.query(
+                    "SELECT venue_id, visitor_id, toInt8(event_type), toUnixTimestamp64Milli(occurred_at) FROM scan_set "
+                    f"WHERE (venue_id, visitor_id, occurred_at, event_type) IN ({wanted}) "
+                    f"AND version < {write.first_version}"
+                ).result_rows
+            known.update((str(row[0]).encode(), str(row[1]).encode(), int(row[2]), int(row[3])) for row in rows)
+        known -= self.unaccounted
+        found: dict[tuple[str, int], tuple[int, int]] = {}
+        for scan in write.ancient:
+            identity = (scan.venue, scan.visitor, scan.kind, scan.at)
+            stored, duplicates = found.get((scan.topic, scan.partition), (0, 0))
+            if identity in known:
+                duplicates += 1
+            else:
+                stored += 1
+                known.add(identity)
+            found[scan.topic, scan.partition] = stored, duplicates
+        return found
+
+
+def repair_table(pairs: list[tuple[str, str]], version: int, *, deleted: bool) -> pa.Table:
+    """Rows of `repair_rows`: corrections to be made, or made."""
+    return pa.table(
+        {
+            "venue_id": strings([venue for venue, _ in pairs]),
+            "visitor_id": strings([visitor for _, visitor in pairs]),
+            "version": pa.array(np.full(len(pairs), version, np.uint64)),
+            "is_deleted": pa.array(np.full(len(pairs), deleted, np.uint8)),
+        }
+    )
+
+
+def _dead_letter_table(write: Write) -> pa.Table:
+    letters = write.dead_letters
+    return pa.table(
+        {
+            "topic": strings([letter.topic for letter in letters]),
+            "partition": pa.array([letter.partition for letter in letters], pa.uint32()),
+            "offset": pa.array([letter.offset for letter in letters], pa.int64()),
+            "reason": strings([letter.reason for letter in letters]),
+            "detail": strings([letter.detail for letter in letters]),
+            "sha256": strings([sha256(letter.value or b"").hexdigest() for letter in letters]),
+            "received_at": pa.array([letter.received_at_ms for letter in letters], pa.int64()).cast(pa.timestamp("ms")),
+            "version": pa.array(np.full(len(letters), write.first_version, np.uint64)),
+        }
+    )
+
+
+def _progress_table(write: Write, found: dict[tuple[str, int], tuple[int, int]]) -> pa.Table:
+    rows = write.progress
+    ancient = [found.get((row.topic, row.partition), (0, 0)) for row in rows]
+    stored = [row.stored + more for row, (more, _) in zip(rows, ancient, strict=True)]
+    duplicates = [row.duplicates + more for row, (_, more) in zip(rows, ancient, strict=True)]
+    count = len(rows)
+    return pa.table(
+        {
+            "topic": strings([row.topic for row in rows]),
+            "partition": pa.array([row.partition for row in rows], pa.uint32()),
+            "next_offset": pa.array([row.next_offset for row in rows], pa.int64()),
+            "consumed": pa.array([row.consumed for row in rows], pa.uint64()),
+            "accepted": pa.array([s + d for s, d in zip(stored, duplicates, strict=True)], pa.uint64()),
+            "stored": pa.array(stored, pa.uint64()),
+            "duplicates": pa.array(duplicates, pa.uint64()),
+            "dead_lettered": pa.array([row.dead_lettered for row in rows], pa.uint64()),
+            "newest": pa.array([max(write.newest, 0)] * count, pa.int64()).cast(pa.timestamp("ms")),
+            "watermark": pa.array([max(write.watermark, 0)] * count, pa.int64()).cast(pa.timestamp("ms")),
+            "as_of": pa.array([max(write.as_of, 0)] * count, pa.int64()).cast(pa.timestamp("ms")),
+            "mode": strings([write.mode] * count),
+            "durable": pa.array(np.full(count, write.end_version, np.uint64)),
+            "version": pa.array(np.full(count, write.end_version, np.uint64)),
+        }
+    )
