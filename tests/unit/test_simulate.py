@@ -315,6 +315,21 @@ def test_a_city_is_one_area_in_one_time_zone() -> None:
     assert sum(not record.malformed for record in records(city)) > 1_000
 
 
+def test_people_come_in_bursts_where_trains_and_services_bring_them() -> None:
+    plan = DayPlan(replace(OPTIONS, check_ins=143_000))
+    names = np.array([category.name for category in facts.CATEGORIES])[plan.registry.category]
+
+    def dispersion(category: str) -> float:
+        """Variance over mean of the arrivals by minute at its largest venue, 10:00–18:00: 1 if each comes alone."""
+        venue = np.argmax(np.where(names == category, plan.registry.visits, -1))
+        local = plan.visits.entered[plan.visits.venue == venue] + plan.registry.utc_offset[venue]
+        minutes = np.bincount(local[(local >= 10 * HOUR) & (local < 18 * HOUR)] // MINUTE - 600, minlength=480)
+        return float(minutes.var() / minutes.mean())
+
+    assert dispersion("minimarket") < 1.5
+    assert dispersion("transport") > 3
+
+
 def test_a_few_venues_hold_more_than_they_should() -> None:
     plan = DayPlan(replace(OPTIONS, check_ins=143_000))
     visits, over, known = plan.visits, 0, 0
