@@ -9,6 +9,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, BinaryIO, Final, Literal
 
@@ -61,7 +62,7 @@ def answer(client: Client, sql: str, form: Format, out: BinaryIO) -> None:
         finally:
             text.detach()
     except ClickHouseError as error:
-        raise UserError(f"the query failed: {_reason(error)}") from None
+        raise UserError(f"the query failed: {reason(error)}") from None
 
 
 def make_read_only(client: Client) -> None:
@@ -141,10 +142,19 @@ def _unescape(match: re.Match[str]) -> str:
 
 
 def _write_csv(text: io.TextIOBase, names: list[str], numbers: list[bool], rows: Iterable[list[Cell]]) -> None:
-    writer = csv.writer(text, lineterminator="\n")
+    # The writer quotes a carriage return only where its own line ends hold one.
+    writer = csv.writer(_UnixLines(text), lineterminator="\r\n")
     writer.writerow(map(_harmless, names))
     for row in rows:
         writer.writerow(cell if number else _harmless(cell) for cell, number in zip(row, numbers, strict=False))
+
+
+@dataclass(frozen=True, slots=True)
+class _UnixLines:
+    text: io.TextIOBase
+
+    def write(self, line: str) -> int:
+        return self.text.write(line[:-2] + "\n")
 
 
 def _harmless(cell: Cell) -> Cell:
@@ -169,8 +179,7 @@ def _printable(cell: Cell) -> str:
     return "NULL" if cell is None else _CONTROL.sub(lambda match: repr(match[0])[1:-1], cell)
 
 
-def _reason(error: ClickHouseError) -> str:
+def reason(error: ClickHouseError) -> str:
     """ClickHouse's first line without its code, the echoed query, the parser's word list and the server's version."""
     lines = str(error).rsplit("DB::Exception: ", 1)[-1].strip().splitlines()
-    reason = lines[0] if lines else "no reason given"
-    return _REASON_ENDS.split(reason, maxsplit=1)[0].rstrip(".: ")
+    return _REASON_ENDS.split(lines[0] if lines else "no reason given", maxsplit=1)[0].rstrip(".: ")

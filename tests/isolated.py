@@ -1,7 +1,7 @@
 """Run a piece of a test in an interpreter of its own.
 
-The embedded ClickHouse takes one path per process and must never be forked, while pytest runs every test in one process:
-a test that opens it does so in a function that runs here.
+The embedded ClickHouse takes one path per process and must never be forked, while pytest runs every test in one
+process: a test that opens it does so in a function that runs here.
 """
 
 import inspect
@@ -18,7 +18,7 @@ from typing import Any
 _ROOT = Path(__file__).resolve().parent.parent
 
 
-def run_isolated(function: Callable[..., Any], *args: Any, timeout: float = 120) -> Any:
+def run_isolated(function: Callable[..., Any], *args: Any, timeout: float = 300) -> Any:
     """Call a module-level function of a test module in a fresh interpreter and return what it returns.
 
     Arguments and result are pickled: plain values, or classes of installed packages, never classes of the test module.
@@ -35,7 +35,9 @@ def run_isolated(function: Callable[..., Any], *args: Any, timeout: float = 120)
             timeout=timeout,
             check=False,
         )
-        assert child.returncode == 0, f"{function.__name__} ended with {child.returncode}\n{child.stdout}\n{child.stderr}"
+        assert child.returncode == 0, (
+            f"{function.__name__} ended with {child.returncode}\n{child.stdout}\n{child.stderr}"
+        )
         return pickle.loads(response.read_bytes())
 
 

@@ -50,16 +50,25 @@ def command(sql: str, form: Format, store: Path | None, output: Path | None) -> 
 @contextmanager
 def _output(path: Path | None) -> Iterator[BinaryIO]:
     """Standard output, or a file that appears under its name only when it is complete."""
-    if path is None:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
+    try:
+        if path is None:
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        else:
+            with _complete_only(path) as file:
+                yield file
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path or 'standard output'} cannot be written: {error.strerror or error}") from None
+
+
+@contextmanager
+def _complete_only(path: Path) -> Iterator[BinaryIO]:
     unfinished = path.with_name(f"{path.name}.unfinished")
     try:
         with unfinished.open("wb") as file:
             yield file
         unfinished.replace(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
     finally:
         unfinished.unlink(missing_ok=True)

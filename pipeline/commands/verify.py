@@ -4,15 +4,17 @@ from contextlib import closing
 from pathlib import Path
 
 import click
+from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from pipeline.errors import UserError
 from pipeline.progress import progress_bar
+from pipeline.query import reason
 from pipeline.settings import load_settings
 
 
 @click.command(epilog="Example: pipeline verify --store .pipeline/store")
 @click.option("--store", type=click.Path(file_okay=False, path_type=Path), help="Embedded ClickHouse in this folder.")
-@click.pass_context
-def command(context: click.Context, store: Path | None) -> None:
+def command(store: Path | None) -> None:
     """Recompute visits and occupancy in SQL from the stored scans alone, and compare every row with the views.
 
     Exit status 0 when all is equal, 1 with where it differs. Nothing may write to the store meanwhile.
@@ -23,16 +25,16 @@ def command(context: click.Context, store: Path | None) -> None:
     from pipeline.store.client import open_store  # the embedded engine takes a second to load
     from pipeline.store.verify import steps, verify
 
-    with (
-        closing(open_store(settings, read_only=True)) as client,
-        progress_bar("verifying", steps(client)) as advance,
-    ):
-        verdict = verify(client, settings, advance)
+    with closing(open_store(settings, read_only=True)) as client:
+        try:
+            with progress_bar("verifying", steps(client)) as advance:
+                verdict = verify(client, settings, advance)
+        except ClickHouseError as error:
+            raise UserError(f"the store cannot be verified: {reason(error)}") from None
     for check in verdict.checks:
         outcome = "equal" if check.ok else f"{check.differences:,} differ"
         click.echo(f"{check.name:<22} {check.rows:>15,} rows   {outcome}")
         for example in check.examples:
             click.echo(f"    {example}")
     if not verdict.ok:
-        click.echo("The store differs from what its scans say.", err=True)
-        context.exit(1)
+        raise UserError("the store differs from what its own scans say, as listed above")

@@ -107,8 +107,8 @@ class _Tally:
 def verify(client: Client, settings: Settings, advance: Advance | None = None) -> Verdict:
     """Compare everything that the store shows with a recomputation from its scans.
 
-    `settings` gives the stay limits in force and the memory that one query may take. `advance` is told of each finished
-    slice of a view, with the number of all of them as its total: see `steps`. The store must not change meanwhile.
+    `settings` gives the stay limits in force and the retention. `advance` is called once for each slice of a view that
+    is done, `steps` times in all. The store must not change meanwhile. Raises ClickHouseError where a query fails.
     """
     clock = client.query(
         "SELECT mode, toUnixTimestamp64Milli(toDateTime64(as_of, 3, 'UTC')) FROM checkins.clock"
@@ -123,12 +123,11 @@ def verify(client: Client, settings: Settings, advance: Advance | None = None) -
     }
     tallies = {view.name: _Tally() for view in _VIEWS}
     duplicates = _Tally()
-    query_settings = _query_settings(client, settings)
     for number in range(slices):
         parameters["slice"] = number
-        _count_duplicates(client, parameters, query_settings, duplicates)
+        _count_duplicates(client, parameters, duplicates)
         for view in _VIEWS:
-            _compare(client, view, parameters, query_settings, tallies[view.name])
+            _compare(client, view, parameters, tallies[view.name])
             if advance is not None:
                 advance(1, view.name)
     checks = [_check("scans are unique", duplicates), *(_check(view.name, tallies[view.name]) for view in _VIEWS)]
@@ -136,7 +135,7 @@ def verify(client: Client, settings: Settings, advance: Advance | None = None) -
 
 
 def steps(client: Client) -> int:
-    """How many times `verify` will call `advance` with one step."""
+    """How many times `verify` will call `advance`."""
     return _slices(client) * len(_VIEWS)
 
 
@@ -157,35 +156,22 @@ def _limits(client: Client, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _query_settings(client: Client, settings: Settings) -> dict[str, Any]:
-    # Under readonly = 1 the engine refuses every other setting; then its own limits hold.
-    if client.query("SELECT toString(getSetting('readonly'))").result_rows[0][0] == "1":
-        return {}
-    return {"max_memory_usage": settings.store_memory_mib << 20}
-
-
-def _count_duplicates(
-    client: Client, parameters: dict[str, Any], query_settings: dict[str, Any], tally: _Tally
-) -> None:
+def _count_duplicates(client: Client, parameters: dict[str, Any], tally: _Tally) -> None:
     totals = f"SELECT sum(copies), countIf(copies > 1) FROM ({_sql('identities')})"
-    rows, differences = client.query(totals, parameters=parameters, settings=query_settings).result_rows[0]
+    rows, differences = client.query(totals, parameters=parameters).result_rows[0]
     tally.rows += rows
     tally.differences += differences
     if differences:
         first = f"SELECT * FROM ({_sql('identities')}) WHERE copies > 1 ORDER BY venue_id, instant LIMIT {EXAMPLES}"
-        for venue_id, instant, kind, copies in client.query(
-            first, parameters=parameters, settings=query_settings
-        ).result_rows:
+        for venue_id, instant, kind, copies in client.query(first, parameters=parameters).result_rows:
             tally.examples.append(((venue_id, instant), f"{venue_id} at {_time(instant)}: one {kind} {copies} ×"))
 
 
-def _compare(
-    client: Client, view: _View, parameters: dict[str, Any], query_settings: dict[str, Any], tally: _Tally
-) -> None:
+def _compare(client: Client, view: _View, parameters: dict[str, Any], tally: _Tally) -> None:
     keys = ", ".join(f"`{name}`" for name in view.key)
     relations = f"{_relations(view)} SELECT"
     totals = f"{relations} sum(in_recomputed), uniqExactIf(({keys}), in_store != in_recomputed) FROM compared"
-    rows, differences = client.query(totals, parameters=parameters, settings=query_settings).result_rows[0]
+    rows, differences = client.query(totals, parameters=parameters).result_rows[0]
     tally.rows += rows
     tally.differences += differences
     if differences:
@@ -193,7 +179,7 @@ def _compare(
             f"{relations} {', '.join(f'`{name}`' for name in view.columns)}, in_store, in_recomputed FROM compared "
             f"WHERE in_store != in_recomputed ORDER BY {keys} LIMIT {4 * EXAMPLES}"
         )
-        rows_that_differ = client.query(first, parameters=parameters, settings=query_settings).result_rows
+        rows_that_differ = client.query(first, parameters=parameters).result_rows
         tally.examples += _examples(view, rows_that_differ)
 
 
