@@ -1,0 +1,62 @@
+"""`pipeline broker`: start, stop or look at a real local Apache Kafka."""
+
+import click
+
+from pipeline.settings import Settings, load_settings
+
+
+@click.group(epilog="Example: pipeline broker start")
+def command() -> None:
+    """Start, stop or look at a real local Apache Kafka. Its data and its log are in PIPELINE_HOME/kafka.
+
+    It listens on 127.0.0.1 only, on the port PIPELINE_KAFKA_PORT.
+    """
+
+
+@command.command(epilog="Example: PIPELINE_KAFKA_PORT=9092 pipeline broker start")
+def start() -> None:
+    """Start it and wait until it answers; it runs until `broker stop`. Does nothing when it already runs."""
+    from pipeline.broker import find_broker, start_broker
+
+    settings = load_settings()
+    known = find_broker(settings.home)
+    broker = start_broker(settings.home, settings.kafka_port)
+    already = known is not None and known.process == broker.process
+    click.echo(f"Kafka {'already runs' if already else 'runs'} at {broker.address}, process {broker.process.pid}")
+    _note_other_cluster(settings)
+
+
+@command.command(epilog="Example: pipeline broker stop")
+def stop() -> None:
+    """Stop it and wait until it is gone. Its data stays. Does nothing when it does not run."""
+    from pipeline.broker import find_broker
+
+    broker = find_broker(load_settings().home)
+    if broker is None:
+        click.echo("Kafka does not run")
+        return
+    broker.stop()
+    click.echo(f"Kafka at {broker.address} has stopped")
+
+
+@command.command(epilog="Example: pipeline broker status || pipeline broker start")
+@click.pass_context
+def status(context: click.Context) -> None:
+    """Say whether it runs and answers: exit status 0 if it does, 1 if not."""
+    from pipeline.broker import answers, find_broker
+
+    settings = load_settings()
+    broker = find_broker(settings.home)
+    if broker is None:
+        click.echo("Kafka does not run")
+        context.exit(1)
+    answering = answers(broker.port)
+    verdict = "runs" if answering else "runs but does not answer"
+    click.echo(f"Kafka {verdict} at {broker.address}, process {broker.process.pid}, log {broker.log}")
+    _note_other_cluster(settings)
+    context.exit(0 if answering else 1)
+
+
+def _note_other_cluster(settings: Settings) -> None:
+    if settings.kafka:
+        click.echo(f"Note: PIPELINE_KAFKA={settings.kafka} is set, so the other commands do not use it.", err=True)
