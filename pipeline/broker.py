@@ -6,6 +6,7 @@ import fcntl
 import os
 import random
 import re
+import shutil
 import socket
 import struct
 import subprocess
@@ -32,6 +33,8 @@ HOST: Final = "127.0.0.1"
 _START_PATIENCE: Final = 90.0
 #: Seconds that a broker has to close its files after SIGTERM; it takes 1.
 _STOP_PATIENCE: Final = 30.0
+#: With less than this on its disk, in bytes, a broker that ended without a word ended for want of space.
+_LEAST_DISK: Final = 1 << 20
 #: Below the ports that Linux gives to outgoing connections, which could take one between our look and its use.
 _FREE_PORTS: Final = range(20_000, 32_000)
 _PORT_TRIES: Final = 5
@@ -202,7 +205,7 @@ def _launch(folder: Path, classpath: str, port: int, controller_port: int, tied_
         "server.properties",
     ]
     with _log(folder).open("wb") as log:
-        child = subprocess.Popen(
+        child = psutil.Popen(
             tied(command) if tied_to_us else command,
             cwd=folder,
             env=_environment(),
@@ -211,25 +214,20 @@ def _launch(folder: Path, classpath: str, port: int, controller_port: int, tied_
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    broker = RunningBroker(port, _log(folder), child)
     try:
-        broker = RunningBroker(port, _log(folder), psutil.Process(child.pid))
-        _wait_until_it_answers(broker, child)
+        _wait_until_it_answers(broker)
     except BaseException:
-        child.terminate()
-        try:
-            child.wait(_STOP_PATIENCE)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        broker.stop()
         raise
     return broker
 
 
-def _wait_until_it_answers(broker: RunningBroker, child: "subprocess.Popen[bytes]") -> None:
+def _wait_until_it_answers(broker: RunningBroker) -> None:
     deadline = time.monotonic() + _START_PATIENCE
     with progress_bar("starting Apache Kafka", None) as advance:
         while not answers(broker.port):
-            if child.poll() is not None:
+            if broker.process.poll() is not None:
                 raise _why_it_ended(broker)
             if time.monotonic() > deadline:
                 raise UserError(f"Kafka does not answer after {_START_PATIENCE:.0f} s; its log is {broker.log}")
@@ -264,7 +262,7 @@ def _why_it_ended(broker: RunningBroker) -> Exception:
 
 
 def _explained(log: Path, text: str) -> UserError:
-    if "No space left on device" in text:
+    if "No space left on device" in text or shutil.disk_usage(log.parent).free < _LEAST_DISK:
         return _disk_full(log.parent)
     if "Failed to acquire lock" in text:
         return UserError(f"another program uses the data in {log.parent / 'data'}; end it, or set PIPELINE_HOME")

@@ -1,5 +1,7 @@
 """`pipeline broker`: start, stop or look at a real local Apache Kafka."""
 
+import sys
+
 import click
 
 from pipeline.settings import Settings, load_settings
@@ -40,8 +42,7 @@ def stop() -> None:
 
 
 @command.command(epilog="Example: pipeline broker status || pipeline broker start")
-@click.pass_context
-def status(context: click.Context) -> None:
+def status() -> None:
     """Say whether it runs and answers: exit status 0 if it does, 1 if not."""
     from pipeline.broker import answers, find_broker
 
@@ -49,12 +50,12 @@ def status(context: click.Context) -> None:
     broker = find_broker(settings.home)
     if broker is None:
         click.echo("Kafka does not run")
-        context.exit(1)
+        sys.exit(1)
     answering = answers(broker.port)
     verdict = "runs" if answering else "runs but does not answer"
     click.echo(f"Kafka {verdict} at {broker.address}, process {broker.process.pid}, log {broker.log}")
     _note_other_cluster(settings)
-    context.exit(0 if answering else 1)
+    sys.exit(0 if answering else 1)
 
 
 def _note_other_cluster(settings: Settings) -> None:

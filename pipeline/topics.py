@@ -1,0 +1,123 @@
+"""The topics: declared here, created and checked in Kafka."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from pipeline.cluster import open_admin
+from pipeline.settings import Settings
+
+CHECK_INS: Final = "check-ins"
+VENUES: Final = "venues"
+DEAD_LETTERS: Final = "dead-letters"
+CROWDING_ALERTS: Final = "crowding-alerts"
+EXPOSURES: Final = "exposures"
+VENUE_WARNINGS: Final = "venue-warnings"
+CASE_REPORTS: Final = "case-reports"
+
+_MOST_REPLICAS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic as it should be.
+
+    `compacted` keeps the newest record of each key for ever; otherwise records live for `retention` (None: for ever),
+    counted from their own timestamps.
+    """
+
+    name: str
+    partitions: int
+    compacted: bool = False
+    retention: timedelta | None = None
+
+    @property
+    def cleanup_policy(self) -> str:
+        """Kafka's word for how old records go."""
+        return "compact" if self.compacted else "delete"
+
+    @property
+    def configs(self) -> dict[str, str]:
+        """The topic's settings in Kafka's terms."""
+        if self.compacted:
+            return {"cleanup.policy": self.cleanup_policy}
+        keep = -1 if self.retention is None else self.retention // timedelta(milliseconds=1)
+        return {"cleanup.policy": self.cleanup_policy, "retention.ms": str(keep)}
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """What was found: `created` just now, or present with `differences` (sentences) from the declaration."""
+
+    topic: Topic
+    created: bool
+    differences: tuple[str, ...] = ()
+
+
+def declared_topics(partitions: int, retention: timedelta | None) -> tuple[Topic, ...]:
+    """Every topic of the pipeline.
+
+    All have one partition count: `venue-warnings` is read beside `check-ins`, partition by partition, and for the others
+    one number is one thing less to remember. Case reports go after the retention like the scans they are about, so that
+    nothing personal outlives it; only the venue registry stays.
+    """
+    return tuple(
+        Topic(name, partitions, compacted=name == VENUES, retention=None if name == VENUES else retention)
+        for name in (CHECK_INS, VENUES, DEAD_LETTERS, CROWDING_ALERTS, EXPOSURES, VENUE_WARNINGS, CASE_REPORTS)
+    )
+
+
+def ensure_topics(address: str, topics: Sequence[Topic]) -> list[TopicState]:
+    """Create the missing topics and wait until they can be used; compare the others, and change nothing about them.
+
+    Replication factor: the number of brokers, at most 3. Raises UserError when Kafka cannot be reached or refuses.
+    """
+    with open_admin(address) as admin:
+        missing = _missing(admin, topics)
+        if missing:
+            replicas = min(_MOST_REPLICAS, len(admin.describe_cluster()["brokers"]))
+            admin.create_topics(
+                {
+                    topic.name: {
+                        "num_partitions": topic.partitions,
+                        "replication_factor": replicas,
+                        "configs": topic.configs,
+                    }
+                    for topic in missing
+                },
+                wait_for_metadata=True,
+            )
+        present = [topic for topic in topics if topic not in missing]
+        differences = _differences(admin, present) if present else {}
+    return [TopicState(topic, topic in missing, differences.get(topic.name, ())) for topic in topics]
+
+
+def settings_topics(settings: Settings) -> tuple[Topic, ...]:
+    """Every topic as these settings want it."""
+    return declared_topics(settings.partitions, settings.retention)
+
+
+def _missing(admin: Any, topics: Sequence[Topic]) -> list[Topic]:
+    known = set(admin.list_topics())
+    return [topic for topic in topics if topic.name not in known]
+
+
+def _differences(admin: Any, topics: Sequence[Topic]) -> dict[str, tuple[str, ...]]:
+    names = [topic.name for topic in topics]
+    partitions = {found["name"]: len(found["partitions"]) for found in admin.describe_topics(names)}
+    configs = admin.describe_configs(
+        [ConfigResource(ConfigResourceType.TOPIC, name, ["cleanup.policy"]) for name in names], config_filter="all"
+    )["topic"]
+    found = {}
+    for topic in topics:
+        policy = configs[topic.name]["cleanup.policy"]["value"]
+        differences = []
+        if partitions[topic.name] != topic.partitions:
+            differences.append(f"has {partitions[topic.name]} partitions, not {topic.partitions}")
+        if policy != topic.cleanup_policy:
+            differences.append(f"has the cleanup policy {policy}, not {topic.cleanup_policy}")
+        found[topic.name] = tuple(differences)
+    return found
