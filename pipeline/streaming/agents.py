@@ -31,5 +31,5 @@ def _add(
             except Exception as error:
                 fail(error)
 
-    source = app.topic(topic, key_serializer="raw", value_serializer="raw")
+    source = app.topic(topic, key_serializer="raw", value_serializer="raw", acks=False)  # the worker commits
     app.agent(source, name=f"pipeline.{topic}", concurrency=1)(agent)

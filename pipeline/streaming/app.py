@@ -6,6 +6,7 @@ import logging
 import faust
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from faust.exceptions import ProducerSendError
+from faust.tables import TableManager
 
 from pipeline.dead_letters import DeadLetter
 from pipeline.settings import Settings
@@ -33,6 +34,13 @@ class _App(faust.App):  # type: ignore[misc]
         """Make none: there are no tables to keep."""
 
 
+class _NoTables(TableManager):  # type: ignore[misc]
+    async def on_start(self) -> None:
+        """Start without Faust's pause of a second, which is for tables to be declared in."""
+        await self._update_channels()
+        await self.recovery.start()
+
+
 def build_app(settings: Settings) -> faust.App:
     """The app, without agents. Its transport needs a `listener` before it is started."""
     app = _App(
@@ -54,6 +62,7 @@ def build_app(settings: Settings) -> faust.App:
         producer_max_request_size=LARGEST_LETTER + (1 << 20),
         stream_buffer_maxsize=QUEUED_BATCHES,
         stream_wait_empty=False,
+        TableManager=_NoTables,
     )
     transport = BatchTransport(app.conf.broker_consumer, app)
     # The registry first, so that visits are not computed twice when both are waiting.

@@ -237,13 +237,12 @@ class BatchConsumer(faust_aiokafka.Consumer):  # type: ignore[misc]
 
     # --- acknowledgements and commits
 
-    def ack(self, message: Any) -> bool:
-        """Acknowledge: of a batch that only means that its message is done with."""
-        if message.topic not in self.transport.topics:
-            return bool(super().ack(message))
-        message.acked = True
-        self._unacked_messages.discard(message)
-        return True
+    def _new_offset(self, tp: TP) -> int | None:
+        """Of batch topics Faust itself has nothing to commit, whatever was acknowledged.
+
+        (Its compiled streams do not call `ack`, so that is not the place to say so.)
+        """
+        return None if self._is_batch(tp) else super()._new_offset(tp)
 
     async def commit_stored(self, offsets: Mapping[Partition, int]) -> bool:
         """Commit next offsets of batch partitions, of those that are still ours. False: it failed; try again later."""

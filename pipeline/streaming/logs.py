@@ -38,9 +38,13 @@ class _NotAgain(logging.Filter):
 
 
 def set_up_logging() -> None:
-    """Send the log to stderr: our own from INFO up, the libraries' from WARNING up."""
+    """Send the log to stderr: our own from INFO up, the libraries' from WARNING up.
+
+    aiokafka's from ERROR up: its warnings are about rebalances, which are ordinary, and which we report ourselves.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.addFilter(_NotAgain())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("pipeline").setLevel(logging.INFO)
+    logging.getLogger("aiokafka").setLevel(logging.ERROR)

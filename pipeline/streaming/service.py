@@ -101,7 +101,7 @@ class _Service:
         await asyncio.gather(*tasks, return_exceptions=True)
         if drained.is_set():
             self._print_summary(seconds)
-        log.info("stopped; what was read is stored and committed")
+        log.info("stopped")
         return 0
 
     async def _stop_signal(self) -> None:
