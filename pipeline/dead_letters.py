@@ -7,9 +7,9 @@ from dataclasses import dataclass
 class DeadLetter:
     """One refused record.
 
-    `topic`, `partition` and `offset` are where it was read, `key` and `value` its original bytes. `reason` is one of the
-    contract's words (section 5); `detail` says more and never holds personal data. `received_at_ms` is the record's own Kafka
-    timestamp, in milliseconds since the epoch, UTC.
+    `topic`, `partition` and `offset` are where it was read, `key` and `value` its original bytes. `reason` is one of
+    the contract's words (section 5); `detail` says more and never holds personal data. `received_at_ms` is the record's
+    own Kafka timestamp, in milliseconds since the epoch, UTC.
     """
 
     topic: str

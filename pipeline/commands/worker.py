@@ -18,8 +18,9 @@ from pipeline.settings import load_settings
 def command(context: click.Context, drain: bool, store: Path | None) -> None:
     """Consume check-ins, compute occupancy, store it.
 
-    Run as many as there are partitions. Ctrl-C or SIGTERM finishes the outstanding write and leaves; Ctrl-C again exits at once.
-    With --drain the last line on stdout is JSON: scans, seconds, scans_per_second, delays, dead_letters, duplicates.
+    Run as many as there are partitions. Ctrl-C or SIGTERM finishes the outstanding write and leaves; Ctrl-C again exits
+    at once. With --drain the last line on stdout is JSON: scans, seconds, scans_per_second, delays, dead_letters,
+    duplicates.
     """
     from pipeline.engine import open_engine
     from pipeline.streaming.logs import set_up_logging

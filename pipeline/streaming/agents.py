@@ -1,15 +1,16 @@
 """The Faust agents: thin, and they never raise.
 
-An exception in an agent would acknowledge its event and go on with the next one; so a bug is handed to the worker, which stops
-the process, and the next one reads on from what is stored.
+An exception in an agent would acknowledge its event and go on with the next one; so a bug is handed to the worker,
+which stops the process, and the next one reads on from what is stored.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import faust
 
-from pipeline.streaming.ports import CHECK_INS, VENUES, RecordBatch
+from pipeline.streaming.ports import RecordBatch
 from pipeline.streaming.worker import Worker
+from pipeline.topics import CHECK_INS, VENUES
 
 
 def add_agents(app: faust.App, worker: Worker[object]) -> None:

@@ -11,7 +11,7 @@ from faust.tables import TableManager
 from pipeline.dead_letters import DeadLetter
 from pipeline.settings import Settings
 from pipeline.streaming.batch_transport import BatchTransport
-from pipeline.streaming.ports import CHECK_INS, DEAD_LETTERS, VENUES
+from pipeline.topics import CHECK_INS, DEAD_LETTERS, VENUES
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +27,20 @@ FETCH_BYTES = 2 << 20
 LARGEST_LETTER = 16 << 20
 
 
+# Named classes of Faust's services would log under this module's name; theirs is held to warnings.
+_FAUST_LOG = logging.getLogger("faust")
+
+
 class _App(faust.App):  # type: ignore[misc]
-    logger = logging.getLogger("faust.app")
+    logger = _FAUST_LOG
 
     def _create_directories(self) -> None:
         """Make none: there are no tables to keep."""
 
 
 class _NoTables(TableManager):  # type: ignore[misc]
+    logger = _FAUST_LOG
+
     async def on_start(self) -> None:
         """Start without Faust's pause of a second, which is for tables to be declared in."""
         await self._update_channels()

@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 
+from pipeline.topics import VENUES
+
 
 class BroadcastAssignor(RoundRobinPartitionAssignor):  # type: ignore[misc]
     """Round robin, but every member gets all partitions of the `broadcast` topics.
@@ -15,7 +17,7 @@ class BroadcastAssignor(RoundRobinPartitionAssignor):  # type: ignore[misc]
     """
 
     name = "pipeline-broadcast"
-    broadcast: ClassVar[frozenset[str]] = frozenset({"venues"})
+    broadcast: ClassVar[frozenset[str]] = frozenset({VENUES})
 
     @classmethod
     def assign(cls, cluster: Any, members: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,19 +1,21 @@
 """Record batches through Faust: the one clever module.
 
-Faust costs about 60 µs per *message*, whatever is in it: a task, a `wait_first`, acknowledgement lists. So for the topics in
-`BatchTransport.topics` the consumer yields one message per fetched batch of one partition, whose value is a `RecordBatch`.
-Faust's rebalancing, flow control, agents and back-pressure stay as they are, and other topics keep single messages.
+Faust costs about 60 µs per *message*, whatever is in it: a task, a `wait_first`, acknowledgement lists. So for the
+topics in `BatchTransport.topics` the consumer yields one message per fetched batch of one partition, whose value is a
+`RecordBatch`. Faust's rebalancing, flow control, agents and back-pressure stay as they are, and other topics keep
+single messages.
 
 What is replaced for batch topics, and why:
 
-- **Unpacking.** `PartitionRecords` is aiokafka's lazy iterator over the bytes of one fetch. `_unpack` takes the place of the
-  generator in it, before it is started: three to four times less Python per record than a `ConsumerRecord` each.
-- **Positions.** The store knows what it holds, Kafka only what somebody once committed. After each rebalance `_take_over` asks
-  the listener where to read on, seeks there, and only then lets go of the partitions (`_held`).
-- **Commits.** Faust commits, every 2.8 s, what was *delivered and acknowledged*, and sees the inside of a batch as a gap in the
-  offsets that it fills in one by one. Here acknowledgements mean nothing: `commit` sends what the store holds, at once.
-- **Epochs.** Whatever was read under one assignment may still be in some queue when the next one has sought elsewhere. Every
-  batch carries the epoch it was read in; the listener drops those of another.
+- **Unpacking.** `PartitionRecords` is aiokafka's lazy iterator over the bytes of one fetch. `_unpack` takes the place
+  of the generator in it, before it is started: three to four times less Python per record than a `ConsumerRecord` each.
+- **Positions.** The store knows what it holds, Kafka only what somebody once committed. After each rebalance
+  `_take_over` asks the listener where to read on, seeks there, and only then lets go of the partitions (`_held`).
+- **Commits.** Faust commits, every 2.8 s, what was *delivered and acknowledged*, and sees the inside of a batch as a
+  gap in the offsets that it fills in one by one. Here acknowledgements mean nothing: `commit` sends what the store
+  holds, at once.
+- **Epochs.** Whatever was read under one assignment may still be in some queue when the next one has sought elsewhere.
+  Every batch carries the epoch it was read in; the listener drops those of another.
 """
 
 import asyncio
@@ -66,7 +68,8 @@ class BatchListener(Protocol):
 def _unpack(records: Any, epoch: int) -> Iterator[RecordBatch]:
     """Yield what one fetch brought of one partition, in batches; `records` is aiokafka's PartitionRecords.
 
-    Does what its `_unpack_records` does for the isolation level read_uncommitted, a list append instead of an object a record.
+    Does what its `_unpack_records` does for the isolation level read_uncommitted, a list append instead of an object a
+    record.
     """
     topic, partition = records._tp
     unread = records._records
@@ -97,7 +100,7 @@ def _unpack(records: Any, epoch: int) -> Iterator[RecordBatch]:
 class _ConsumerThread(faust_aiokafka.AIOKafkaConsumerThread):  # type: ignore[misc]
     """Runs aiokafka's consumer in its own event loop; everything here runs in that thread."""
 
-    logger = logging.getLogger("faust.consumer")
+    logger = logging.getLogger("faust")
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -122,7 +125,7 @@ class _ConsumerThread(faust_aiokafka.AIOKafkaConsumerThread):  # type: ignore[mi
     ) -> dict[TP, list[Any]]:
         if not self.consumer.flow_active:
             return {}
-        # A copy: Faust goes on changing its set while we wait, and an empty one would mean "all partitions" to aiokafka.
+        # A copy: Faust goes on changing its set while we wait, and to aiokafka an empty one means "all partitions".
         wanted = frozenset(active_partitions) - self.consumer.held
         fetcher = consumer._fetcher
         with fetcher._subscriptions.fetch_context():
@@ -168,7 +171,7 @@ class _ReadOffsets(defaultdict[TP, int | None]):
 class BatchConsumer(faust_aiokafka.Consumer):  # type: ignore[misc]
     """Faust's consumer with batches, positions and commits of its own for the transport's batch topics."""
 
-    logger = logging.getLogger("faust.consumer")
+    logger = logging.getLogger("faust")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         #: Counts assignments and revocations.
@@ -308,7 +311,8 @@ class BatchConsumer(faust_aiokafka.Consumer):  # type: ignore[misc]
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Do what Faust does, and find the positions of the batch partitions in the background.
 
-        Not in this callback: aiokafka sends no heartbeats before it returns, and loading state may take longer than a session.
+        Not in this callback: aiokafka sends no heartbeats before it returns, and loading state may take longer than a
+        session.
         """
         ours = {tp for tp in assigned if self._is_batch(tp)}
         self.held = frozenset(ours)

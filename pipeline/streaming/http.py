@@ -1,4 +1,4 @@
-"""/metrics, /livez and /readyz of a worker, on loopback, in a thread of their own: they answer when the loop does not."""
+"""/metrics, /livez and /readyz of a worker, on loopback, in a thread of their own: they answer even if the loop hangs."""
 
 import errno
 import json
@@ -16,7 +16,7 @@ Probe = Callable[[], tuple[bool, Mapping[str, object]]]
 
 @contextmanager
 def serve_http(port: int, metrics: Metrics, live: Probe, ready: Probe) -> Iterator[int]:
-    """Serve while the block runs; gives the port in use (`port` 0 takes a free one). Raises UserError if it is taken."""
+    """Serve while the block runs; gives the port in use (`port` 0 takes a free one). Raises UserError if taken."""
     probes = {"/livez": live, "/readyz": ready}
 
     class Handler(BaseHTTPRequestHandler):
@@ -50,7 +50,7 @@ def serve_http(port: int, metrics: Metrics, live: Probe, ready: Probe) -> Iterat
         if error.errno != errno.EADDRINUSE:
             raise
         raise UserError(
-            f"port {port} on 127.0.0.1 is taken (by another worker?); set PIPELINE_HTTP_PORT to another, or to 0 for a free one"
+            f"port {port} on 127.0.0.1 is taken (by another worker?); set PIPELINE_HTTP_PORT to another, or to 0"
         ) from None
     Thread(target=server.serve_forever, name="http", daemon=True).start()
     try:

@@ -1,17 +1,12 @@
-"""What the streaming side gives to the engine and needs of it. No Faust, no Kafka: the worker's loop knows nothing else."""
+"""What the streaming side gives to the engine and needs of it: without Faust, without Kafka."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from pipeline.dead_letters import DeadLetter
 
 W = TypeVar("W")
-
-#: The topics that a worker reads and writes (contract, sections 1, 4 and 5).
-CHECK_INS: Final = "check-ins"
-VENUES: Final = "venues"
-DEAD_LETTERS: Final = "dead-letters"
 
 #: A partition: (topic, number).
 Partition = tuple[str, int]
@@ -21,8 +16,9 @@ Partition = tuple[str, int]
 class RecordBatch:
     """Consecutive records of one partition, as equally long columns; never empty.
 
-    `timestamps_ms` are the records' Kafka timestamps (milliseconds since the epoch, UTC). `epoch` is the assignment under which
-    the batch was read: it must not be processed under a later one, because the reader has been put elsewhere since.
+    `timestamps_ms` are the records' Kafka timestamps (milliseconds since the epoch, UTC). `epoch` is the assignment
+    under which the batch was read: it must not be processed under a later one, because the reader has been put
+    elsewhere since.
     """
 
     topic: str
@@ -40,8 +36,8 @@ class RecordBatch:
 class Engine(Protocol[W]):
     """The core, the store and the accounting behind one door. Every method may block and is called from a thread.
 
-    `assign`, `revoke`, `process`, `take`, `settle` and `load_venues` are never called at the same time as one another; `write`
-    may run beside `process`, but only one write at a time and in the order of `take`.
+    `assign`, `revoke`, `process`, `take`, `settle` and `load_venues` are never called at the same time as one another;
+    `write` may run beside `process`, but only one write at a time and in the order of `take`.
     """
 
     def assign(self, topic: str, partitions: Collection[int]) -> Mapping[int, int | None]:
@@ -93,9 +89,9 @@ class Engine(Protocol[W]):
         """Whether `settle` has something to do that should not wait."""
 
     def counters(self) -> Mapping[str, int]:
-        """A consistent snapshot: consumed, accepted, stored, duplicates, dead_lettered; consumed = accepted + dead_lettered.
+        """A consistent snapshot: consumed, accepted, stored, duplicates, dead_lettered.
 
-        May also hold unknown_venue_scans and newest_event_ms.
+        consumed = accepted + dead_lettered, always. May also hold unknown_venue_scans and newest_event_ms.
         """
 
     def close(self) -> None:

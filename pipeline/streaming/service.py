@@ -17,8 +17,8 @@ from pipeline.settings import Settings
 from pipeline.streaming.agents import add_agents
 from pipeline.streaming.app import build_app, publish_dead_letters
 from pipeline.streaming.batch_transport import BatchConsumer
-from pipeline.streaming.cluster import wait_for_kafka
 from pipeline.streaming.http import serve_http
+from pipeline.streaming.log_ranges import wait_for_kafka
 from pipeline.streaming.metrics import Metrics
 from pipeline.streaming.ports import Engine, Partition, W
 from pipeline.streaming.worker import Worker
@@ -34,9 +34,10 @@ LEAVE_SECONDS = 10.0
 def run_worker(settings: Settings, engine: Engine[W], *, drain: bool = False) -> int:
     """Run one worker until it is told to stop; returns the exit status.
 
-    With `drain`, stop when everything that check-ins and venues hold now is stored and committed by the group (by other workers
-    too), and print what was done as one JSON line on stdout. SIGTERM and the first SIGINT finish the outstanding write, commit
-    and leave the group; a second SIGINT exits at once. Raises UserError if a topic is missing or the HTTP port is taken.
+    With `drain`, stop when everything that check-ins and venues hold now is stored and committed by the group (by other
+    workers too), and print what was done as one JSON line on stdout. SIGTERM and the first SIGINT finish the
+    outstanding write, commit and leave the group; a second SIGINT exits at once. Raises UserError if a topic is missing
+    or the HTTP port is taken.
     """
     return asyncio.run(_Service(settings, engine, drain).run())
 
@@ -123,6 +124,7 @@ class _Service:
         worker.fail(app.crash_reason or RuntimeError("Faust stopped without a reason"))
 
     async def _watch_lag(self, app: faust.App, worker: Worker[Any]) -> None:
+        away_since: float | None = None
         while True:
             await asyncio.sleep(LAG_SECONDS)
             consumer: BatchConsumer = app.consumer
@@ -132,9 +134,15 @@ class _Service:
             try:
                 ends = await asyncio.wait_for(consumer.end_offsets(reading), 10)
             except (KafkaError, TimeoutError):
-                worker.progress_at = time.monotonic()  # Kafka is away: not ours to mend by a restart
-            else:
-                worker.note_ends(ends)
+                worker.progress_at = time.monotonic()  # not ours to mend by a restart
+                if away_since is None:
+                    away_since = time.monotonic()
+                    log.warning("Kafka does not answer at %s: waiting for it", self._settings.kafka_address)
+                continue
+            if away_since is not None:
+                log.warning("Kafka is back after %.1f s", time.monotonic() - away_since)
+                away_since = None
+            worker.note_ends(ends)
 
     async def _until_drained(
         self, app: faust.App, worker: Worker[Any], ends: dict[Partition, int], drained: asyncio.Event
@@ -164,7 +172,7 @@ class _Service:
                 return
 
     def _print_summary(self, seconds: float) -> None:
-        counters = self._engine.counters()
+        counters, _ = self._metrics.counters
         scans = self._worker.scans if self._worker else 0
         delays = self._metrics.delays
         summary = {

@@ -1,7 +1,8 @@
 """The loop between Kafka and the store: processes batches, writes what they gave, commits what is stored.
 
-Two threads: one runs everything that touches the engine's state (`process`, `take`, `assign`, …) in order of arrival, the other
-runs `write`, so that the next batches are folded while the previous ones are inserted. The event loop only decides.
+Two threads: one runs everything that touches the engine's state (`process`, `take`, `assign`, …) in order of arrival,
+the other runs `write`, so that the next batches are folded while the previous ones are inserted. The event loop only
+decides.
 """
 
 import asyncio
@@ -21,7 +22,8 @@ from pipeline.dead_letters import DeadLetter
 from pipeline.errors import StoreUnavailableError
 from pipeline.settings import Settings
 from pipeline.streaming.metrics import Metrics
-from pipeline.streaming.ports import CHECK_INS, VENUES, Engine, Partition, RecordBatch, W
+from pipeline.streaming.ports import Engine, Partition, RecordBatch, W
+from pipeline.topics import CHECK_INS, VENUES
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ IDLE_SECONDS = 1.0
 FIRST_PAUSE, LAST_PAUSE = 0.5, 15.0
 #: How long a rebalance or a stop waits for the store; then what is not written is discarded, to be read again.
 LAST_WRITE_SECONDS = 10.0
-#: How long scans wait for the venue registry to be read at the start. Results do not depend on it, their rewriting does.
+#: How long scans wait at the start for the venue registry to be read. Results do not depend on it, rewriting does.
 VENUES_FIRST_SECONDS = 30.0
 #: Without progress for this long a worker is not live.
 STALLED_SECONDS = 30.0
@@ -52,7 +54,8 @@ class _Cut(Generic[W]):
 class Worker(Generic[W]):
     """One worker's loop over an engine. It is the batch transport's listener.
 
-    `commit` sends next offsets to Kafka and says whether that worked; `publish` sends dead letters, trying until it has.
+    `commit` sends next offsets to Kafka and says whether that worked; `publish` sends dead letters, trying until it
+    has.
     """
 
     def __init__(
@@ -223,7 +226,7 @@ class Worker(Generic[W]):
             committing.cancel()
 
     async def settle(self) -> bool:
-        """Store all that is processed and bring corrections and rolling windows up to date. False if that was given up."""
+        """Store what is processed and bring corrections and rolling windows up to date. False if that was given up."""
         return await self._flush(settle=True)
 
     async def stop(self) -> None:
@@ -366,7 +369,7 @@ class Worker(Generic[W]):
         return await future
 
     async def _finish(self) -> None:
-        """Take no more batches; write and commit what has been processed, or give it up when the store does not answer."""
+        """Take no more batches; write and commit what has been processed, or give it up when the store is away."""
         if self.epoch is None:
             return
         self.epoch = None

@@ -86,7 +86,7 @@ class FakeEngine:
         self._waiting.venues += [(key or b"", value) for key, value in zip(keys, values, strict=True)]
         return []
 
-    def take(self, *, idle: bool) -> Write | None:
+    def take(self, *, idle: bool) -> Write | None:  # noqa: ARG002 (it has no clock)
         write, self._waiting = self._waiting, Write()
         return write or None
 
@@ -138,7 +138,9 @@ def main() -> None:
     worker.LAST_WRITE_SECONDS = options.get("last_write_seconds", worker.LAST_WRITE_SECONDS)
     set_up_logging()
     engine = FakeEngine(
-        Path(options["database"]), Path(options["outage"]) if "outage" in options else None, options.get("write_seconds", 0)
+        Path(options["database"]),
+        Path(options["outage"]) if "outage" in options else None,
+        options.get("write_seconds", 0),
     )
     sys.exit(run_worker(Settings(**options["settings"]), engine, drain=options.get("drain", False)))
 

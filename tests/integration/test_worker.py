@@ -1,4 +1,4 @@
-"""Workers on a real broker with an engine that only remembers: nothing is lost, nothing read twice, no commit too early."""
+"""Workers on a real broker, with an engine that only remembers: nothing lost, nothing twice, no commit too early."""
 
 import json
 import random
@@ -28,7 +28,9 @@ SLOW: dict[str, Any] = {
     "batch_records": 1_000,
     "settings": {"flush_rows": 2_000, "buffer_scans": 4_000},
 }
-SCAN = b'{"event_id":"e","event_type":"check_in","venue_id":"v","visitor_id":"p","occurred_at":"2024-05-05T10:00:00.000Z"}'
+SCAN = (
+    b'{"event_id":"e","event_type":"check_in","venue_id":"v","visitor_id":"p","occurred_at":"2024-05-05T10:00:00.000Z"}'
+)
 
 
 class Bench:

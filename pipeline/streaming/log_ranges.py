@@ -9,7 +9,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from pipeline.errors import UserError
-from pipeline.streaming.ports import CHECK_INS, DEAD_LETTERS, VENUES, Partition
+from pipeline.streaming.ports import Partition
+from pipeline.topics import CHECK_INS, DEAD_LETTERS, VENUES
 
 log = logging.getLogger(__name__)
 
