@@ -84,6 +84,7 @@ class Engine:
         self._placed: dict[bytes, tuple[str, int]] = {}
         self._shown: dict[int, NDArray[np.int32]] = {}
         self._rolled_minute = BEGINNING
+        self._rolled_all = True
         self._rolled_at = self._rolling_cost = 0.0
         self._repairs: set[tuple[str, str]] = set()
         self._ruled: dict[bytes, VenueRules] = {}
@@ -163,12 +164,12 @@ class Engine:
         recovery.load_shard(client, shard, scope, standing.durable)
         if self._as_of != BEGINNING:
             shard.advance(self._as_of, emit=False)
-            self._shown = {width: shard.codes_of(venues) for width, venues in recovery.load_windows(client, scope)}
+        self._shown = {width: shard.codes_of(venues) for width, venues in recovery.load_windows(client, scope)}
         if spans:
             since = max(shard.cells_from, min(span.start for span in spans.values()))
             shown = repair.shown_minutes(client, spans, since)
             for venue, span in spans.items():
-                minutes = unfinished.minutes.get(venue, set()) | set(shown.get(venue, ()))
+                minutes = unfinished.minutes.get(venue, set()) | shown.get(venue, set())
                 recent = np.array(sorted(m for m in minutes if m * MINUTE >= shard.cells_from), np.int64)
                 shard.rewrite(venue.encode(), recent, max(span.start, shard.cells_from, 0))
             self._recount(spans)
@@ -304,8 +305,9 @@ class Engine:
         if as_of != BEGINNING:
             self._shard.advance(as_of)
             derived += self._changed_rows(self._shard.take_changes())
-            wait = self._rolling_cost / _ROLLING_SHARE
-            if caught_up and now - self._rolled_at > wait and self._rolled_minute != as_of // MINUTE:
+            self._rolled_all &= not self._moved
+            due = self._rolled_minute != as_of // MINUTE or (idle and not self._rolled_all)
+            if caught_up and due and now - self._rolled_at > self._rolling_cost / _ROLLING_SHARE:
                 derived += self._rolling_rows(as_of)
         write = self._cut(first, derived)
         horizon = horizon_of(self._watermark, self._late_window)
@@ -374,6 +376,7 @@ class Engine:
             tables.append(("rolling_rows", window_table(rows, gone, self._shard.venue_names, width, end, first)))
             self._shown[width] = rows.venue
         self._rolled_minute = end
+        self._rolled_all = True
         self._rolled_at = time.monotonic()
         self._rolling_cost = self._rolled_at - began
         return tables
@@ -404,7 +407,7 @@ class Engine:
         if self._repairs or self._ruled:
             self._repair()
         self._settle_at = None
-        if self._as_of != BEGINNING and self._rolled_minute != self._as_of // MINUTE:
+        if self._as_of != BEGINNING and (self._rolled_minute != self._as_of // MINUTE or not self._rolled_all):
             first = self._version
             self._writer.write(self._cut(first, self._rolling_rows(self._as_of)))
 

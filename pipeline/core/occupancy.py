@@ -214,7 +214,9 @@ def advance(
             area = np.int64(0)
             contact = np.int64(0)
             over = np.int64(0)
-            hour_changed = hour == start // 60 or hour > old_hour or occupancy != old_occupancy
+            hour_changed = (
+                venues.forced[venue] != 0 or hour == start // 60 or hour > old_hour or occupancy != old_occupancy
+            )
             minute = hour * 60
             while True:
                 stop = (hour + 1) * 60
@@ -296,6 +298,7 @@ def advance(
             hour += 1
         venues.changed[venue] = NEVER if cell == NONE else cells.minute[cell]
         venues.due[venue] = due
+        venues.forced[venue] = 0
         venues.present[venue] = max(present, occupancy)
         if now_occupancy != venues.now[venue]:
             venues.now[venue] = now_occupancy

@@ -124,6 +124,7 @@ def _carry_in(
 
 @kernel
 def _touch_all(cells: Cells, venues: Venues, venue: int) -> None:
+    venues.forced[venue] = 1
     cell = venues.first[venue]
     if cell != NONE:
         venues.changed[venue] = min(venues.changed[venue], cells.minute[cell])

@@ -75,18 +75,21 @@ def extent(client: Client, venue: str) -> tuple[int, int]:
     return int(row[0]), int(row[1])
 
 
-def shown_minutes(client: Client, venues: Iterable[str], since: int) -> dict[str, list[int]]:
-    """The minutes (since the epoch) of which some venues have rows, from `since` (ms) on."""
+def shown_minutes(client: Client, venues: Iterable[str], since: int) -> dict[str, set[int]]:
+    """The minutes (since the epoch) of which some venues have rows, from `since` (ms) on; for an hour's row, its first minute."""
     wanted = sorted(set(venues))
-    found: dict[str, list[int]] = {}
+    found: dict[str, set[int]] = {}
     for i in range(0, len(wanted), _PAIRS_PER_QUERY):
         condition = ", ".join(quoted(venue) for venue in wanted[i : i + _PAIRS_PER_QUERY])
-        with store_errors():
-            rows = client.query(
-                "SELECT venue_id, groupArray(intDiv(toUnixTimestamp(minute), 60)) FROM minute_rows FINAL "
-                f"WHERE venue_id IN ({condition}) AND minute >= toDateTime({max(since, 0) // 1000}, 'UTC') GROUP BY venue_id"
-            ).result_rows
-        found.update({str(venue): list(minutes) for venue, minutes in rows})
+        for table, column in (("minute_rows", "minute"), ("hour_rows", "hour")):
+            with store_errors():
+                rows = client.query(
+                    f"SELECT venue_id, groupArray(intDiv(toUnixTimestamp({column}), 60)) FROM {table} FINAL WHERE "
+                    f"venue_id IN ({condition}) AND {column} >= toDateTime({max(since, 0) // HOUR * 3600}, 'UTC') "
+                    "GROUP BY venue_id"
+                ).result_rows
+            for venue, minutes in rows:
+                found.setdefault(str(venue), set()).update(minutes)
     return found
 
 
@@ -237,10 +240,10 @@ def _within(rows: Rows, time: NDArray[np.int32], start: int, end: int, shown: se
     kept = [i for i in range(count) if start <= time[i] < end and (not rows.deleted[i] or int(time[i]) in shown)]
     gone = np.array(sorted(shown - {int(value) for value in time[:count]}), np.int32)
     columns = []
-    for name, column in zip(rows._fields, rows, strict=True):
-        added = gone if column is time else np.full(len(gone), name == "deleted", column.dtype)
+    for name, column in zip(rows._fields[:-1], rows[:-1], strict=True):
+        added = gone if column is time else np.full(len(gone), name == "deleted")
         columns.append(np.concatenate([column[kept], added]).astype(column.dtype))
-    columns[-1] = np.array([len(kept) + len(gone)], np.int64)
+    columns.append(np.array([len(kept) + len(gone)], np.int64))
     return type(rows)(*columns)
 
 

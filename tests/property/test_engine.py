@@ -1,0 +1,197 @@
+"""The engine on a real ClickHouse against the reference: crashes between any two inserts, restarts, very late scans."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.isolated import run_isolated
+from tests.reference import Scan
+
+TABLES = (
+    "scan_set",
+    "visit_rows",
+    "minute_rows",
+    "hour_rows",
+    "rolling_rows",
+    "now_rows",
+    "venue_rows",
+    "registry_rows",
+    "dead_letter_rows",
+    "progress_rows",
+    "repair_rows",
+)
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+def encoded(scan: Scan) -> bytes:
+    occurred_at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=scan.occurred_at_ms)
+    record = {
+        "event_id": scan.event_id,
+        "event_type": scan.event_type,
+        "venue_id": scan.venue_id,
+        "visitor_id": scan.visitor_id,
+        "occurred_at": occurred_at.isoformat(timespec="milliseconds"),
+        "party_size": scan.party_size,
+        "source": scan.source,
+    }
+    return json.dumps(record).encode()
+
+
+def run_examples(folder: str, examples: int, seed: int | None) -> int:
+    """In an interpreter of its own: play `examples` histories; AssertionError where the store differs from the reference."""
+    from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis import seed as with_seed
+    from hypothesis import strategies as st
+
+    from pipeline.core.shard import Shard
+    from pipeline.engine import Engine
+    from pipeline.settings import Settings
+    from pipeline.store.client import connect, open_store
+    from pipeline.store.writer import Writer
+    from tests.reference import expected_views
+    from tests.strategies import Situation, histories, situations
+    from tests.views import differences, read_views
+
+    store = Settings(
+        store=Path(folder),
+        late_window=timedelta(hours=2),
+    )
+    client = open_store(store)
+    writing = connect(store)
+    writing.command("USE checkins")
+    Shard.collect_due = lambda self, horizon: horizon > self.horizon  # type: ignore[method-assign]
+
+    def venue_records(situation: Situation) -> list[bytes]:
+        registry = situation.registry
+        names = sorted(registry.max_stay.keys() | registry.capacities.keys())
+        records = []
+        for name in names:
+            record: dict[str, Any] = {"venue_id": name, "name": name, "category": "plain"}
+            if name in registry.capacities:
+                record["capacity"] = registry.capacities[name]
+            if name in registry.max_stay:
+                record["category"] = f"stay-{registry.max_stay[name]}"
+            records.append(json.dumps(record).encode())
+        return records
+
+    def play(data: st.DataObject) -> None:
+        for table in TABLES:
+            client.command(f"TRUNCATE TABLE {table}")
+        situation = data.draw(situations(max_size=30))
+        settings_of_example = store.model_copy(
+            update={
+                "max_stay_by_category": {
+                    f"stay-{limit}": timedelta(milliseconds=limit) for limit in situation.registry.max_stay.values()
+                }
+            }
+        )
+        history = data.draw(histories(situation.scans))
+        logs: dict[int, list[bytes]] = {number: [] for number in range(history.partitions)}
+        plan: list[tuple[int, int]] = []
+        for batch in history.batches:
+            # What a restart reads again is up to the engine, which knows its position: each scan is in the log once.
+            logs[batch.partition] += [encoded(scan) for scan in batch.scans]
+            plan.append((batch.partition, len(logs[batch.partition])))
+        if data.draw(st.booleans()):
+            place = data.draw(st.integers(0, history.partitions - 1))
+            logs[place].insert(data.draw(st.integers(0, len(logs[place]))), b'{"not": "a scan"}')
+        registered_at = data.draw(st.integers(0, len(plan)))
+        crashes = data.draw(st.lists(st.integers(1, 12), max_size=4))
+        inserts = 0
+        next_crash = crashes.pop() if crashes else None
+        plain_insert = Writer.insert
+
+        def insert(self: Writer, table: str, rows: Any) -> None:
+            nonlocal inserts, next_crash
+            inserts += 1
+            if next_crash is not None and inserts >= next_crash:
+                inserts, next_crash = 0, crashes.pop() if crashes else None
+                raise Crash
+            plain_insert(self, table, rows)
+
+        def register(engine: Engine) -> None:
+            records = venue_records(situation)
+            assert not engine.load_venues(records, [None] * len(records))
+
+        Writer.insert = insert  # type: ignore[method-assign]
+        try:
+            step, registered, finished, engine = 0, False, False, None
+            position: dict[int, int] = {}
+            while not finished:
+                try:
+                    if engine is None:
+                        engine = Engine(client, writing, settings_of_example, "events", situation.as_of)
+                        starts = engine.assign("check-ins", range(history.partitions))
+                        position = {number: start or 0 for number, start in starts.items()}
+                    while step < len(plan):
+                        if step >= registered_at and not registered:
+                            register(engine)
+                            registered = True
+                        partition, until = plan[step]
+                        _feed(engine, partition, logs[partition], position, until)
+                        step += 1
+                        if data.draw(st.booleans()):
+                            write = engine.take(idle=data.draw(st.booleans()))
+                            if write is not None:
+                                engine.write(write)
+                            if data.draw(st.booleans()):
+                                engine.settle()
+                        if data.draw(st.sampled_from([False, False, False, True])):
+                            raise Crash
+                    if not registered:
+                        register(engine)
+                        registered = True
+                    for number, log in logs.items():
+                        _feed(engine, number, log, position, len(log))
+                    engine.settle()
+                    finished = True
+                except Crash:
+                    engine = None
+        finally:
+            Writer.insert = plain_insert  # type: ignore[method-assign]
+
+        expected = expected_views(
+            situation.scans, situation.registry.max_stay, situation.registry.capacities, situation.as_of
+        )
+        found = differences(read_views(client), expected)
+        assert not found, found
+        consumed, accepted, stored, duplicates, dead = client.query(
+            "SELECT sum(consumed), sum(accepted), sum(stored), sum(duplicates), sum(dead_lettered) FROM accounting"
+        ).result_rows[0]
+        assert consumed == sum(len(log) for log in logs.values())
+        assert consumed == accepted + dead
+        assert accepted == stored + duplicates
+        assert stored == len(expected["scans"])
+        assert dead == client.query("SELECT count() FROM dead_letters").result_rows[0][0]
+
+    def _feed(engine: Engine, partition: int, log: list[bytes], position: dict[int, int], until: int) -> None:
+        start = position[partition]
+        if start < until:
+            values = log[start:until]
+            engine.process("check-ins", partition, range(start, until), [0] * len(values), values)
+            position[partition] = until
+
+    run = given(st.data())(play)
+    run = settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
+        report_multiple_bugs=False,
+    )(run)
+    if seed is not None:
+        run = with_seed(seed)(run)
+    run()
+    return examples
+
+
+@pytest.mark.slow
+def test_crashes_restarts_and_very_late_scans_change_no_row(tmp_path: Path) -> None:
+    assert run_isolated(run_examples, str(tmp_path), 60, None, timeout=500) == 60
