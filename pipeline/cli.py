@@ -55,7 +55,8 @@ def cli() -> None:
 def main() -> None:
     """Run the command line. Exit status: 0 done, 1 failed (one sentence on stderr), 2 wrong usage."""
     try:
-        cli.main(standalone_mode=False)
+        # Without its standalone mode click returns the status of `ctx.exit`, and raises the rest.
+        sys.exit(cli.main(standalone_mode=False))
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:
