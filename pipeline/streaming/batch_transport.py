@@ -52,8 +52,8 @@ class BatchListener(Protocol):
     async def assigned(self, topic: str, partitions: Collection[int], epoch: int) -> Mapping[int, int | None]:
         """Take over partitions of one topic; returns where to read on per partition, None = from the earliest."""
 
-    def starting(self, topic: str, ranges: Mapping[int, tuple[int, int]]) -> None:
-        """Reading is about to start: [first, end) per partition, `end` being where the log ends now."""
+    def starting(self, ranges: Mapping[Partition, tuple[int, int]]) -> None:
+        """Reading is about to start: [first, end) per partition of one topic, `end` being where its log ends now."""
 
     async def caught_up(self, topic: str) -> None:
         """Return when the next topic may be started."""
@@ -318,21 +318,27 @@ class BatchConsumer(faust_aiokafka.Consumer):  # type: ignore[misc]
         self.held = frozenset(ours)
         self.epoch += 1
         await super().on_partitions_assigned(assigned, generation_id)
-        self._take_over_task = asyncio.create_task(self._take_over_or_crash(ours, self.epoch))
+        self._take_over_task = asyncio.create_task(self._take_over(ours, self.epoch))
 
-    async def _take_over_or_crash(self, assigned: set[TP], epoch: int) -> None:
+    async def _take_over(self, assigned: set[TP], epoch: int) -> None:
+        by_topic = {topic: {tp for tp in assigned if tp.topic == topic} for topic in self.transport.topics}
+        listener = self.transport.listener
         try:
-            for topic in self.transport.topics:
-                partitions = {tp for tp in assigned if tp.topic == topic}
-                if partitions and epoch == self.epoch:
-                    await self._take_over(topic, partitions, epoch)
+            wanted = {
+                topic: await listener.assigned(topic, sorted(tp.partition for tp in partitions), epoch)
+                for topic, partitions in by_topic.items()
+                if partitions
+            }
+            for topic, positions in wanted.items():
+                if epoch == self.epoch:
+                    await self._start_reading(by_topic[topic], positions, epoch)
+                    await listener.caught_up(topic)
         except Exception as error:
             if epoch == self.epoch and not self.should_stop:
                 await self.app.crash(error)
 
-    async def _take_over(self, topic: str, partitions: set[TP], epoch: int) -> None:
-        listener = self.transport.listener
-        wanted = await listener.assigned(topic, sorted(tp.partition for tp in partitions), epoch)
+    async def _start_reading(self, partitions: set[TP], wanted: Mapping[int, int | None], epoch: int) -> None:
+        """Seek the partitions of one topic, let go of them, and tell Kafka what the store has."""
         earliest, ends = await self._log_ranges(partitions)
         if epoch != self.epoch:
             return
@@ -347,11 +353,10 @@ class BatchConsumer(faust_aiokafka.Consumer):  # type: ignore[misc]
         if epoch != self.epoch:
             return
         self._next |= starts
-        listener.starting(topic, {tp.partition: (starts[tp], ends[tp]) for tp in partitions})
+        self.transport.listener.starting({tuple(tp): (starts[tp], ends[tp]) for tp in partitions})
         self.held -= partitions
-        # What the store has is committed even if the worker that stored it died before it could say so.
+        # The worker that stored it may have died before it could say so.
         await self.commit_stored({tp: offset for tp, offset in starts.items() if wanted[tp.partition] is not None})
-        await listener.caught_up(topic)
 
     async def _log_ranges(self, partitions: set[TP]) -> tuple[Mapping[TP, int], Mapping[TP, int]]:
         async def fetch() -> tuple[Any, Any]:

@@ -100,6 +100,7 @@ class Worker(Generic[W]):
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._flushes: list[tuple[asyncio.Future[bool], bool]] = []
+        self._settling = False
         self._give_up = False
         self._outage_since: float | None = None
         self._reading: set[Partition] = set()
@@ -116,7 +117,7 @@ class Worker(Generic[W]):
 
         Waits while the buffer is full: that is the back-pressure, Faust then stops fetching.
         """
-        while self._pending >= self._settings.buffer_scans and batch.epoch == self.epoch:
+        while (self._settling or self._pending >= self._settings.buffer_scans) and batch.epoch == self.epoch:
             self._room.clear()
             await self._room.wait()
         if batch.epoch != self.epoch or self.failure.done():
@@ -161,16 +162,17 @@ class Worker(Generic[W]):
         )
         return nexts if nexts is not None else dict.fromkeys(partitions)
 
-    def starting(self, topic: str, ranges: Mapping[int, tuple[int, int]]) -> None:
+    def starting(self, ranges: Mapping[Partition, tuple[int, int]]) -> None:
         """Note where reading starts, and where it will have caught up."""
-        for partition, (first, end) in ranges.items():
-            self._reading.add((topic, partition))
-            self.stored[topic, partition] = self._read[topic, partition] = first
-            self._ends = {**self._ends, (topic, partition): end}
-        if topic == CHECK_INS:
-            self._metrics.assigned.set(len(ranges))
+        for each, (first, end) in ranges.items():
+            self._reading.add(each)
+            self.stored[each] = self._read[each] = first
+            self._ends = {**self._ends, each: end}
+        numbers = sorted(partition for topic, partition in ranges if topic == CHECK_INS)
+        if numbers:
+            self._metrics.assigned.set(len(numbers))
             self.reading_since = self.reading_since or time.monotonic()
-            log.info("reading partitions %s of %s", ", ".join(map(str, sorted(ranges))), topic)
+            log.info("reading partitions %s of %s", ", ".join(map(str, numbers)), CHECK_INS)
 
     async def caught_up(self, topic: str) -> None:
         """Of the venue registry: return when it has been read to its end. Of check-ins: at once."""
@@ -215,9 +217,12 @@ class Worker(Generic[W]):
             while True:
                 idle = await self._until_due()
                 flushes, self._flushes = self._flushes, []
+                self._settling = self._engine.settle_due or any(settle for _, settle in flushes)
                 done = await self._write_once(idle)
-                if self._engine.settle_due or any(settle for _, settle in flushes):
-                    done = await self._settle_once() and done
+                if self._settling:
+                    done = done and await self._settle_once()
+                    self._settling = False
+                    self._room.set()
                 for future, _ in flushes:
                     future.set_result(done)
         except Exception as error:

@@ -41,11 +41,11 @@ class Bench:
         self.group = f"group-{random.getrandbits(48):x}"
         self.database = folder / "store.db"
         self.outage = folder / "outage"
-        self._admin = AdminClient({"bootstrap.servers": kafka})
         self._folder = folder
         self._workers: list[subprocess.Popen[bytes]] = []
 
     def make_topics(self) -> None:
+        self._admin = AdminClient({"bootstrap.servers": self.kafka})
         self.drop_topics()
         specs = [
             NewTopic("check-ins", PARTITIONS, 1),
