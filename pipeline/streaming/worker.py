@@ -37,8 +37,9 @@ FIRST_PAUSE, LAST_PAUSE = 0.5, 15.0
 LAST_WRITE_SECONDS = 10.0
 #: How long scans wait at the start for the venue registry to be read. Results do not depend on it, rewriting does.
 VENUES_FIRST_SECONDS = 30.0
-#: Without progress for this long a worker is not live.
-STALLED_SECONDS = 30.0
+#: Without progress for this long a worker is not live; while a call into the engine runs, it may take longer: loading the
+#: state of large partitions does.
+STALLED_SECONDS, LONG_CALL_SECONDS = 30.0, 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,7 @@ class Worker(Generic[W]):
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._flushes: list[tuple[asyncio.Future[bool], bool]] = []
+        self._calls = 0
         self._settling = False
         self._give_up = False
         self._outage_since: float | None = None
@@ -128,8 +130,7 @@ class Worker(Generic[W]):
         if batch.epoch == self.epoch:
             self._read[batch.topic, batch.partition] = batch.offsets[-1] + 1
         self.progress_at = time.monotonic()
-        if self._pending >= self._settings.flush_rows:
-            self._wake.set()
+        self._wake.set()
 
     async def submit_venues(self, batch: RecordBatch) -> None:
         """Apply a batch of the venue registry."""
@@ -259,7 +260,8 @@ class Worker(Generic[W]):
     def live(self) -> tuple[bool, Mapping[str, object]]:
         """Whether anything moved of late, or there was nothing to move."""
         stalled = time.monotonic() - self.progress_at
-        return stalled < STALLED_SECONDS, {"seconds_since_progress": round(stalled, 1)}
+        limit = LONG_CALL_SECONDS if self._calls else STALLED_SECONDS
+        return stalled < limit, {"seconds_since_progress": round(stalled, 1)}
 
     def ready(self) -> tuple[bool, Mapping[str, object]]:
         """Whether partitions are being read and the store answers."""
@@ -417,7 +419,14 @@ class Worker(Generic[W]):
     # --- calls into the engine
 
     async def _in_engine_thread(self, call: Callable[..., T], *args: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._engine_thread, call, *args)
+        return await self._call(self._engine_thread, call, *args)
+
+    async def _call(self, thread: ThreadPoolExecutor, call: Callable[..., T], *args: object) -> T:
+        self._calls += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(thread, call, *args)
+        finally:
+            self._calls -= 1
 
     async def _until_stored(
         self, thread: ThreadPoolExecutor, call: Callable[[], T], wanted: Callable[[], bool]
@@ -426,7 +435,7 @@ class Worker(Generic[W]):
         pause = FIRST_PAUSE
         while wanted():
             try:
-                result = await asyncio.get_running_loop().run_in_executor(thread, call)
+                result = await self._call(thread, call)
             except StoreUnavailableError as error:
                 self._note_outage(error)
             else:
