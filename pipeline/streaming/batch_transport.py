@@ -42,6 +42,8 @@ T = TypeVar("T")
 BATCH_RECORDS = 20_000
 #: How long a broker may wait for new records. Faust's 1.5 s would also delay the first fetch after a seek by as much.
 FETCH_MAX_WAIT_MS = 250
+#: How long fetching rests, in seconds, while every partition has as many batches waiting as it may.
+FULL_SECONDS = 0.02
 #: Seconds after which an unanswered commit is given up; the next one covers it.
 COMMIT_TIMEOUT = 10.0
 
@@ -194,6 +196,13 @@ class BatchConsumer(faust_aiokafka.Consumer):  # type: ignore[misc]
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._thread.thread_loop))
 
     # --- delivery
+
+    async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:
+        if self.flow_active and not self._get_active_partitions():
+            # All queues are full. Faust would look again after a second, in which the queues run dry.
+            await self.sleep(FULL_SECONDS)
+            return {}, set()
+        return await super()._wait_next_records(timeout)  # type: ignore[no-any-return]
 
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
         if not isinstance(record, RecordBatch):
