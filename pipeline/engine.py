@@ -26,7 +26,7 @@ from pipeline.store import recovery, repair
 from pipeline.store.client import connect, open_store
 from pipeline.store.registry import Registry
 from pipeline.store.tables import hour_table, minute_table, now_table, strings, visit_table, window_table
-from pipeline.store.writer import AncientScan, Progress, Write, Writer
+from pipeline.store.writer import AncientScan, Progress, ReadScans, Write, Writer
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -71,7 +71,7 @@ class Engine:
         self._retention = int(settings.retention.total_seconds() * 1000)
         self._registry = Registry(client, settings)
         self._progress: dict[tuple[str, int], Progress] = {}
-        self._epoch = self._version = self._durable = 0
+        self._epoch = self._version = 0
         self._unknown_venue_scans = 0
         self._forget()
 
@@ -92,7 +92,7 @@ class Engine:
         self._forget_pending()
 
     def _forget_pending(self) -> None:
-        self._scans: list[ScanColumns] = []
+        self._scans: list[ReadScans] = []
         self._ancient: list[AncientScan] = []
         self._dead_letters: list[DeadLetter] = []
         self._moved = False
@@ -126,7 +126,6 @@ class Engine:
         standing = recovery.read_standing(client)
         known = {(row.topic, row.partition): row for row in standing.progress}
         self._progress = {key: replace(known.get(key, Progress(*key))) for key in owned}
-        self._durable = standing.durable
         self._epoch = max(self._epoch, standing.epoch) + 1
         self._version = self._epoch << recovery.EPOCH_SHIFT
         # Made known before anything else is written: whatever a crash leaves from here on, the next owner's epoch beats.
@@ -150,7 +149,7 @@ class Engine:
             self._newest, self._watermark, self._as_of = standing.newest, standing.watermark, standing.as_of
             shard.start_at(horizon_of(standing.watermark, self._late_window))
         unfinished = recovery.find_unfinished(client, scope, standing.durable)
-        self._writer.unaccounted = recovery.unaccounted_scans(client, scope, standing.durable, shard.horizon)
+        self._writer.unaccounted = recovery.unaccounted_scans(client, scope, standing.progress, shard.horizon)
 
         spans: dict[str, repair.Span] = {}
         histories = self._correct_visits(unfinished.pairs | unfinished.repairs, spans)
@@ -161,7 +160,7 @@ class Engine:
                     repair.include(spans, history.venue, start, start + HARD_LIMIT + 1)
         for venue, minutes in unfinished.minutes.items():
             repair.include(spans, venue, min(minutes) * MINUTE, (max(minutes) + 1) * MINUTE)
-        recovery.load_shard(client, shard, scope, standing.durable)
+        recovery.load_shard(client, shard, scope, standing.progress)
         if self._as_of != BEGINNING:
             shard.advance(self._as_of, emit=False)
         self._shown = {width: shard.codes_of(venues) for width, venues in recovery.load_windows(client, scope)}
@@ -208,7 +207,9 @@ class Engine:
             for r in rejections
         ]
         if len(columns):
-            self._fold(topic, partition, columns, progress)
+            self._fold(columns, progress)
+            where = np.asarray(offsets, np.int64)[columns.record]
+            self._scans.append(ReadScans(topic, partition, where, columns))
         progress.next_offset = int(offsets[-1]) + 1
         progress.consumed += len(offsets) - unread
         progress.dead_lettered += len(letters)
@@ -216,7 +217,8 @@ class Engine:
         self._moved = True
         return letters
 
-    def _fold(self, topic: str, partition: int, columns: ScanColumns, progress: Progress) -> None:
+    def _fold(self, columns: ScanColumns, progress: Progress) -> None:
+        topic, partition = progress.topic, progress.partition
         self._meet_venues(topic, partition, columns)
         outcome = self._shard.apply(columns)
         counts = np.bincount(outcome, minlength=3)
@@ -229,7 +231,6 @@ class Engine:
         self._watermarks[topic, partition] = max(before, typical), time.monotonic()
         if counts[ANCIENT]:
             self._ancient += _ancient_scans(topic, partition, take(columns, outcome == ANCIENT))
-        self._scans.append(columns)
 
     def _meet_venues(self, topic: str, partition: int, columns: ScanColumns) -> None:
         new = names.find(self._shard.venue_names, columns.buffer, columns.venue_id) < 0
@@ -243,15 +244,14 @@ class Engine:
             # Its scans used to come in another partition: what the store has of it is loaded before new ones are folded.
             self._elsewhere -= moved
             scope = f"venue_id IN ({', '.join(repair.quoted(venue.decode()) for venue in sorted(moved))})"
-            recovery.load_shard(self._client, self._shard, scope, self._durable)
+            recovery.load_shard(self._client, self._shard, scope, recovery.read_standing(self._client).progress)
 
     def load_venues(self, values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> list[DeadLetter]:
         """Apply records of the venue registry, in order. What follows from changed rules is done by `settle`.
 
         `offset` of a returned dead letter is the index in `values`.
         """
-        first = self._next_versions(len(values))
-        changed, letters = self._registry.load(values, keys, range(first, first + len(values)))
+        changed, letters = self._registry.load(values, keys)
         self._ask_for_rules(changed)
         return letters
 
@@ -272,7 +272,7 @@ class Engine:
     @property
     def pending_scans(self) -> int:
         """Scans processed and not yet taken."""
-        return sum(len(columns) for columns in self._scans)
+        return sum(len(read.columns) for read in self._scans)
 
     def _clock_now(self) -> int:
         if self._until is not None:
@@ -466,15 +466,16 @@ class Engine:
         )
 
     def _recount(self, spans: Mapping[str, repair.Span]) -> None:
-        for venue, span in spans.items():
-            rules = self._registry.rules(venue.encode())
-            counted = repair.recount(self._client, venue, span, self._shard.cells_from, rules, self._as_of)
-            if counted is not None:
-                known, minutes, hours = counted
-                first = self._next_versions(int(minutes.used[0]))
-                self._writer.insert("minute_rows", minute_table(minutes, known, first))
-                first = self._next_versions(int(hours.used[0]))
-                self._writer.insert("hour_rows", hour_table(hours, known, first))
+        minutes, hours = [], []
+        before = self._shard.cells_from
+        for known, minute_rows, hour_rows in repair.recount(
+            self._client, spans, before, self._registry.rules, self._as_of
+        ):
+            minutes.append(minute_table(minute_rows, known, self._next_versions(int(minute_rows.used[0]))))
+            hours.append(hour_table(hour_rows, known, self._next_versions(int(hour_rows.used[0]))))
+        if minutes:
+            self._writer.insert("minute_rows", pa.concat_tables(minutes))
+            self._writer.insert("hour_rows", pa.concat_tables(hours))
 
     # --- figures -----------------------------------------------------------------------------------------------------
 

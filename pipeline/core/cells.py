@@ -76,14 +76,16 @@ def _touch(venues: Venues, cells: Cells, cell: int) -> None:
     cells.dirty[cell] = 1
     venue = cells.venue[cell]
     venues.changed[venue] = min(venues.changed[venue], cells.minute[cell])
+    if cells.minute[cell] <= venues.upto[venue]:
+        venues.late[venue] = max(venues.late[venue], cells.minute[cell])
 
 
 @kernel
-def _shift_base(venues: Venues, cells: Cells, venue: int, delta: int) -> None:
+def _shift_base(venues: Venues, cells: Cells, cells_from: int, venue: int, delta: int) -> None:
+    # The cell that everything after depends on remembers the base as it was, so that the difference is seen.
+    first = _cell_at(venues, cells, venue, cells_from // MINUTE, False)
     venues.base[venue] += delta
-    first = venues.first[venue]
-    if first != NONE:
-        _touch(venues, cells, first)
+    _touch(venues, cells, first)
 
 
 @kernel
@@ -95,7 +97,7 @@ def add_event(
     Before `cells_from` (ms) there are no cells, only the number of persons carried into the first one.
     """
     if at < cells_from:
-        _shift_base(venues, cells, venue, delta)
+        _shift_base(venues, cells, cells_from, venue, delta)
         return
     minute = at // MINUTE
     cell = _cell_at(venues, cells, venue, minute, far)
@@ -122,7 +124,7 @@ def remove_event(
 ) -> None:
     """Take back one event that `add_event` added with the same time and persons."""
     if at < cells_from:
-        _shift_base(venues, cells, venue, -delta)
+        _shift_base(venues, cells, cells_from, venue, -delta)
         return
     minute = at // MINUTE
     cell = _cell_at(venues, cells, venue, minute, far)
@@ -185,10 +187,13 @@ def add_visits(
 
 @kernel
 def force_cells(venues: Venues, cells: Cells, venue: int, minutes: np.ndarray, from_minute: int) -> None:  # type: ignore[type-arg]
-    """Have the rows of these minutes, and of every cell since `from_minute`, written whatever was shown before.
+    """Have the rows of these minutes, and of every cell and hour since `from_minute`, written whatever was shown before.
 
-    Needs room for as many cells as there are minutes.
+    Needs room for one cell more than there are minutes.
     """
+    venues.forced[venue] = 1
+    if from_minute > 0:
+        _cell_at(venues, cells, venue, from_minute, False)
     for minute in minutes:
         _cell_at(venues, cells, venue, minute, False)
     cell = venues.last[venue]

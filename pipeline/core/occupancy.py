@@ -201,7 +201,18 @@ def advance(
         now_occupancy = occupancy
         present = np.int64(0)
         due = NEVER
+        resume = min(as_of_hour, old_hour + 1, (venues.upto[venue] + 1) // 60)
+        if venues.due[venue] <= as_of_minute:
+            resume = min(resume, venues.due[venue] // 60)
         while hour <= end_hour:
+            if hour < resume and hour * 60 > venues.late[venue] and occupancy == old_occupancy and not venues.forced[venue]:
+                # A late scan's effect has ended, and nothing else changed until now.
+                hour = resume
+                before = last_before(venues, cells, venue, hour * 60)
+                cell = venues.first[venue] if before == NONE else cells.next[before]
+                occupancy = np.int64(venues.base[venue] if before == NONE else cells.occupancy[before])
+                old_occupancy = occupancy
+                now_occupancy = occupancy
             nothing = occupancy == 0 and old_occupancy == 0
             if nothing and hour > start // 60 and (cell == NONE or cells.minute[cell] >= (hour + 1) * 60):
                 if cell == NONE:
@@ -299,6 +310,8 @@ def advance(
         venues.changed[venue] = NEVER if cell == NONE else cells.minute[cell]
         venues.due[venue] = due
         venues.forced[venue] = 0
+        venues.upto[venue] = end_minute
+        venues.late[venue] = NONE
         venues.present[venue] = max(present, occupancy)
         if now_occupancy != venues.now[venue]:
             venues.now[venue] = now_occupancy

@@ -105,8 +105,8 @@ class Venues(NamedTuple):
     `limit` (ms) = max stay; `capacity` in persons, NONE if unknown; `first`/`last` cell, `near`/`far` the cells touched last for
     a scan's own time and for an automatic end: searches start from whichever is closest. `base` = persons present before the
     first cell. `changed` = earliest minute whose cell must be computed again; `due` = the minute in which, as the clock moves
-    on, departures become visible. `now` = occupancy written last for "now"; `present` > 0 where somebody stays beyond the hour computed last.
-    `forced`: every hour from `changed` on is written again, whether it seems to have changed or not.
+    on, departures become visible. `now` = occupancy written last for "now"; `present` > 0 where somebody stays beyond the hour
+    computed last. `upto` = the last minute computed; `late` = the last minute before it that has changed since. `forced`: every hour from `changed` on is written again, whether it seems to have changed or not.
     """
 
     limit: NDArray[np.int64]
@@ -120,6 +120,8 @@ class Venues(NamedTuple):
     due: NDArray[np.int32]
     now: NDArray[np.int32]
     present: NDArray[np.int32]
+    upto: NDArray[np.int32]
+    late: NDArray[np.int32]
     forced: NDArray[np.uint8]
 
 
@@ -195,6 +197,8 @@ def new_venues(capacity: int = 256) -> Venues:
         np.full(capacity, NEVER, np.int32),
         np.full(capacity, NONE, np.int32),
         np.zeros(capacity, np.int32),
+        np.full(capacity, NONE, np.int32),
+        np.full(capacity, NONE, np.int32),
         np.zeros(capacity, np.uint8),
     )
 

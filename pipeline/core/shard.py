@@ -4,6 +4,7 @@ Pure: no I/O, no clock of its own, no randomness. What it gives is a function of
 rules and the clock; never of order, duplicates or batch boundaries.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -122,17 +123,6 @@ def _carry_in(
         add_event(venues, cells, events, cells_from, venue[i], left[i], -np.int64(party[i]), True)
 
 
-@kernel
-def _touch_all(cells: Cells, venues: Venues, venue: int) -> None:
-    venues.forced[venue] = 1
-    cell = venues.first[venue]
-    if cell != NONE:
-        venues.changed[venue] = min(venues.changed[venue], cells.minute[cell])
-    while cell != NONE:
-        cells.dirty[cell] = 1
-        cell = cells.next[cell]
-
-
 class Shard:
     """Pairing and occupancy of one partition's venues, in memory."""
 
@@ -155,7 +145,8 @@ class Shard:
         self.horizon = BEGINNING
         #: The newest `occurred_at` seen (ms).
         self.newest = BEGINNING
-        self._size_after_collect = 0
+        # Scans taken by hour of occurrence: what a later horizon would let go of.
+        self._taken: Counter[int] = Counter()
         self._reset_rows()
 
     def _reset_rows(self) -> None:
@@ -232,6 +223,7 @@ class Shard:
         venue = self._intern_venues(columns.buffer, columns.venue_id)
         visitor = self._intern_visitors(columns.buffer, columns.visitor_id)
         self.newest = max(self.newest, int(columns.occurred_at.max()))
+        self._count_hours(columns.occurred_at)
         at = 0
         while True:
             at = fold.apply_scans(
@@ -345,6 +337,7 @@ class Shard:
             self._visit_rows,
         )
         self.newest = max(self.newest, int(columns.occurred_at.max()))
+        self._count_hours(columns.occurred_at)
 
     def carry_in(
         self, buffer: NDArray[np.uint8], venue_id: Text, left: NDArray[np.int64], party: NDArray[np.uint8]
@@ -420,14 +413,20 @@ class Shard:
             return False
         if self._venues.capacity[known] != rules.capacity:
             self._venues.capacity[known] = rules.capacity
-            _touch_all(self._cells, self._venues, known)
+            self.rewrite(venue, np.zeros(0, np.int64), self.cells_from)
         changed = int(self._venues.limit[known]) != rules.limit
         self._venues.limit[known] = rules.limit
         return changed
 
+    def _count_hours(self, at: NDArray[np.int64]) -> None:
+        hours, counts = np.unique(at // HOUR, return_counts=True)
+        self._taken.update(dict(zip(hours.tolist(), counts.tolist(), strict=True)))
+
     def collect_due(self, horizon: int) -> bool:
-        """Whether memory has grown enough since the last `collect` for another, with this horizon (ms), to be worth its time."""
-        return horizon > self.horizon and self.scans_held > max(2 * self._size_after_collect, 100_000)
+        """Whether enough could be forgotten with this horizon (ms) for `collect` to be worth its time: a third of the scans."""
+        if horizon <= self.horizon or self.scans_held < 100_000:
+            return False
+        return sum(n for hour, n in self._taken.items() if hour * HOUR < horizon - HARD_LIMIT) * 3 > self.scans_held
 
     def collect(self, horizon: int) -> None:
         """Forget what no scan since `horizon` (ms, on an hour) can change. Call `advance` first, up to the horizon or later."""
@@ -456,7 +455,7 @@ class Shard:
             self._known_venues, self.cells_from // MINUTE, self._venues, self._cells, self._events, cells, events
         )
         self._cells, self._events = cells, events
-        self._size_after_collect = self.scans_held
+        self._taken = Counter({hour: n for hour, n in self._taken.items() if hour * HOUR >= self.cells_from})
 
     def start_at(self, horizon: int) -> None:
         """Set the horizon (ms, on an hour) of a shard that is about to be loaded."""

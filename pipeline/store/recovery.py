@@ -94,12 +94,28 @@ def find_unfinished(client: Client, scope: str, durable: int) -> Unfinished:
     return found
 
 
-def unaccounted_scans(client: Client, scope: str, durable: int, before: int) -> set[tuple[bytes, bytes, int, int]]:
-    """Scans before `before` (ms) that were stored by a write that did not end: (venue, visitor, kind, at)."""
+def unaccounted(progress: list[Progress]) -> str:
+    """A SQL condition on scan_set: scans that a record brought which is not accounted for, and will be read again."""
+    topics: dict[str, list[Progress]] = {}
+    for row in progress:
+        topics.setdefault(row.topic, []).append(row)
+    conditions = [
+        f"(origin.2 = {quoted(topic)} AND origin.4 >= transform(origin.3, "
+        f"{[row.partition for row in rows]}, {[row.next_offset for row in rows]}, toInt64(0)))"
+        for topic, rows in topics.items()
+    ]
+    return " OR ".join(conditions) or "0"
+
+
+def unaccounted_scans(
+    client: Client, scope: str, progress: list[Progress], before: int
+) -> set[tuple[bytes, bytes, int, int]]:
+    """Unaccounted scans from before `before` (ms): (venue, visitor, kind, at)."""
     with store_errors():
         rows = client.query(
             "SELECT venue_id, visitor_id, toInt8(event_type), toUnixTimestamp64Milli(occurred_at) FROM scan_set FINAL "
-            f"WHERE version >= {durable} AND occurred_at < fromUnixTimestamp64Milli({max(before, 0)}, 'UTC') AND {scope}"
+            f"WHERE ({unaccounted(progress)}) AND {scope} "
+            f"AND occurred_at < fromUnixTimestamp64Milli({max(before, 0)}, 'UTC')"
         ).result_rows
     return {(str(row[0]).encode(), str(row[1]).encode(), int(row[2]), int(row[3])) for row in rows}
 
@@ -109,8 +125,8 @@ def _arrow(client: Client, sql: str) -> pa.Table:
         return client.query_arrow(sql)
 
 
-def load_shard(client: Client, shard: Shard, scope: str, durable: int) -> None:
-    """Fill a shard, whose horizon is set, with the venues of `scope`."""
+def load_shard(client: Client, shard: Shard, scope: str, progress: list[Progress]) -> None:
+    """Fill a shard, whose horizon is set, with the venues of `scope`; `progress` is that of all partitions."""
     horizon, cells_from = max(shard.horizon, 0), max(shard.cells_from, 0)
     since = f"fromUnixTimestamp64Milli({cells_from}, 'UTC')"
     venues = _arrow(client, f"SELECT DISTINCT venue_id FROM venue_rows WHERE {scope} ORDER BY venue_id")
@@ -122,7 +138,7 @@ def load_shard(client: Client, shard: Shard, scope: str, durable: int) -> None:
         client,
         f"""
         SELECT venue_id, visitor_id, toInt8(event_type) AS kind, toUnixTimestamp64Milli(occurred_at) AS at,
-               -winner.1 AS party, version >= {durable} AS fresh
+               -winner.1 AS party, ({unaccounted(progress)}) AS fresh
         FROM (SELECT * FROM scan_set FINAL WHERE occurred_at >= {since} AND {scope}) AS scan
         LEFT JOIN
         (

@@ -1,6 +1,6 @@
 """The venue registry: which rules hold for a venue. Stored in ClickHouse, so that every worker knows every venue."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -10,7 +10,7 @@ from pipeline.core.pools import NONE
 from pipeline.core.shard import VenueRules
 from pipeline.dead_letters import DeadLetter
 from pipeline.settings import Settings
-from pipeline.store.writer import quoted, store_errors
+from pipeline.store.writer import store_errors
 from schemas.venue import Venue
 
 if TYPE_CHECKING:
@@ -82,15 +82,17 @@ class Registry:
         return changed
 
     def load(
-        self, values: Sequence[bytes | None], keys: Sequence[bytes | None], versions: Iterable[int]
+        self, values: Sequence[bytes | None], keys: Sequence[bytes | None]
     ) -> tuple[dict[bytes, VenueRules], list[DeadLetter]]:
         """Store registry records, in order; one without a value deletes the venue that its key names.
 
         Returns the venues whose rules changed, and what was refused (`offset` = index in `values`).
         """
+        changed = self.refresh()
         rows: list[dict[str, object]] = []
         letters = []
-        for i, (value, key, version) in enumerate(zip(values, keys, versions, strict=True)):
+        for i, (value, key) in enumerate(zip(values, keys, strict=True)):
+            version = self._seen_version + 1 + i
             if value is None:
                 if key is not None:
                     rows.append({"venue_id": key.decode(errors="replace"), "version": version, "is_deleted": 1})
@@ -113,7 +115,7 @@ class Registry:
             if refused is not None:
                 letters.append(DeadLetter("venues", 0, i, *refused, key, value, 0))
         self._insert(rows)
-        return self.refresh() if rows else {}, letters
+        return changed | self.refresh(), letters
 
     def _insert(self, rows: Sequence[Mapping[str, object]]) -> None:
         if not rows:
@@ -126,12 +128,3 @@ class Registry:
         columns["is_deleted"] = pa.array([row["is_deleted"] for row in rows], pa.uint8())
         with store_errors():
             self._client.insert_arrow("registry_rows", pa.table(columns))
-
-    def registered_at(self, venue: str) -> int:
-        """The version of a venue's newest record; 0 if there is none. For tests and tools."""
-        with store_errors():
-            return int(
-                self._client.query(
-                    f"SELECT max(version) FROM registry_rows WHERE venue_id = {quoted(venue)}"
-                ).result_rows[0][0]
-            )

@@ -4,7 +4,7 @@ Rare by design (one scan in a thousand is later than the late window), so it is 
 the very same kernels as the live path, and gives rows to write.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +27,7 @@ else:
     Client = Any
 
 _PAIRS_PER_QUERY = 2000
+_VENUES_PER_QUERY = 500
 
 #: (start, left, ended, party), times in ms.
 Visit = tuple[int, int, int, int]
@@ -178,57 +179,92 @@ def include(spans: dict[str, Span], venue: str, start: int, end: int) -> None:
 
 
 def recount(
-    client: Client, venue: str, span: Span, before: int, rules: VenueRules, as_of: int
-) -> tuple[Names, MinuteRows, HourRows] | None:
-    """Count one venue's minutes and hours in `span` again, up to `before` (ms, on an hour), from its stored visits.
+    client: Client, spans: Mapping[str, Span], before: int, rules: Callable[[bytes], VenueRules], as_of: int
+) -> Iterator[tuple[Names, MinuteRows, HourRows]]:
+    """Count venues' minutes and hours in their spans again, up to `before` (ms, on an hour), from their stored visits.
 
-    Returns the rows to write, with the names of their codes; None if the span lies after `before`.
+    Yields, venue by venue, the rows to write and the names of their codes.
     """
-    start = span.start // HOUR * HOUR
-    end = min(-(-span.end // HOUR) * HOUR, before)
-    if start >= end:
-        return None
-    within = f"venue_id = {quoted(venue)}"
+    whole = {
+        venue: Span(span.start // HOUR * HOUR, min(-(-span.end // HOUR) * HOUR, before)) for venue, span in spans.items()
+    }
+    wanted = sorted(venue for venue, span in whole.items() if span.start < span.end)
+    for i in range(0, len(wanted), _VENUES_PER_QUERY):
+        part = {venue: whole[venue] for venue in wanted[i : i + _VENUES_PER_QUERY]}
+        visits = _read(
+            client,
+            part,
+            "SELECT venue_id, toUnixTimestamp64Milli(checked_in_at), toUnixTimestamp64Milli(left_at), party_size "
+            "FROM visit_rows FINAL",
+            f"checked_in_at < fromUnixTimestamp64Milli(toInt64(span_end), 'UTC') AND left_at >= fromUnixTimestamp64Milli(toInt64(span_start), 'UTC') "
+            f"AND checked_in_at >= fromUnixTimestamp64Milli({max(min(s.start for s in part.values()) - HARD_LIMIT, 0)}, 'UTC')",
+        )
+        minutes = _read(
+            client,
+            part,
+            "SELECT venue_id, intDiv(toUnixTimestamp(minute), 60) FROM minute_rows FINAL",
+            "minute >= toDateTime(intDiv(span_start, 1000), 'UTC') AND minute < toDateTime(intDiv(span_end, 1000), 'UTC')",
+        )
+        hours = _read(
+            client,
+            part,
+            "SELECT venue_id, intDiv(toUnixTimestamp(hour), 3600) FROM hour_rows FINAL",
+            "hour >= toDateTime(intDiv(span_start, 1000), 'UTC') AND hour < toDateTime(intDiv(span_end, 1000), 'UTC')",
+        )
+        for venue, span in part.items():
+            shown = {row[0] for row in minutes.get(venue, ())}, {row[0] for row in hours.get(venue, ())}
+            yield _recount_venue(venue, span, visits.get(venue, []), *shown, rules, as_of)
+
+
+def _read(
+    client: Client, spans: Mapping[str, Span], select: str, condition: str
+) -> dict[str, list[tuple[int, ...]]]:
+    # Rows of each venue within its own span, which `condition` knows as span_start and span_end.
+    names = ", ".join(quoted(venue) for venue in spans)
+    starts = ", ".join(str(span.start) for span in spans.values())
+    ends = ", ".join(str(span.end) for span in spans.values())
     with store_errors():
-        visits = client.query(
-            "SELECT toUnixTimestamp64Milli(checked_in_at) AS start, toUnixTimestamp64Milli(left_at) AS left, party_size "
-            f"FROM visit_rows FINAL WHERE {within} AND checked_in_at < fromUnixTimestamp64Milli({end}, 'UTC') "
-            f"AND checked_in_at >= fromUnixTimestamp64Milli({max(start - HARD_LIMIT, 0)}, 'UTC') AND left >= {start}"
+        rows = client.query(
+            f"WITH transform(venue_id, [{names}], [{starts}], toUInt64(0)) AS span_start, "
+            f"transform(venue_id, [{names}], [{ends}], toUInt64(0)) AS span_end "
+            f"{select} WHERE venue_id IN ({names}) AND {condition}"
         ).result_rows
-        shown_minutes = {
-            int(row[0])
-            for row in client.query(
-                f"SELECT intDiv(toUnixTimestamp(minute), 60) FROM minute_rows FINAL WHERE {within} "
-                f"AND minute >= toDateTime({start // 1000}, 'UTC') AND minute < toDateTime({end // 1000}, 'UTC')"
-            ).result_rows
-        }
-        shown_hours = {
-            int(row[0])
-            for row in client.query(
-                f"SELECT intDiv(toUnixTimestamp(hour), 3600) FROM hour_rows FINAL WHERE {within} "
-                f"AND hour >= toDateTime({start // 1000}, 'UTC') AND hour < toDateTime({end // 1000}, 'UTC')"
-            ).result_rows
-        }
-    shard = Shard(lambda _: rules)
-    shard.start_at(start + HARD_LIMIT)
+    found: dict[str, list[tuple[int, ...]]] = {}
+    for venue, *row in rows:
+        found.setdefault(str(venue), []).append(tuple(row))
+    return found
+
+
+def _recount_venue(
+    venue: str,
+    span: Span,
+    visits: list[tuple[int, ...]],
+    shown_minutes: set[int],
+    shown_hours: set[int],
+    rules: Callable[[bytes], VenueRules],
+    as_of: int,
+) -> tuple[Names, MinuteRows, HourRows]:
+    shard = Shard(rules)
+    shard.start_at(span.start + HARD_LIMIT)
     name = np.frombuffer(venue.encode(), np.uint8)
     columns = np.array(visits, np.int64).reshape(-1, 3)
-    began = columns[:, 0] < start
+    began = columns[:, 0] < span.start
     for part, carried in ((columns[began], True), (columns[~began], False)):
-        if not len(part):
-            continue
         text = Text(np.zeros(len(part), np.int64), np.full(len(part), len(name), np.int32))
-        left, party = np.ascontiguousarray(part[:, 1]), np.ascontiguousarray(part[:, 2])
+        start, left, party = (np.ascontiguousarray(part[:, i]) for i in range(3))
         if carried:
             shard.carry_in(name, text, left, party)
         else:
-            shard.count_visits(name, text, np.ascontiguousarray(part[:, 0]), left, party)
+            shard.count_visits(name, text, start, left, party)
     shard.know_venues(name, Text(np.zeros(1, np.int64), np.array([len(name)], np.int32)))
     shard.advance(as_of)
     changes = shard.take_changes()
-    minutes = _within(changes.minutes, changes.minutes.minute, start // MINUTE, end // MINUTE, shown_minutes)
-    hours = _within(changes.hours, changes.hours.hour, start // HOUR, end // HOUR, shown_hours)
-    return shard.venue_names, minutes, hours
+    minutes, hours = changes.minutes, changes.hours
+    return (
+        shard.venue_names,
+        _within(minutes, minutes.minute, span.start // MINUTE, span.end // MINUTE, shown_minutes),
+        _within(hours, hours.hour, span.start // HOUR, span.end // HOUR, shown_hours),
+    )
 
 
 Rows = TypeVar("Rows", MinuteRows, HourRows)

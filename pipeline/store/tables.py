@@ -34,9 +34,19 @@ def _seconds(values: NDArray[np.int32], unit_seconds: int) -> pa.Array:
     return pa.array(values.astype(np.int64) * unit_seconds).cast(pa.uint32())
 
 
-def scan_table(columns: ScanColumns, version: int) -> pa.Table:
-    """Rows of `scan_set`."""
+def scan_table(columns: ScanColumns, origin: tuple[str, int, NDArray[np.int64]], version: int) -> pa.Table:
+    """Rows of `scan_set`. `origin` is the topic, the partition and each scan's offset."""
     count = len(columns)
+    topic, partition, offsets = origin
+    coordinates = pa.StructArray.from_arrays(
+        [
+            pa.array(np.full(count, version, np.uint64)),
+            pa.repeat(pa.scalar(topic), count),
+            pa.array(np.full(count, partition, np.uint32)),
+            pa.array(offsets),
+        ],
+        names=["1", "2", "3", "4"],
+    )
     winner = pa.StructArray.from_arrays(
         [
             pa.array(-columns.party_size.astype(np.int16)),
@@ -52,7 +62,7 @@ def scan_table(columns: ScanColumns, version: int) -> pa.Table:
             "event_type": pa.array(columns.event_type.astype(np.int8)),
             "occurred_at": _milliseconds(columns.occurred_at),
             "winner": winner,
-            "version": pa.array(np.full(count, version, np.uint64)),
+            "origin": coordinates,
         }
     )
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 from clickhouse_connect.driver.exceptions import ClickHouseError
+from numpy.typing import NDArray
 
 from pipeline.core.columns import ScanColumns
 from pipeline.dead_letters import DeadLetter
@@ -58,6 +59,16 @@ class AncientScan:
     at: int
 
 
+@dataclass(frozen=True, slots=True)
+class ReadScans:
+    """Valid scans of one partition, with the offset of the record that each came from."""
+
+    topic: str
+    partition: int
+    offsets: NDArray[np.int64]
+    columns: ScanColumns
+
+
 @dataclass(slots=True)
 class Write:
     """What is to be stored together. `first_version` ≤ every row's version < `end_version`; times in ms, UTC."""
@@ -70,7 +81,7 @@ class Write:
     as_of: int
     mode: str
     derived: list[tuple[str, pa.Table]] = field(default_factory=list)
-    scans: list[ScanColumns] = field(default_factory=list)
+    scans: list[ReadScans] = field(default_factory=list)
     ancient: list[AncientScan] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     repaired: list[tuple[str, str]] = field(default_factory=list)
@@ -117,8 +128,12 @@ class Writer:
         found = self._count_ancient(write)
         pairs = sorted({(scan.venue.decode(), scan.visitor.decode()) for scan in write.ancient})
         self.insert("repair_rows", repair_table(pairs, write.first_version, deleted=False))
-        for columns in write.scans:
-            self.insert("scan_set", scan_table(columns, write.first_version))
+        if write.scans:
+            tables = [
+                scan_table(read.columns, (read.topic, read.partition, read.offsets), write.first_version)
+                for read in write.scans
+            ]
+            self.insert("scan_set", pa.concat_tables(tables))
         totals = dict(self._found)
         for key, (stored, duplicates) in found.items():
             before = totals.get(key, (0, 0))
@@ -159,7 +174,7 @@ class Writer:
                 rows = self._client.query(
                     "SELECT venue_id, visitor_id, toInt8(event_type), toUnixTimestamp64Milli(occurred_at) FROM scan_set "
                     f"WHERE (venue_id, visitor_id, occurred_at, event_type) IN ({wanted}) "
-                    f"AND version < {write.first_version}"
+                    f"AND origin.1 < {write.first_version}"
                 ).result_rows
             known.update((str(row[0]).encode(), str(row[1]).encode(), int(row[2]), int(row[3])) for row in rows)
         known -= self.unaccounted

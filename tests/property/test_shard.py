@@ -114,7 +114,7 @@ def latest(scans: tuple[Scan, ...]) -> int:
     return max(scan.occurred_at_ms for scan in scans)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_order_repetition_and_cuts_change_no_row(data: st.DataObject) -> None:
     situation = data.draw(situations())

@@ -10,8 +10,9 @@ CREATE TABLE IF NOT EXISTS scan_set
     occurred_at DateTime64(3, 'UTC'),
     -- (−party_size, event_id, source): the smallest wins, that is the largest party, then the smallest event_id.
     winner      SimpleAggregateFunction(min, Tuple(Int16, String, String)),
-    version     SimpleAggregateFunction(min, UInt64),
-    INDEX by_version version TYPE minmax GRANULARITY 1
+    -- (version, topic, partition, offset) of the record that brought it first: while that offset is not accounted for, the
+    -- record will be read again after a crash, and must not count as a duplicate of itself.
+    origin      SimpleAggregateFunction(min, Tuple(UInt64, String, UInt32, Int64))
 )
 ENGINE = AggregatingMergeTree
 PARTITION BY toDate(occurred_at)
