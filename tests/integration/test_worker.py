@@ -291,8 +291,13 @@ def test_workers_come_and_go_and_each_offset_is_stored_once(bench: Bench) -> Non
     first = bench.start(**slower)
     wait_until(lambda: len(bench.stored()) == PARTITIONS)
     second = bench.start(**slower)
-    wait_until(lambda: len(bench.query("SELECT DISTINCT pid FROM runs")) == 2)
-    assert bench.metric(first, "pipeline_assigned_partitions") == 2
+
+    def both_store() -> bool:
+        bench.produce([SCAN] * 500)  # however long the second takes to start, there is work left for it
+        return len(bench.query("SELECT DISTINCT pid FROM runs")) == 2
+
+    wait_until(both_store)
+    wait_until(lambda: bench.metric(first, "pipeline_assigned_partitions") == 2)
     first.send_signal(signal.SIGKILL)
     first.wait()
     bench.produce([SCAN] * 20_000)
