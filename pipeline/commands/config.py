@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -107,11 +108,12 @@ def _without_password(url: str) -> str:
 
     A password may hold any character, so the user's part goes up to the last @, whatever a parser of URLs would say.
     """
-    scheme, separator, rest = url.rpartition("://") if url.count("://") == 1 else ("", "", url)
-    user, at, host = rest.rpartition("@")
+    start = re.match(r"[A-Za-z0-9+]+://", url)
+    scheme = start[0] if start else ""
+    user, at, host = url.removeprefix(scheme).rpartition("@")
     name, colon, _ = user.partition(":")
     place, question, _ = host.partition("?")
-    return f"{scheme}{separator}{name}{colon and f':{_HIDDEN}'}{at}{place}{question and f'?{_HIDDEN}'}"
+    return f"{scheme}{name}{colon and f':{_HIDDEN}'}{at}{place}{question and f'?{_HIDDEN}'}"
 
 
 def _toml(value: Any) -> str:

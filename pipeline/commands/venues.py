@@ -62,8 +62,12 @@ def _send(rows: Sequence[VenueRow]) -> str:
 def _store(rows: Sequence[VenueRow], folder: Path) -> str:
     from pipeline.engine import open_engine  # the embedded engine and the compiled core take seconds to load
     from pipeline.replay import Replay, store_failures
+    from pipeline.store.client import open_store
 
     settings = load_settings(store=folder).model_copy(update={"clickhouse_url": None})
-    with store_failures(settings), closing(open_engine(settings)) as engine, progress_bar("loading", None):
+    with closing(open_store(settings)) as client:
+        # The store of a worker goes on by the wall clock, that of a replay by its scans.
+        clock = client.query("SELECT mode FROM clock").result_rows[0][0] or None
+    with store_failures(settings), closing(open_engine(settings, clock=clock)) as engine, progress_bar("loading", None):
         Replay(engine).load_venues([row.record for row in rows])
     return f"the store {settings.store_path}"
