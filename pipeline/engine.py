@@ -26,7 +26,7 @@ from pipeline.store import recovery, repair
 from pipeline.store.client import connect, open_store
 from pipeline.store.registry import Registry
 from pipeline.store.tables import hour_table, minute_table, now_table, strings, visit_table, window_table
-from pipeline.store.writer import AncientScan, Progress, ReadScans, Write, Writer
+from pipeline.store.writer import AncientScan, Progress, ReadScans, Write, Writer, quoted
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -243,7 +243,7 @@ class Engine:
         if moved:
             # Its scans used to come in another partition: what the store has of it is loaded before new ones are folded.
             self._elsewhere -= moved
-            scope = f"venue_id IN ({', '.join(repair.quoted(venue.decode()) for venue in sorted(moved))})"
+            scope = f"venue_id IN ({', '.join(quoted(venue.decode()) for venue in sorted(moved))})"
             recovery.load_shard(self._client, self._shard, scope, recovery.read_standing(self._client).progress)
 
     def load_venues(self, values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> list[DeadLetter]:

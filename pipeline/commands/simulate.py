@@ -181,7 +181,7 @@ def _to_file(plan: DayPlan, path: Path, stopped: Event) -> Iterator[int]:
 
 def _to_kafka(plan: DayPlan, speed: float | None, stopped: Event) -> Iterator[int]:
     from pipeline.produce import ScanProducer  # the client takes a moment to load, and files need none
-    from pipeline.streaming.ports import CHECK_INS
+    from pipeline.topics import CHECK_INS
 
     with ScanProducer(load_settings().kafka_address, CHECK_INS) as producer:
         yield from send_day(plan.batches(), producer, speed, stopped)

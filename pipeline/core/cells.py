@@ -1,9 +1,7 @@
 """Arrivals and departures, sorted into venue minutes: the state from which occupancy is computed."""
 
-import numpy as np
-
-from pipeline.core.jit import kernel
-from pipeline.core.pools import MINUTE, NONE, UNKNOWN, Cells, Events, Venues
+from pipeline.core.jit import kernel, wide
+from pipeline.core.pools import I64, MINUTE, NONE, UNKNOWN, Cells, Events, Venues
 
 
 @kernel
@@ -153,7 +151,7 @@ def add_visit(
 ) -> None:
     """Count a visit, [start, left) in ms. Needs room for two cells and two events."""
     add_event(venues, cells, events, cells_from, venue, start, party, False)
-    add_event(venues, cells, events, cells_from, venue, left, -np.int64(party), True)
+    add_event(venues, cells, events, cells_from, venue, left, -wide(party), True)
 
 
 @kernel
@@ -162,7 +160,7 @@ def remove_visit(
 ) -> None:
     """Count a visit no longer. Needs room for two cells."""
     remove_event(venues, cells, events, cells_from, venue, start, party, False)
-    remove_event(venues, cells, events, cells_from, venue, left, -np.int64(party), True)
+    remove_event(venues, cells, events, cells_from, venue, left, -wide(party), True)
 
 
 @kernel
@@ -171,10 +169,10 @@ def add_visits(
     cells: Cells,
     events: Events,
     cells_from: int,
-    venue: np.ndarray,  # type: ignore[type-arg]
-    start: np.ndarray,  # type: ignore[type-arg]
-    left: np.ndarray,  # type: ignore[type-arg]
-    party: np.ndarray,  # type: ignore[type-arg]
+    venue: I64,
+    start: I64,
+    left: I64,
+    party: I64,
     remove: bool,
 ) -> None:
     """Count many visits, or no longer. Needs room for two cells and two events each."""
@@ -186,7 +184,7 @@ def add_visits(
 
 
 @kernel
-def force_cells(venues: Venues, cells: Cells, venue: int, minutes: np.ndarray, from_minute: int) -> None:  # type: ignore[type-arg]
+def force_cells(venues: Venues, cells: Cells, venue: int, minutes: I64, from_minute: int) -> None:
     """Have the rows of these minutes, and of every cell and hour since `from_minute`, written whatever was shown before.
 
     Needs room for one cell more than there are minutes.

@@ -4,12 +4,9 @@ Kept are: of each pair, the scans from its first visit that began within 24 hour
 closed by a scan after the horizon), and any scan after the horizon (to know its duplicates); and the cells of that time.
 """
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipeline.core.fold import Visits, add_pair, append_scan, fold_chain, settle_tail
-from pipeline.core.jit import kernel
-from pipeline.core.pools import NONE, Cells, Events, Pairs, Scans, Venues
+from pipeline.core.jit import kernel, wide
+from pipeline.core.pools import I32, I64, NONE, U8, Cells, Events, Pairs, Scans, Venues
 
 
 @kernel
@@ -28,7 +25,7 @@ def longest_chain(pairs: Pairs, scans: Scans) -> int:
 
 @kernel
 def keep_from(
-    horizon: int, cells_from: int, pairs: Pairs, scans: Scans, venues: Venues, visits: Visits, kept: NDArray[np.int64]
+    horizon: int, cells_from: int, pairs: Pairs, scans: Scans, venues: Venues, visits: Visits, kept: I64
 ) -> int:
     """For each pair the time (ms) from which its scans are kept, into `kept`; the number of scans kept in all."""
     total = 0
@@ -48,7 +45,7 @@ def keep_from(
 
 
 @kernel
-def mark_visitors(pairs: Pairs, scans: Scans, kept: NDArray[np.int64], live: NDArray[np.uint8]) -> None:
+def mark_visitors(pairs: Pairs, scans: Scans, kept: I64, live: U8) -> None:
     """Set live[visitor code] for every pair that keeps a scan."""
     for row in range(pairs.used[0]):
         scan = pairs.tail[row]
@@ -61,8 +58,8 @@ def copy_pairs(
     pairs: Pairs,
     scans: Scans,
     venues: Venues,
-    kept: NDArray[np.int64],
-    visitor: NDArray[np.int32],
+    kept: I64,
+    visitor: I32,
     new_pairs: Pairs,
     new_scans: Scans,
     visits: Visits,
@@ -73,7 +70,7 @@ def copy_pairs(
         if scan == NONE or scans.at[scan] < kept[row]:
             continue
         venue = pairs.key[row] >> 32
-        new_row = add_pair(new_pairs, (venue << 32) | np.int64(visitor[pairs.key[row] & 0xFFFFFFFF]))
+        new_row = add_pair(new_pairs, (venue << 32) | wide(visitor[pairs.key[row] & 0xFFFFFFFF]))
         scan = pairs.head[row]
         while scan != NONE:
             if scans.at[scan] >= kept[row]:

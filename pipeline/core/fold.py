@@ -8,22 +8,25 @@ folding the sorted set, whatever the order of arrival.
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.core.cells import add_event, add_visit, remove_event, remove_visit
 from pipeline.core.columns import CHECK_IN
-from pipeline.core.jit import kernel
+from pipeline.core.jit import kernel, wide
 from pipeline.core.pools import (
     ENDED_CHECK_OUT,
     ENDED_EXPIRED,
     ENDED_OPEN,
     HARD_LIMIT,
+    I32,
+    I64,
     NONE,
+    U8,
     Cells,
     Events,
     Pairs,
     Scans,
     Venues,
+    rows_of,
 )
 
 #: What became of a scan. An ANCIENT one lies before what memory holds: the store corrects it.
@@ -37,37 +40,28 @@ _LOW: Final = 0xFFFFFFFF
 class VisitRows(NamedTuple):
     """Changed visits in the order of the changes: a later row of the same (venue, visitor, start) replaces an earlier one."""
 
-    venue: NDArray[np.int32]
-    visitor: NDArray[np.int32]
-    start: NDArray[np.int64]
-    left: NDArray[np.int64]
-    ended: NDArray[np.uint8]
-    party: NDArray[np.uint8]
-    deleted: NDArray[np.uint8]
-    used: NDArray[np.int64]
+    venue: I32
+    visitor: I32
+    start: I64
+    left: I64
+    ended: U8
+    party: U8
+    deleted: U8
+    used: I64
 
 
 def new_visit_rows(capacity: int) -> VisitRows:
     """No rows yet."""
-    return VisitRows(
-        np.zeros(capacity, np.int32),
-        np.zeros(capacity, np.int32),
-        np.zeros(capacity, np.int64),
-        np.zeros(capacity, np.int64),
-        np.zeros(capacity, np.uint8),
-        np.zeros(capacity, np.uint8),
-        np.zeros(capacity, np.uint8),
-        np.zeros(1, np.int64),
-    )
+    return VisitRows(*rows_of(capacity, np.int32, np.int32, np.int64, np.int64, np.uint8, np.uint8, np.uint8))
 
 
 class Visits(NamedTuple):
     """Room for the visits of one chain: start, left (ms), how they ended, persons."""
 
-    start: NDArray[np.int64]
-    left: NDArray[np.int64]
-    ended: NDArray[np.uint8]
-    party: NDArray[np.uint8]
+    start: I64
+    left: I64
+    ended: U8
+    party: U8
 
 
 def new_visits(capacity: int) -> Visits:
@@ -123,14 +117,14 @@ def key_slot(pairs: Pairs, key: int) -> int:
     mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
     mixed ^= mixed >> np.uint64(29)
     mask = len(pairs.slots) - 1
-    slot = np.int64(mixed & np.uint64(mask))
+    slot = wide(mixed & np.uint64(mask))  # type: ignore[arg-type]
     while pairs.slots[slot] != 0 and pairs.key[pairs.slots[slot] - 1] != key:
         slot = (slot + 1) & mask
-    return slot  # type: ignore[return-value]
+    return slot
 
 
 @kernel
-def rebuild_slots(pairs: Pairs, slots: NDArray[np.int32]) -> None:
+def rebuild_slots(pairs: Pairs, slots: I32) -> None:
     """Fill a new table for the pairs there are."""
     fresh = Pairs(slots, pairs.key, pairs.head, pairs.tail, pairs.opened, pairs.last_left, pairs.party, pairs.used)
     for row in range(pairs.used[0]):
@@ -268,7 +262,7 @@ def _continue_fold(
     visitor = pairs.key[row] & _LOW
     limit = venues.limit[venue]
     opened = pairs.opened[row]
-    size = np.int64(pairs.party[row])
+    size = wide(pairs.party[row])
     if kind == CHECK_IN:
         if opened != NONE and at >= opened + limit:
             _emit(rows, venue, visitor, opened, opened + limit, ENDED_EXPIRED, size, 0)
@@ -298,12 +292,12 @@ def _short(pool_rows: int, used: int, room: int) -> bool:
 @kernel
 def apply_scans(
     first: int,
-    venue: NDArray[np.int32],
-    visitor: NDArray[np.int32],
-    kind: NDArray[np.uint8],
-    at: NDArray[np.int64],
-    party: NDArray[np.uint8],
-    outcome: NDArray[np.uint8],
+    venue: I32,
+    visitor: I32,
+    kind: U8,
+    at: I64,
+    party: U8,
+    outcome: U8,
     horizon: int,
     cells_from: int,
     pairs: Pairs,
@@ -314,7 +308,7 @@ def apply_scans(
     rows: VisitRows,
     old: Visits,
     new: Visits,
-    need: NDArray[np.int64],
+    need: I64,
 ) -> int:
     """Take scans from `first` on, in any order; write what became of each into `outcome` and changed visits into `rows`.
 
@@ -334,7 +328,7 @@ def apply_scans(
             or _short(len(rows.start), rows.used[0], 4)
         ):
             return i
-        row = add_pair(pairs, (np.int64(venue[i]) << 32) | np.int64(visitor[i]))
+        row = add_pair(pairs, (wide(venue[i]) << 32) | wide(visitor[i]))
         tail = pairs.tail[row]
         if tail == NONE or scans.at[tail] < at[i] or (scans.at[tail] == at[i] and scans.kind[tail] < kind[i]):
             append_scan(pairs, scans, row, at[i], kind[i], party[i], 0)

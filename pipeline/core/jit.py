@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar, cast
 
 import numba
+import numpy as np
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,3 +30,9 @@ if "NUMBA_CACHE_DIR" not in os.environ and os.access(Path(__file__).parent, os.W
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile `function` with numba: kept on disk between runs, free of the GIL, division by zero as in numpy."""
     return cast(Callable[P, R], numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+
+
+@kernel
+def wide(value: int) -> int:
+    """A number as a 64-bit integer: numba computes in the type of an array's element, and minus a byte is a large number."""
+    return np.int64(value)  # type: ignore[return-value]

@@ -1,15 +1,14 @@
 """Texts to small integers and back, exactly: equal codes mean equal bytes, whatever the hash says."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.core.columns import Text
 from pipeline.core.jit import kernel
-from pipeline.core.pools import Names
+from pipeline.core.pools import I32, I64, U8, Names
 
 
 @kernel
-def _hash(buffer: NDArray[np.uint8], start: int, length: int) -> int:
+def _hash(buffer: U8, start: int, length: int) -> int:
     # FNV-1a (Fowler, Noll, Vo), 64 bits, with a final mix because the table takes the low bits.
     value = np.uint64(14695981039346656037)
     for i in range(start, start + length):
@@ -19,7 +18,7 @@ def _hash(buffer: NDArray[np.uint8], start: int, length: int) -> int:
 
 
 @kernel
-def _insert(names: Names, buffer: NDArray[np.uint8], start: int, length: int, add: bool) -> int:
+def _insert(names: Names, buffer: U8, start: int, length: int, add: bool) -> int:
     mask = len(names.slots) - 1
     slot = _hash(buffer, start, length) & mask
     while True:
@@ -53,18 +52,18 @@ def _insert(names: Names, buffer: NDArray[np.uint8], start: int, length: int, ad
 @kernel
 def _insert_all(
     names: Names,
-    buffer: NDArray[np.uint8],
-    start: NDArray[np.int64],
-    length: NDArray[np.int32],
+    buffer: U8,
+    start: I64,
+    length: I32,
     add: bool,
-    codes: NDArray[np.int32],
+    codes: I32,
 ) -> None:
     for i in range(len(start)):
         codes[i] = _insert(names, buffer, start[i], length[i], add)
 
 
 @kernel
-def _rehash(names: Names, slots: NDArray[np.int32]) -> None:
+def _rehash(names: Names, slots: I32) -> None:
     mask = len(slots) - 1
     for code in range(names.used[0]):
         slot = _hash(names.arena, names.start[code], names.length[code]) & mask
@@ -74,7 +73,7 @@ def _rehash(names: Names, slots: NDArray[np.int32]) -> None:
 
 
 @kernel
-def _gather(names: Names, codes: NDArray[np.int32], offsets: NDArray[np.int32], data: NDArray[np.uint8]) -> None:
+def _gather(names: Names, codes: I32, offsets: I32, data: U8) -> None:
     at = 0
     for i in range(len(codes)):
         start = names.start[codes[i]]
@@ -86,11 +85,11 @@ def _gather(names: Names, codes: NDArray[np.int32], offsets: NDArray[np.int32], 
 
 @kernel
 def _copy_slices(
-    buffer: NDArray[np.uint8],
-    start: NDArray[np.int64],
-    length: NDArray[np.int32],
-    offsets: NDArray[np.int32],
-    data: NDArray[np.uint8],
+    buffer: U8,
+    start: I64,
+    length: I32,
+    offsets: I32,
+    data: U8,
 ) -> None:
     at = 0
     for i in range(len(start)):
@@ -100,7 +99,7 @@ def _copy_slices(
         offsets[i + 1] = at
 
 
-def slices(buffer: NDArray[np.uint8], text: Text) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+def slices(buffer: U8, text: Text) -> tuple[I32, U8]:
     """The texts of a column as one run of bytes, in the layout of `texts`."""
     offsets = np.zeros(len(text.start) + 1, np.int32)
     data = np.empty(int(text.length.sum(dtype=np.int64)), np.uint8)
@@ -108,7 +107,7 @@ def slices(buffer: NDArray[np.uint8], text: Text) -> tuple[NDArray[np.int32], ND
     return offsets, data
 
 
-def intern(names: Names, buffer: NDArray[np.uint8], text: Text) -> tuple[Names, NDArray[np.int32]]:
+def intern(names: Names, buffer: U8, text: Text) -> tuple[Names, I32]:
     """The code of each text, new ones added. Returns the names, grown where that was needed."""
     count = int(names.used[0]) + len(text.start)
     size = int(names.used[1]) + int(text.length.sum())
@@ -132,14 +131,14 @@ def intern(names: Names, buffer: NDArray[np.uint8], text: Text) -> tuple[Names, 
     return names, codes
 
 
-def find(names: Names, buffer: NDArray[np.uint8], text: Text) -> NDArray[np.int32]:
+def find(names: Names, buffer: U8, text: Text) -> I32:
     """The code of each text, −1 for one that was never interned."""
     codes = np.empty(len(text.start), np.int32)
     _insert_all(names, buffer, text.start, text.length, False, codes)
     return codes
 
 
-def texts(names: Names, codes: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+def texts(names: Names, codes: I32) -> tuple[I32, U8]:
     """The texts of some codes as one run of bytes: text i is data[offsets[i] : offsets[i + 1]] (Arrow's string layout)."""
     offsets = np.zeros(len(codes) + 1, np.int32)
     data = np.empty(int(names.length[codes].sum(dtype=np.int64)), np.uint8)

@@ -7,11 +7,10 @@ hour's integrals, follow from the visits alone; only `departures`, and whether a
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.core.cells import last_before
-from pipeline.core.jit import kernel
-from pipeline.core.pools import MINUTE, NEVER, NONE, Cells, Events, Venues
+from pipeline.core.jit import kernel, wide
+from pipeline.core.pools import I32, I64, MINUTE, NEVER, NONE, U8, Cells, Events, Venues, rows_of
 
 _SHIFT: Final = 1 << 20
 #: Nobody stays longer than 24 hours after the last event, so between two cells lie at most this many hours with anyone present.
@@ -21,60 +20,52 @@ _MOST_HOURS: Final = 26
 class MinuteRows(NamedTuple):
     """Changed rows of `occupancy_minutes`; `minute` since the epoch; `deleted` where the row is no more."""
 
-    venue: NDArray[np.int32]
-    minute: NDArray[np.int32]
-    arrivals: NDArray[np.int32]
-    departures: NDArray[np.int32]
-    occupancy: NDArray[np.int32]
-    peak: NDArray[np.int32]
-    deleted: NDArray[np.uint8]
-    used: NDArray[np.int64]
+    venue: I32
+    minute: I32
+    arrivals: I32
+    departures: I32
+    occupancy: I32
+    peak: I32
+    deleted: U8
+    used: I64
 
 
 class HourRows(NamedTuple):
     """Changed rows of `occupancy_hours`; `hour` since the epoch; `area` person-ms; `contact`, `over` ms."""
 
-    venue: NDArray[np.int32]
-    hour: NDArray[np.int32]
-    arrivals: NDArray[np.int32]
-    departures: NDArray[np.int32]
-    peak: NDArray[np.int32]
-    over: NDArray[np.int32]
-    area: NDArray[np.int64]
-    contact: NDArray[np.int64]
-    deleted: NDArray[np.uint8]
-    used: NDArray[np.int64]
+    venue: I32
+    hour: I32
+    arrivals: I32
+    departures: I32
+    peak: I32
+    over: I32
+    area: I64
+    contact: I64
+    deleted: U8
+    used: I64
 
 
 class NowRows(NamedTuple):
     """Venues whose occupancy at the clock changed, in persons."""
 
-    venue: NDArray[np.int32]
-    occupancy: NDArray[np.int32]
-    used: NDArray[np.int64]
+    venue: I32
+    occupancy: I32
+    used: I64
 
 
 def new_minute_rows(capacity: int) -> MinuteRows:
     """No rows yet."""
-    return MinuteRows(
-        *(np.zeros(capacity, np.int32) for _ in range(6)), np.zeros(capacity, np.uint8), np.zeros(1, np.int64)
-    )
+    return MinuteRows(*rows_of(capacity, *[np.int32] * 6, np.uint8))
 
 
 def new_hour_rows(capacity: int) -> HourRows:
     """No rows yet."""
-    return HourRows(
-        *(np.zeros(capacity, np.int32) for _ in range(6)),
-        np.zeros(capacity, np.int64),
-        np.zeros(capacity, np.int64),
-        np.zeros(capacity, np.uint8),
-        np.zeros(1, np.int64),
-    )
+    return HourRows(*rows_of(capacity, *[np.int32] * 6, np.int64, np.int64, np.uint8))
 
 
 def new_now_rows(capacity: int) -> NowRows:
     """No rows yet."""
-    return NowRows(np.zeros(capacity, np.int32), np.zeros(capacity, np.int32), np.zeros(1, np.int64))
+    return NowRows(*rows_of(capacity, np.int32, np.int32))
 
 
 @kernel
@@ -84,15 +75,13 @@ def contact_rate(persons: int) -> int:
 
 
 @kernel
-def _compute_cell(
-    cells: Cells, events: Events, cell: int, base: int, capacity: int, scratch: NDArray[np.int64]
-) -> None:
+def _compute_cell(cells: Cells, events: Events, cell: int, base: int, capacity: int, scratch: I64) -> None:
     # Sweep the minute's events in time order; those of one instant count together, so that a visit of no length is never
     # present and a place that empties and fills in the same millisecond does not seem fuller than it was.
     count = 0
     event = cells.events[cell]
     while event != NONE:
-        scratch[count] = np.int64(events.ms[event]) * _SHIFT + events.delta[event] + _SHIFT // 2
+        scratch[count] = wide(events.ms[event]) * _SHIFT + events.delta[event] + _SHIFT // 2
         count += 1
         event = events.next[event]
     if count > 1:
@@ -106,12 +95,12 @@ def _compute_cell(
                     scratch[j + 1] = scratch[j]
                     j -= 1
                 scratch[j + 1] = value
-    persons = np.int64(base)
-    since = np.int64(0)
-    peak = np.int64(-1)
-    area = np.int64(0)
-    contact = np.int64(0)
-    over = np.int64(0)
+    persons = wide(base)
+    since = wide(0)
+    peak = wide(-1)
+    area = wide(0)
+    contact = wide(0)
+    over = wide(0)
     i = 0
     while i < count:
         ms = scratch[i] // _SHIFT
@@ -152,13 +141,14 @@ def advance(
     minutes: MinuteRows,
     hours: HourRows,
     now: NowRows,
-    scratch: NDArray[np.int64],
-    need: NDArray[np.int64],
+    scratch: I64,
+    need: I64,
 ) -> int:
     """Compute every cell that waits for it, in venues `first` … `venue_count` − 1, up to the end of `end_hour` (since the epoch).
 
     `as_of` is the clock (ms), `old_hour` the clock's hour at the last call. Without `emit` no rows are written, as after loading.
-    Returns the venue reached: if that is not `venue_count`, make room (`need[0]` rows more, and `scratch` as long) and call again from it.
+    Returns the venue reached. If that is not `venue_count`, make room (`need[0]` rows more, and `scratch` as long) and call again
+    from there.
     """
     end_minute = end_hour * 60 + 59
     as_of_minute = as_of // MINUTE
@@ -184,7 +174,7 @@ def advance(
         walk = cell
         while walk != NONE and cells.minute[walk] <= end_minute:
             touched += 1
-            need[0] = max(need[0], np.int64(cells.arrivals[walk] + cells.departures[walk]))
+            need[0] = max(need[0], wide(cells.arrivals[walk] + cells.departures[walk]))
             walk = cells.next[walk]
         longest = need[0]
         need[0] = max(longest, _MOST_HOURS * touched)
@@ -195,22 +185,27 @@ def advance(
             or now.used[0] == len(now.venue)
         ):
             return venue
-        occupancy = np.int64(venues.base[venue] if before == NONE else cells.occupancy[before])
+        occupancy = wide(venues.base[venue] if before == NONE else cells.occupancy[before])
         # What the last computation started this hour with: where it differs, every figure downstream differs.
         old_occupancy = occupancy
         now_occupancy = occupancy
-        present = np.int64(0)
+        present = wide(0)
         due = NEVER
         resume = min(as_of_hour, old_hour + 1, (venues.upto[venue] + 1) // 60)
         if venues.due[venue] <= as_of_minute:
             resume = min(resume, venues.due[venue] // 60)
         while hour <= end_hour:
-            if hour < resume and hour * 60 > venues.late[venue] and occupancy == old_occupancy and not venues.forced[venue]:
+            if (
+                hour < resume
+                and hour * 60 > venues.late[venue]
+                and occupancy == old_occupancy
+                and not venues.forced[venue]
+            ):
                 # A late scan's effect has ended, and nothing else changed until now.
                 hour = resume
                 before = last_before(venues, cells, venue, hour * 60)
                 cell = venues.first[venue] if before == NONE else cells.next[before]
-                occupancy = np.int64(venues.base[venue] if before == NONE else cells.occupancy[before])
+                occupancy = wide(venues.base[venue] if before == NONE else cells.occupancy[before])
                 old_occupancy = occupancy
                 now_occupancy = occupancy
             nothing = occupancy == 0 and old_occupancy == 0
@@ -221,10 +216,10 @@ def advance(
                 continue
             arrivals = 0
             departures = 0
-            peak = np.int64(0)
-            area = np.int64(0)
-            contact = np.int64(0)
-            over = np.int64(0)
+            peak = wide(0)
+            area = wide(0)
+            contact = wide(0)
+            over = wide(0)
             hour_changed = (
                 venues.forced[venue] != 0 or hour == start // 60 or hour > old_hour or occupancy != old_occupancy
             )
@@ -234,7 +229,7 @@ def advance(
                 inside = cell != NONE and cells.minute[cell] < stop
                 until = cells.minute[cell] if inside else stop
                 if until > minute:
-                    lasted = np.int64(until - minute) * MINUTE
+                    lasted = wide(until - minute) * MINUTE
                     area += occupancy * lasted
                     contact += contact_rate(occupancy) * lasted
                     if capacity != NONE and occupancy > capacity:
@@ -243,7 +238,7 @@ def advance(
                 if not inside:
                     break
                 shows = cells.peak[cell]
-                ends = np.int64(cells.occupancy[cell])
+                ends = wide(cells.occupancy[cell])
                 changed = cells.dirty[cell] != 0
                 if changed or occupancy != old_occupancy:
                     _compute_cell(cells, events, cell, occupancy, capacity, scratch)
@@ -256,7 +251,7 @@ def advance(
                     now_occupancy = occupancy
                     event = cells.events[cell]
                     while event != NONE:
-                        if events.ms[event] <= as_of - np.int64(here) * MINUTE:
+                        if events.ms[event] <= as_of - wide(here) * MINUTE:
                             now_occupancy += events.delta[event]
                             if events.delta[event] < 0:
                                 left -= events.delta[event]
@@ -268,7 +263,7 @@ def advance(
                     if due == NEVER:
                         due = here
                 else:
-                    now_occupancy = np.int64(cells.occupancy[cell])
+                    now_occupancy = wide(cells.occupancy[cell])
                 visible = cells.arrivals[cell] > 0 or left > 0
                 if visible and (changed or cells.shown[cell] != left):
                     if emit:
@@ -286,8 +281,8 @@ def advance(
                 area += cells.area[cell]
                 contact += cells.contact[cell]
                 over += cells.over[cell]
-                peak = max(peak, np.int64(cells.peak[cell]))
-                occupancy = np.int64(cells.occupancy[cell])
+                peak = max(peak, wide(cells.peak[cell]))
+                occupancy = wide(cells.occupancy[cell])
                 old_occupancy = ends
                 minute = here + 1
                 cell = cells.next[cell]

@@ -4,10 +4,18 @@ Every pool is a named tuple of equally long arrays that the kernels index by row
 never move but when `Shard.collect` drops what is too old. Growing doubles the arrays, so it costs a constant per row.
 """
 
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+#: Columns by the type of their elements. The checker sees `Any`, because a kernel's integers are of many widths.
+Column: TypeAlias = NDArray[Any]
+U8: TypeAlias = Column
+U16: TypeAlias = Column
+I16: TypeAlias = Column
+I32: TypeAlias = Column
+I64: TypeAlias = Column
 
 #: "No row" in every link field.
 NONE: Final = -1
@@ -31,11 +39,11 @@ ENDED_OPEN: Final = 2
 class Names(NamedTuple):
     """Distinct short texts, each with a code (its row). `slots` is an open-addressing table of code + 1, 0 = empty."""
 
-    slots: NDArray[np.int32]
-    start: NDArray[np.int64]
-    length: NDArray[np.uint8]
-    arena: NDArray[np.uint8]
-    used: NDArray[np.int64]  # [codes, bytes of the arena]
+    slots: I32
+    start: I64
+    length: U8
+    arena: U8
+    used: I64  # [codes, bytes of the arena]
 
 
 class Pairs(NamedTuple):
@@ -45,34 +53,37 @@ class Pairs(NamedTuple):
     that is open after the tail, NONE if there is none; `party` its size. `last_left` (ms) is when the newest visit ends.
     """
 
-    slots: NDArray[np.int32]
-    key: NDArray[np.int64]
-    head: NDArray[np.int32]
-    tail: NDArray[np.int32]
-    opened: NDArray[np.int64]
-    last_left: NDArray[np.int64]
-    party: NDArray[np.uint8]
-    used: NDArray[np.int64]
+    slots: I32
+    key: I64
+    head: I32
+    tail: I32
+    opened: I64
+    last_left: I64
+    party: U8
+    used: I64
 
 
 class Scans(NamedTuple):
     """One row a scan: `at` in ms, `kind` CHECK_IN or CHECK_OUT, `fresh` = stored but not yet accounted for (see recovery)."""
 
-    at: NDArray[np.int64]
-    kind: NDArray[np.uint8]
-    party: NDArray[np.uint8]
-    fresh: NDArray[np.uint8]
-    next: NDArray[np.int32]
-    used: NDArray[np.int64]
+    at: I64
+    kind: U8
+    party: U8
+    fresh: U8
+    next: I32
+    used: I64
 
 
 class Events(NamedTuple):
-    """One row an arrival or a departure: `ms` within its minute, `delta` in persons, chained per cell. `used` = [rows, free list]."""
+    """One row an arrival or a departure, chained per cell: `ms` within its minute, `delta` in persons.
 
-    ms: NDArray[np.uint16]
-    delta: NDArray[np.int16]
-    next: NDArray[np.int32]
-    used: NDArray[np.int64]
+    `used` = [rows, first of the free ones].
+    """
+
+    ms: U16
+    delta: I16
+    next: I32
+    used: I64
 
 
 class Cells(NamedTuple):
@@ -82,47 +93,48 @@ class Cells(NamedTuple):
     (ms above capacity) are as computed last. `shown` = departures in the row that was written last, NONE if there is no row.
     """
 
-    venue: NDArray[np.int32]
-    minute: NDArray[np.int32]
-    prev: NDArray[np.int32]
-    next: NDArray[np.int32]
-    events: NDArray[np.int32]
-    arrivals: NDArray[np.int32]
-    departures: NDArray[np.int32]
-    occupancy: NDArray[np.int32]
-    peak: NDArray[np.int32]
-    over: NDArray[np.int32]
-    shown: NDArray[np.int32]
-    area: NDArray[np.int64]
-    contact: NDArray[np.int64]
-    dirty: NDArray[np.uint8]
-    used: NDArray[np.int64]
+    venue: I32
+    minute: I32
+    prev: I32
+    next: I32
+    events: I32
+    arrivals: I32
+    departures: I32
+    occupancy: I32
+    peak: I32
+    over: I32
+    shown: I32
+    area: I64
+    contact: I64
+    dirty: U8
+    used: I64
 
 
 class Venues(NamedTuple):
     """One row a venue, by its code.
 
-    `limit` (ms) = max stay; `capacity` in persons, NONE if unknown; `first`/`last` cell, `near`/`far` the cells touched last for
-    a scan's own time and for an automatic end: searches start from whichever is closest. `base` = persons present before the
-    first cell. `changed` = earliest minute whose cell must be computed again; `due` = the minute in which, as the clock moves
-    on, departures become visible. `now` = occupancy written last for "now"; `present` > 0 where somebody stays beyond the hour
-    computed last. `upto` = the last minute computed; `late` = the last minute before it that has changed since. `forced`: every hour from `changed` on is written again, whether it seems to have changed or not.
+    `limit` (ms) = max stay; `capacity` in persons, NONE if unknown. `first`/`last` cell; `near`/`far`: the cells touched last
+    for a scan's own time and for an automatic end, since searches start from whichever is closest. `base` = persons present
+    before the first cell. `changed` = the earliest minute that must be computed again; `due` = the minute in which departures
+    become visible as the clock moves on; `upto` = the last minute computed; `late` = the last minute before it that changed
+    since. `now` = occupancy written last for "now"; `present` > 0 where somebody stays beyond the hour computed last.
+    `forced`: every hour from `changed` on is written again, whether it seems to have changed or not.
     """
 
-    limit: NDArray[np.int64]
-    capacity: NDArray[np.int32]
-    first: NDArray[np.int32]
-    last: NDArray[np.int32]
-    near: NDArray[np.int32]
-    far: NDArray[np.int32]
-    base: NDArray[np.int32]
-    changed: NDArray[np.int32]
-    due: NDArray[np.int32]
-    now: NDArray[np.int32]
-    present: NDArray[np.int32]
-    upto: NDArray[np.int32]
-    late: NDArray[np.int32]
-    forced: NDArray[np.uint8]
+    limit: I64
+    capacity: I32
+    first: I32
+    last: I32
+    near: I32
+    far: I32
+    base: I32
+    changed: I32
+    due: I32
+    now: I32
+    present: I32
+    upto: I32
+    late: I32
+    forced: U8
 
 
 Pool = TypeVar("Pool", Pairs, Scans, Events, Cells)
@@ -175,35 +187,41 @@ def new_events(capacity: int = 1024) -> Events:
     )
 
 
+def rows_of(capacity: int, *dtypes: type) -> list[Column]:
+    """Columns of zeros, and the count of rows used, 0."""
+    return [*(np.zeros(capacity, dtype) for dtype in dtypes), np.zeros(1, np.int64)]
+
+
 def new_cells(capacity: int = 1024) -> Cells:
     """No cells yet."""
-    ints = [np.zeros(capacity, np.int32) for _ in range(11)]
-    return Cells(
-        *ints,
-        np.zeros(capacity, np.int64),
-        np.zeros(capacity, np.int64),
-        np.zeros(capacity, np.uint8),
-        np.zeros(1, np.int64),
-    )
+    return Cells(*rows_of(capacity, *[np.int32] * 11, np.int64, np.int64, np.uint8))
 
 
 def new_venues(capacity: int = 256) -> Venues:
-    """Room for `capacity` venues; rows are initialised by `grow_venues` and `Shard` when a venue is first seen."""
+    """Room for `capacity` venues; the rules of each are set when it is first seen."""
+
+    def column(value: int, dtype: type = np.int32) -> Column:
+        return np.full(capacity, value, dtype)
+
     return Venues(
-        np.zeros(capacity, np.int64),
-        *(np.full(capacity, NONE, np.int32) for _ in range(5)),
-        np.zeros(capacity, np.int32),
-        np.full(capacity, NEVER, np.int32),
-        np.full(capacity, NEVER, np.int32),
-        np.full(capacity, NONE, np.int32),
-        np.zeros(capacity, np.int32),
-        np.full(capacity, NONE, np.int32),
-        np.full(capacity, NONE, np.int32),
-        np.zeros(capacity, np.uint8),
+        limit=column(0, np.int64),
+        capacity=column(NONE),
+        first=column(NONE),
+        last=column(NONE),
+        near=column(NONE),
+        far=column(NONE),
+        base=column(0),
+        changed=column(NEVER),
+        due=column(NEVER),
+        now=column(NONE),
+        present=column(0),
+        upto=column(NONE),
+        late=column(NONE),
+        forced=column(0, np.uint8),
     )
 
 
-def _longer(array: NDArray[np.generic], capacity: int) -> NDArray[np.generic]:
+def _longer(array: Column, capacity: int) -> Column:
     grown = np.zeros(capacity, array.dtype)
     grown[: len(array)] = array
     return grown

@@ -3,12 +3,11 @@
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.core.cells import last_before
 from pipeline.core.fold import Visits, fold_chain
-from pipeline.core.jit import kernel
-from pipeline.core.pools import MINUTE, NONE, Cells, Pairs, Scans, Venues
+from pipeline.core.jit import kernel, wide
+from pipeline.core.pools import I32, I64, MINUTE, NONE, U8, Cells, Pairs, Scans, Venues
 
 
 class WindowRows(NamedTuple):
@@ -17,12 +16,12 @@ class WindowRows(NamedTuple):
     `area` in person-ms; `dwell_sum` = the two middle stays of those who left in the window, added, in ms; NONE if none left.
     """
 
-    venue: NDArray[np.int32]
-    arrivals: NDArray[np.int32]
-    visitors: NDArray[np.int32]
-    peak: NDArray[np.int32]
-    area: NDArray[np.int64]
-    dwell_sum: NDArray[np.int64]
+    venue: I32
+    arrivals: I32
+    visitors: I32
+    peak: I32
+    area: I64
+    dwell_sum: I64
 
 
 @kernel
@@ -34,9 +33,9 @@ def _visits_in_window(
     scans: Scans,
     venues: Venues,
     visits: Visits,
-    visitors: NDArray[np.int32],
-    dwell: NDArray[np.int64],
-    used: NDArray[np.int64],
+    visitors: I32,
+    dwell: I64,
+    used: I64,
 ) -> int:
     # dwell[i] = venue << 32 | stay in ms: sorting it groups the stays by venue, each group in order.
     for row in range(first, pairs.used[0]):
@@ -63,11 +62,11 @@ def _visits_in_window(
                 used[0] += 1
         if present:
             visitors[venue] += 1
-    return pairs.used[0]  # type: ignore[no-any-return]
+    return pairs.used[0]
 
 
 @kernel
-def _median_sums(dwell: NDArray[np.int64], sums: NDArray[np.int64]) -> None:
+def _median_sums(dwell: I64, sums: I64) -> None:
     i = 0
     while i < len(dwell):
         venue = dwell[i] >> 32
@@ -87,15 +86,15 @@ def _sweep_cells(
     end: int,
     venues: Venues,
     cells: Cells,
-    arrivals: NDArray[np.int32],
-    peak: NDArray[np.int32],
-    area: NDArray[np.int64],
-    active: NDArray[np.uint8],
+    arrivals: I32,
+    peak: I32,
+    area: I64,
+    active: U8,
 ) -> None:
     for venue in range(venue_count):
         before = last_before(venues, cells, venue, start)
         cell = venues.first[venue] if before == NONE else cells.next[before]
-        occupancy = np.int64(venues.base[venue] if before == NONE else cells.occupancy[before])
+        occupancy = wide(venues.base[venue] if before == NONE else cells.occupancy[before])
         minute = start
         while True:
             inside = cell != NONE and cells.minute[cell] < end
@@ -110,7 +109,7 @@ def _sweep_cells(
             arrivals[venue] += cells.arrivals[cell]
             area[venue] += cells.area[cell]
             peak[venue] = max(peak[venue], cells.peak[cell])
-            occupancy = np.int64(cells.occupancy[cell])
+            occupancy = wide(cells.occupancy[cell])
             minute = cells.minute[cell] + 1
             cell = cells.next[cell]
         if peak[venue] > 0:

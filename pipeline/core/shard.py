@@ -10,17 +10,19 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.core import collect, fold, names, occupancy, rolling
 from pipeline.core.cells import add_event, add_visits, force_cells
 from pipeline.core.columns import ScanColumns, Text
-from pipeline.core.jit import kernel
+from pipeline.core.jit import kernel, wide
 from pipeline.core.pools import (
     HARD_LIMIT,
     HOUR,
+    I32,
+    I64,
     MINUTE,
     NONE,
+    U8,
     Cells,
     Events,
     Names,
@@ -79,19 +81,19 @@ class Correction:
 
     venue: bytes
     visitor: bytes
-    scans: tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.uint8]]
+    scans: tuple[I64, U8, U8]
     gone: list[tuple[int, int, int]]
     come: list[tuple[int, int, int]]
 
 
 @kernel
 def _load(
-    venue: NDArray[np.int32],
-    visitor: NDArray[np.int32],
-    kind: NDArray[np.uint8],
-    at: NDArray[np.int64],
-    party: NDArray[np.uint8],
-    fresh: NDArray[np.uint8],
+    venue: I32,
+    visitor: I32,
+    kind: U8,
+    at: I64,
+    party: U8,
+    fresh: U8,
     cells_from: int,
     pairs: Pairs,
     scans: Scans,
@@ -101,7 +103,7 @@ def _load(
     rows: fold.VisitRows,
 ) -> None:
     for i in range(len(at)):
-        row = fold.add_pair(pairs, (np.int64(venue[i]) << 32) | np.int64(visitor[i]))
+        row = fold.add_pair(pairs, (wide(venue[i]) << 32) | wide(visitor[i]))
         fold.append_scan(pairs, scans, row, at[i], kind[i], party[i], fresh[i])
         rows.used[0] = 0
         fold._continue_fold(pairs, venues, cells, events, rows, cells_from, row, at[i], kind[i], party[i])
@@ -110,9 +112,9 @@ def _load(
 
 @kernel
 def _carry_in(
-    venue: NDArray[np.int32],
-    left: NDArray[np.int64],
-    party: NDArray[np.uint8],
+    venue: I32,
+    left: I64,
+    party: U8,
     cells_from: int,
     venues: Venues,
     cells: Cells,
@@ -120,7 +122,7 @@ def _carry_in(
 ) -> None:
     for i in range(len(venue)):
         venues.base[venue[i]] += party[i]
-        add_event(venues, cells, events, cells_from, venue[i], left[i], -np.int64(party[i]), True)
+        add_event(venues, cells, events, cells_from, venue[i], left[i], -wide(party[i]), True)
 
 
 class Shard:
@@ -185,7 +187,7 @@ class Shard:
         """Visits that a check-out could still close."""
         return int(np.count_nonzero(self._pairs.opened[: self.pairs_held] != NONE))
 
-    def _intern_venues(self, buffer: NDArray[np.uint8], text: Text) -> NDArray[np.int32]:
+    def _intern_venues(self, buffer: U8, text: Text) -> I32:
         self.venue_names, codes = names.intern(self.venue_names, buffer, text)
         count = int(self.venue_names.used[0])
         if count > self._known_venues:
@@ -199,7 +201,7 @@ class Shard:
             self._known_venues = count
         return codes
 
-    def _intern_visitors(self, buffer: NDArray[np.uint8], text: Text) -> NDArray[np.int32]:
+    def _intern_visitors(self, buffer: U8, text: Text) -> I32:
         self.visitor_names, codes = names.intern(self.visitor_names, buffer, text)
         return codes
 
@@ -214,7 +216,7 @@ class Shard:
         self._events = grown(self._events, room)
         self._cells = grown(self._cells, room)
 
-    def apply(self, columns: ScanColumns) -> NDArray[np.uint8]:
+    def apply(self, columns: ScanColumns) -> U8:
         """Take scans in any order; for each whether it was STORED, a DUPLICATE, or ANCIENT (not taken: the store's business)."""
         count = len(columns)
         outcome = np.zeros(count, np.uint8)
@@ -304,13 +306,13 @@ class Shard:
             as_of // MINUTE, width, self._known_venues, self._pairs, self._scans, self._venues, self._cells
         )
 
-    def venue_ids(self, codes: NDArray[np.int32] | None = None) -> list[bytes]:
+    def venue_ids(self, codes: I32 | None = None) -> list[bytes]:
         """The ids of some venues by code, or of all."""
         wanted = np.arange(self._known_venues, dtype=np.int32) if codes is None else codes
         offsets, data = names.texts(self.venue_names, wanted)
         return [data[offsets[i] : offsets[i + 1]].tobytes() for i in range(len(wanted))]
 
-    def load(self, columns: ScanColumns, fresh: NDArray[np.uint8]) -> None:
+    def load(self, columns: ScanColumns, fresh: U8) -> None:
         """Take scans from the store: sorted by pair and time, of pairs that are not in memory; no rows come of it.
 
         `fresh` marks those that were stored but not accounted for before a crash: they count as STORED when they come again.
@@ -339,15 +341,13 @@ class Shard:
         self.newest = max(self.newest, int(columns.occurred_at.max()))
         self._count_hours(columns.occurred_at)
 
-    def carry_in(
-        self, buffer: NDArray[np.uint8], venue_id: Text, left: NDArray[np.int64], party: NDArray[np.uint8]
-    ) -> None:
+    def carry_in(self, buffer: U8, venue_id: Text, left: I64, party: U8) -> None:
         """Take visits from the store that began before `cells_from` and end after: nothing can change them but a correction."""
         venue = self._intern_venues(buffer, venue_id)
         self._make_room(len(venue) + 1)
         _carry_in(venue, left, party, self.cells_from, self._venues, self._cells, self._events)
 
-    def know_venues(self, buffer: NDArray[np.uint8], venue_id: Text) -> None:
+    def know_venues(self, buffer: U8, venue_id: Text) -> None:
         """Make venues known that may have no scans in memory, so that they have a row in `occupancy_now`."""
         self._intern_venues(buffer, venue_id)
 
@@ -378,24 +378,24 @@ class Shard:
 
     def count_visits(
         self,
-        buffer: NDArray[np.uint8],
+        buffer: U8,
         venue_id: Text,
-        start: NDArray[np.int64],
-        left: NDArray[np.int64],
-        party: NDArray[np.int64],
+        start: I64,
+        left: I64,
+        party: I64,
     ) -> None:
         """Count visits for occupancy alone, without the scans they come from."""
         venue = self._intern_venues(buffer, venue_id)
         self._make_room(2 * len(venue) + 2)
         add_visits(self._venues, self._cells, self._events, self.cells_from, venue, start, left, party, False)
 
-    def rewrite(self, venue: bytes, minutes: NDArray[np.int64], since: int) -> None:
+    def rewrite(self, venue: bytes, minutes: I64, since: int) -> None:
         """Have a venue's rows since `since` (ms) written again, and those of `minutes` deleted where there is nothing to show."""
         code = int(self._intern_venues(np.frombuffer(venue, np.uint8), _text(0, len(venue)))[0])
         self._make_room(len(minutes) + 1)
         force_cells(self._venues, self._cells, code, minutes, since // MINUTE)
 
-    def codes_of(self, venues: list[bytes]) -> NDArray[np.int32]:
+    def codes_of(self, venues: list[bytes]) -> I32:
         """The codes of some venues, which become known."""
         lengths = np.array([len(venue) for venue in venues], np.int32)
         start = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64) if venues else np.zeros(0, np.int64)
@@ -418,7 +418,7 @@ class Shard:
         self._venues.limit[known] = rules.limit
         return changed
 
-    def _count_hours(self, at: NDArray[np.int64]) -> None:
+    def _count_hours(self, at: I64) -> None:
         hours, counts = np.unique(at // HOUR, return_counts=True)
         self._taken.update(dict(zip(hours.tolist(), counts.tolist(), strict=True)))
 

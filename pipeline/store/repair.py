@@ -186,18 +186,21 @@ def recount(
     Yields, venue by venue, the rows to write and the names of their codes.
     """
     whole = {
-        venue: Span(span.start // HOUR * HOUR, min(-(-span.end // HOUR) * HOUR, before)) for venue, span in spans.items()
+        venue: Span(span.start // HOUR * HOUR, min(-(-span.end // HOUR) * HOUR, before))
+        for venue, span in spans.items()
     }
     wanted = sorted(venue for venue, span in whole.items() if span.start < span.end)
     for i in range(0, len(wanted), _VENUES_PER_QUERY):
         part = {venue: whole[venue] for venue in wanted[i : i + _VENUES_PER_QUERY]}
+        earliest = max(min(span.start for span in part.values()) - HARD_LIMIT, 0)
         visits = _read(
             client,
             part,
             "SELECT venue_id, toUnixTimestamp64Milli(checked_in_at), toUnixTimestamp64Milli(left_at), party_size "
             "FROM visit_rows FINAL",
-            f"checked_in_at < fromUnixTimestamp64Milli(toInt64(span_end), 'UTC') AND left_at >= fromUnixTimestamp64Milli(toInt64(span_start), 'UTC') "
-            f"AND checked_in_at >= fromUnixTimestamp64Milli({max(min(s.start for s in part.values()) - HARD_LIMIT, 0)}, 'UTC')",
+            "checked_in_at < fromUnixTimestamp64Milli(toInt64(span_end), 'UTC') "
+            "AND left_at >= fromUnixTimestamp64Milli(toInt64(span_start), 'UTC') "
+            f"AND checked_in_at >= fromUnixTimestamp64Milli({earliest}, 'UTC')",
         )
         minutes = _read(
             client,
@@ -216,9 +219,7 @@ def recount(
             yield _recount_venue(venue, span, visits.get(venue, []), *shown, rules, as_of)
 
 
-def _read(
-    client: Client, spans: Mapping[str, Span], select: str, condition: str
-) -> dict[str, list[tuple[int, ...]]]:
+def _read(client: Client, spans: Mapping[str, Span], select: str, condition: str) -> dict[str, list[tuple[int, ...]]]:
     # Rows of each venue within its own span, which `condition` knows as span_start and span_end.
     names = ", ".join(quoted(venue) for venue in spans)
     starts = ", ".join(str(span.start) for span in spans.values())

@@ -191,7 +191,7 @@ def scan_columns(table: pa.Table) -> ScanColumns:
         venue,
         visitor,
         none,
-        integers(table, "kind").astype(np.uint8) & CHECK_OUT,
+        (integers(table, "kind") & CHECK_OUT).astype(np.uint8),
         integers(table, "at"),
         integers(table, "party").astype(np.uint8),
         np.arange(count, dtype=np.int32),

@@ -167,7 +167,9 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
         assert consumed == sum(len(log) for log in logs.values())
         assert consumed == accepted + dead
         assert accepted == stored + duplicates
-        assert stored == len(expected["scans"]), f"{stored} stored, {len(expected['scans'])} expected, {duplicates} duplicates"
+        assert stored == len(expected["scans"]), (
+            f"{stored} stored, {len(expected['scans'])} expected, {duplicates} duplicates"
+        )
         assert dead == client.query("SELECT count() FROM dead_letters").result_rows[0][0]
 
     def _feed(engine: Engine, partition: int, log: list[bytes], position: dict[int, int], until: int) -> None:

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.fold import ANCIENT, DUPLICATE, ENDED_CHECK_OUT, ENDED_EXPIRED, STORED
+from pipeline.core.names import texts
 from pipeline.core.pools import HOUR, MINUTE, NONE
 from pipeline.core.shard import Shard, VenueRules, horizon_of
-from pipeline.core.names import texts
 from tests.columns import columns_of
 from tests.reference import DEFAULT_MAX_STAY, Scan, Views, expected_views
 from tests.strategies import Situation, histories, situations
@@ -68,7 +68,13 @@ class Reader:
             "occupancy_hours": {(*key, *row) for key, row in self.hours.items()},
             "rolling_occupancy": rolling,
             "occupancy_now": {
-                (venue, persons, capacities.get(venue), persons / capacities[venue] if venue in capacities else None, as_of)
+                (
+                    venue,
+                    persons,
+                    capacities.get(venue),
+                    persons / capacities[venue] if venue in capacities else None,
+                    as_of,
+                )
                 for venue, persons in self.now.items()
                 if persons
             },
