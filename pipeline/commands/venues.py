@@ -44,7 +44,7 @@ def load(file: Path, store: Path | None, skip_bad: bool) -> None:
             "out with --skip-bad"
         )
     place = _send(good) if store is None else _store(good, store)
-    click.echo(f"{len(good):,} venues into {place}" + (f"; {left_out:,} rows left out" if left_out else ""))
+    click.echo(f"{len(good):,} venues into {place}" + (f"; left out: {left_out:,}" if left_out else ""))
 
 
 def _send(rows: Sequence[VenueRow]) -> str:
