@@ -183,10 +183,9 @@ class ScanProducer:
                 if self._failure is not None:
                     return
                 confirmation = await self._producer.send_batch(batch, self._topic, partition=partition)
-            # An idempotent producer itself would try for ever.
-            await asyncio.wait_for(confirmation, _GIVE_UP_SECONDS)
+            await confirmation
             self.confirmed += batch.record_count()
-        except (KafkaError, OSError, TimeoutError) as error:
+        except (KafkaError, OSError) as error:
             if isinstance(error, MessageSizeTooLargeError) and batch.record_count() == 1:
                 self.too_large += 1
                 return
@@ -215,7 +214,9 @@ class ScanProducer:
     async def _open(self, servers: list[str]) -> int:
         self._producer = AIOKafkaProducer(
             bootstrap_servers=servers,
-            enable_idempotence=True,
+            # Not idempotent: that never gives up, and a record left out would be a gap in its numbers for ever. A retry
+            # may write a batch twice, which changes nothing: scans are a set, and of a venue the newest record holds.
+            acks="all",
             request_timeout_ms=int(_GIVE_UP_SECONDS * 1000),
             max_batch_size=_BATCH_BYTES,
             compression_type=_COMPRESSION,

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.broker import start_broker
-from pipeline.cluster import open_admin
-from pipeline.topics import Topic, declared_topics, ensure_topics
+# Kafka's clients are imported by the fixtures: most tests need none of them.
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -21,6 +19,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a broker that only this test session uses; it ends with the session, however that ends."""
+    from pipeline.broker import start_broker
+
     home: Path = tmp_path_factory.mktemp("kafka")
     with start_broker(home, 0, tied_to_us=True) as broker:
         yield broker.address
@@ -30,6 +30,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def new_topic(kafka: str) -> Callable[..., str]:
     """Makes an empty topic with a name of its own: `new_topic(partitions=4)` returns the name."""
+    from pipeline.topics import Topic, ensure_topics
 
     def create(partitions: int = 1) -> str:
         topic = Topic(f"test-{secrets.token_hex(6)}", partitions)
@@ -42,6 +43,8 @@ def new_topic(kafka: str) -> Callable[..., str]:
 @pytest.fixture
 def kafka_topics(kafka: str) -> Callable[..., str]:
     """Makes the pipeline's topics anew and empty: `kafka_topics(partitions=4)` returns the broker's address."""
+    from pipeline.cluster import open_admin
+    from pipeline.topics import declared_topics, ensure_topics
 
     def create(partitions: int = 4) -> str:
         topics = declared_topics(partitions, retention=None)
