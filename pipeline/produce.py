@@ -24,8 +24,8 @@ from pipeline.files import read_records
 
 R = TypeVar("R")
 
-# aiokafka's own `send` makes a future for each record and manages 50,000 records/s; filling its batches ourselves makes
-# ten times as many. A batch must stay under the topic's max.message.bytes, 1 MiB unless set.
+# aiokafka's own `send` makes a future for each record: filling its batches ourselves is four times as fast, and fifteen
+# times as fast as kafka-python. A batch must stay under the topic's max.message.bytes, 1 MiB unless set.
 _BATCH_BYTES: Final = 512 << 10
 #: Scans shrink to a seventh or less on the wire and on the broker's disk, for a quarter more of our time; lz4 and snappy
 #: cost more here and save less.
