@@ -163,6 +163,7 @@ class Engine:
         recovery.load_shard(client, shard, scope, standing.progress)
         if self._as_of != BEGINNING:
             shard.advance(self._as_of, emit=False)
+            shard.rewrite_now()
         self._shown = {width: shard.codes_of(venues) for width, venues in recovery.load_windows(client, scope)}
         if spans:
             since = max(shard.cells_from, min(span.start for span in spans.values()))
@@ -222,6 +223,7 @@ class Engine:
         self._meet_venues(topic, partition, columns)
         outcome = self._shard.apply(columns)
         counts = np.bincount(outcome, minlength=3)
+        self._unknown_venue_scans += self._count_unknown()
         progress.stored += int(counts[STORED])
         progress.duplicates += int(counts[DUPLICATE])
         self._newest = max(self._newest, int(columns.occurred_at.max()))
@@ -231,6 +233,11 @@ class Engine:
         self._watermarks[topic, partition] = max(before, typical), time.monotonic()
         if counts[ANCIENT]:
             self._ancient += _ancient_scans(topic, partition, take(columns, outcome == ANCIENT))
+
+    def _count_unknown(self) -> int:
+        codes, counts = np.unique(self._shard.codes_seen(), return_counts=True)
+        ids = self._shard.venue_ids(codes)
+        return sum(int(count) for venue, count in zip(ids, counts, strict=True) if not self._registry.knows(venue))
 
     def _meet_venues(self, topic: str, partition: int, columns: ScanColumns) -> None:
         new = names.find(self._shard.venue_names, columns.buffer, columns.venue_id) < 0
@@ -492,6 +499,7 @@ class Engine:
             "stored": sum(row.stored for row in rows) + sum(stored for stored, _ in found),
             "duplicates": sum(row.duplicates for row in rows) + sum(duplicates for _, duplicates in found),
             "dead_lettered": dead_lettered,
+            "unknown_venue_scans": self._unknown_venue_scans,
             "newest_event_ms": max(self._newest, 0),
             "venues": self._shard.venue_count,
             "scans_held": self._shard.scans_held,

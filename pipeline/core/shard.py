@@ -147,6 +147,7 @@ class Shard:
         self.horizon = BEGINNING
         #: The newest `occurred_at` seen (ms).
         self.newest = BEGINNING
+        self._last_codes = np.zeros(0, np.int32)
         # Scans taken by hour of occurrence: what a later horizon would let go of.
         self._taken: Counter[int] = Counter()
         self._reset_rows()
@@ -216,6 +217,10 @@ class Shard:
         self._events = grown(self._events, room)
         self._cells = grown(self._cells, room)
 
+    def codes_seen(self) -> I32:
+        """The venue code of every scan of the last `apply`."""
+        return self._last_codes
+
     def apply(self, columns: ScanColumns) -> U8:
         """Take scans in any order; for each whether it was STORED, a DUPLICATE, or ANCIENT (not taken: the store's business)."""
         count = len(columns)
@@ -224,6 +229,7 @@ class Shard:
             return outcome
         venue = self._intern_venues(columns.buffer, columns.venue_id)
         visitor = self._intern_visitors(columns.buffer, columns.visitor_id)
+        self._last_codes = venue
         self.newest = max(self.newest, int(columns.occurred_at.max()))
         self._count_hours(columns.occurred_at)
         at = 0
@@ -394,6 +400,10 @@ class Shard:
         code = int(self._intern_venues(np.frombuffer(venue, np.uint8), _text(0, len(venue)))[0])
         self._make_room(len(minutes) + 1)
         force_cells(self._venues, self._cells, code, minutes, since // MINUTE)
+
+    def rewrite_now(self) -> None:
+        """Have the occupancy at the clock written again for every venue."""
+        self._venues.now[:] = NONE
 
     def codes_of(self, venues: list[bytes]) -> I32:
         """The codes of some venues, which become known."""

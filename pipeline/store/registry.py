@@ -11,6 +11,7 @@ from pipeline.core.shard import VenueRules
 from pipeline.dead_letters import DeadLetter
 from pipeline.settings import Settings
 from pipeline.store.writer import store_errors
+from schemas.fields import refusal_detail
 from schemas.venue import Venue
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ class Registry:
         self._client = client
         self._settings = settings
         self._rules: dict[bytes, VenueRules] = {}
-        self._seen_version = 0
+        #: The newest record of each venue, as `_COLUMNS`; None for one that was deleted.
+        self._records: dict[str, tuple[object, ...] | None] = {}
+        self._newest_version = 0
         self._unknown = self._rules_of(UNKNOWN_CATEGORY, None)
 
     def _rules_of(self, category: str, capacity: int | None) -> VenueRules:
@@ -62,69 +65,70 @@ class Registry:
 
     def refresh(self) -> dict[bytes, VenueRules]:
         """Read what was registered since the last call, by whomever. Returns the venues whose rules changed."""
+        columns = ", ".join(name for name, _ in _COLUMNS)
         with store_errors():
             rows = self._client.query(
-                "SELECT venue_id, argMax(category, version), argMax(tuple(capacity), version).1, "
-                "argMax(is_deleted, version), max(version) AS newest FROM registry_rows "
-                f"GROUP BY venue_id HAVING newest > {self._seen_version}"
+                f"SELECT {columns}, is_deleted, version FROM registry_rows WHERE version > {self._newest_version} "
+                "ORDER BY version"
             ).result_rows
-        changed = {}
-        for venue, category, capacity, is_deleted, version in rows:
-            name = str(venue).encode()
-            rules = self._unknown if is_deleted else self._rules_of(category, capacity)
-            if self.rules(name) != rules:
-                changed[name] = rules
+        before: dict[bytes, VenueRules] = {}
+        for *record, is_deleted, version in rows:
+            venue = str(record[0])
+            name = venue.encode()
+            before.setdefault(name, self.rules(name))
+            self._newest_version = max(self._newest_version, version)
             if is_deleted:
+                self._records[venue] = None
                 self._rules.pop(name, None)
             else:
-                self._rules[name] = rules
-            self._seen_version = max(self._seen_version, version)
-        return changed
+                self._records[venue] = tuple(record)
+                self._rules[name] = self._rules_of(str(record[2]), record[3])
+        return {name: self.rules(name) for name, rules in before.items() if self.rules(name) != rules}
 
     def load(
         self, values: Sequence[bytes | None], keys: Sequence[bytes | None]
     ) -> tuple[dict[bytes, VenueRules], list[DeadLetter]]:
         """Store registry records, in order; one without a value deletes the venue that its key names.
 
+        What is stored already is not stored again: the registry is read from its beginning whenever a worker starts.
         Returns the venues whose rules changed, and what was refused (`offset` = index in `values`).
         """
         changed = self.refresh()
-        rows: list[dict[str, object]] = []
+        newest: dict[str, tuple[object, ...] | None] = {}
         letters = []
         for i, (value, key) in enumerate(zip(values, keys, strict=True)):
-            version = self._seen_version + 1 + i
             if value is None:
                 if key is not None:
-                    rows.append({"venue_id": key.decode(errors="replace"), "version": version, "is_deleted": 1})
+                    newest[key.decode(errors="replace")] = None
                 continue
-            refused = None
-            try:
-                if len(value) > _MAX_BYTES:
-                    refused = ("too_large", f"more than {_MAX_BYTES} bytes")
-                else:
-                    venue = Venue.model_validate_json(value)
-                    rows.append({**venue.model_dump(), "version": version, "is_deleted": 0})
-            except ValidationError as error:
-                first = error.errors(include_input=False, include_context=False, include_url=False)[0]
-                field = ".".join(str(part) for part in first["loc"])
-                refused = (
-                    ("not_json", "not JSON")
-                    if first["type"] == "json_invalid"
-                    else ("schema", f"{field}: {first['msg']}")
-                )
-            if refused is not None:
-                letters.append(DeadLetter("venues", 0, i, *refused, key, value, 0))
-        self._insert(rows)
+            read = _read(value)
+            if isinstance(read, Venue):
+                newest[read.venue_id] = tuple(getattr(read, name) for name, _ in _COLUMNS)
+            else:
+                letters.append(DeadLetter("venues", 0, i, *read, key, value, 0))
+        rows = {venue: record for venue, record in newest.items() if self._records.get(venue) != record}
+        if rows:
+            with store_errors():
+                self._client.insert_arrow("registry_rows", _table(rows, self._newest_version + 1))
         return changed | self.refresh(), letters
 
-    def _insert(self, rows: Sequence[Mapping[str, object]]) -> None:
-        if not rows:
-            return
-        columns = {
-            name: pa.array([row.get(name, "" if name in ("name", "category") else None) for row in rows], kind)
-            for name, kind in _COLUMNS
-        }
-        columns["version"] = pa.array([row["version"] for row in rows], pa.uint64())
-        columns["is_deleted"] = pa.array([row["is_deleted"] for row in rows], pa.uint8())
-        with store_errors():
-            self._client.insert_arrow("registry_rows", pa.table(columns))
+
+def _read(value: bytes) -> Venue | tuple[str, str]:
+    # A venue, or (reason, detail) why it is refused.
+    if len(value) > _MAX_BYTES:
+        return "too_large", f"more than {_MAX_BYTES} bytes"
+    try:
+        return Venue.model_validate_json(value)
+    except ValidationError as error:
+        if error.errors(include_input=False)[0]["type"] == "json_invalid":
+            return "not_json", "not a JSON object"
+        return "schema", refusal_detail(Venue, error)
+
+
+def _table(rows: Mapping[str, tuple[object, ...] | None], version: int) -> pa.Table:
+    blank: tuple[object, ...] = ("", "", "", *([None] * (len(_COLUMNS) - 3)))
+    records = [record or (venue, *blank[1:]) for venue, record in rows.items()]
+    columns = {name: pa.array([record[i] for record in records], kind) for i, (name, kind) in enumerate(_COLUMNS)}
+    columns["version"] = pa.array(range(version, version + len(records)), pa.uint64())
+    columns["is_deleted"] = pa.array([int(record is None) for record in rows.values()], pa.uint8())
+    return pa.table(columns)
