@@ -124,6 +124,22 @@ def answers(port: int) -> bool:
     return bool(correlation == 1 and brokers >= 1)
 
 
+def is_free(port: int) -> bool:
+    """Whether nothing listens on this port of the loopback interface."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port() -> int:
+    """A port of the loopback interface that is free now and that the system gives to nobody by itself."""
+    return next(port for port in random.sample(_FREE_PORTS, len(_FREE_PORTS)) if is_free(port))
+
+
 _PORT: Final = "-Dpipeline.broker.port="
 
 
@@ -168,14 +184,14 @@ def _adopt(home: Path, port: int) -> RunningBroker | None:
 
 def _start(folder: Path, port: int, tied_to_us: bool) -> RunningBroker:
     classpath = os.pathsep.join(map(str, kafka_jars()))
-    if port and not _is_free(port):
+    if port and not is_free(port):
         raise _port_taken(port)
     tries = 1 if port else _PORT_TRIES
     while True:
         tries -= 1
-        chosen = port or _free_port()
+        chosen = port or free_port()
         try:
-            return _launch(folder, classpath, chosen, _free_port(), tied_to_us)
+            return _launch(folder, classpath, chosen, free_port(), tied_to_us)
         except _PortTakenError:
             # Lost a race for a port. With a fixed port it may have been the controller's; only the user can tell.
             if not tries:
@@ -281,20 +297,6 @@ def _port_taken(port: int) -> UserError:
     return UserError(
         f"port {port} of {HOST} is taken by another program; end it, or choose another port with PIPELINE_KAFKA_PORT"
     )
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_port() -> int:
-    return next(port for port in random.sample(_FREE_PORTS, len(_FREE_PORTS)) if _is_free(port))
 
 
 def _environment() -> dict[str, str]:

@@ -94,7 +94,7 @@ def test_a_tied_broker_ends_when_its_starter_is_killed(home: Path) -> None:
 
 def test_the_commands_start_show_and_stop_it(home: Path) -> None:
     assert pipeline("broker", "status", home=home).returncode == 1
-    port = broker_module._free_port()
+    port = broker_module.free_port()
     started = pipeline("broker", "start", home=home, port=port)
     assert started.stdout.startswith(f"Kafka runs at {HOST}:{port}, process "), started.stderr
     assert pipeline("broker", "start", home=home, port=port).stdout.startswith("Kafka already runs")
@@ -118,9 +118,9 @@ def test_a_port_lost_in_a_race_is_replaced_by_another(
     ports = iter([taken_port, *range(taken_port + 1, 65_536)])
 
     def free_port() -> int:
-        return next(port for port in ports if port == taken_port or broker_module._is_free(port))
+        return next(port for port in ports if port == taken_port or broker_module.is_free(port))
 
-    monkeypatch.setattr(broker_module, "_free_port", free_port)
+    monkeypatch.setattr(broker_module, "free_port", free_port)
     with start_broker(home, 0) as broker:
         assert broker.port != taken_port
 
