@@ -292,6 +292,7 @@ def _short(pool_rows: int, used: int, room: int) -> bool:
 @kernel
 def apply_scans(
     first: int,
+    order: I64,
     venue: I32,
     visitor: I32,
     kind: U8,
@@ -310,12 +311,13 @@ def apply_scans(
     new: Visits,
     need: I64,
 ) -> int:
-    """Take scans from `first` on, in any order; write what became of each into `outcome` and changed visits into `rows`.
+    """Take scans order[first], order[first + 1], …, which is as good as any order; write what became of each into `outcome` and changed visits into `rows`.
 
     Returns how far it came. If that is not the end, some array was too short: make room for `need[0]` more rows in each and
     call again from there.
     """
-    for i in range(first, len(at)):
+    for k in range(first, len(order)):
+        i = order[k]
         if at[i] < horizon:
             outcome[i] = ANCIENT
             continue
@@ -327,7 +329,7 @@ def apply_scans(
             or _short(len(events.ms), events.used[0], 4)
             or _short(len(rows.start), rows.used[0], 4)
         ):
-            return i
+            return k
         row = add_pair(pairs, (wide(venue[i]) << 32) | wide(visitor[i]))
         tail = pairs.tail[row]
         if tail == NONE or scans.at[tail] < at[i] or (scans.at[tail] == at[i] and scans.kind[tail] < kind[i]):
@@ -359,7 +361,7 @@ def apply_scans(
             or _short(len(rows.start), rows.used[0], need[0])
             or length > len(old.start)
         ):
-            return i
+            return k
 
         limit = venues.limit[venue[i]]
         old_count = fold_chain(scans, pairs.head[row], limit, old)
@@ -384,4 +386,4 @@ def apply_scans(
         settle_tail(pairs, row, new, new_count)
         _count_difference(venues, cells, events, cells_from, venue[i], old, old_count, new, new_count)
         emit_difference(rows, venue[i], visitor[i], old, old_count, new, new_count)
-    return len(at)
+    return len(order)
