@@ -253,8 +253,7 @@ def _wait_until_it_answers(broker: RunningBroker) -> None:
 
 def _format(folder: Path, classpath: str) -> None:
     """Make the data folder a fresh cluster's."""
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    tool = ["-cp", classpath, "kafka.tools.StorageTool", "format", "--standalone", "--cluster-id", cluster]
+    tool = ["-cp", classpath, "kafka.tools.StorageTool", "format", "--standalone", "--cluster-id", _cluster_id()]
     done = subprocess.run(
         [_java(), *_FORMAT_OPTIONS, *tool, "--config", "server.properties"],
         cwd=folder,
@@ -268,6 +267,14 @@ def _format(folder: Path, classpath: str) -> None:
     if done.returncode:
         _log(folder).write_text(done.stdout + done.stderr)
         raise _explained(_log(folder), done.stdout + done.stderr)
+
+
+def _cluster_id() -> str:
+    """A random id as Kafka writes them; like Kafka's own never with a dash first, which would be read as an option."""
+    while True:
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not cluster.startswith("-"):
+            return cluster
 
 
 def _why_it_ended(broker: RunningBroker) -> Exception:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -132,6 +133,12 @@ def test_a_broker_that_cannot_start_leaves_nothing_running_and_names_its_log(hom
     with pytest.raises(UserError, match=r"Kafka ended while starting \(.*node.*\); see .*broker.log"):
         start_broker(home, 0)
     assert find_broker(home) is None
+
+
+def test_a_cluster_id_is_never_taken_for_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = iter([UUID(bytes=b"\xfb" * 16), UUID(int=1)])
+    monkeypatch.setattr(broker_module.uuid, "uuid4", lambda: next(ids))
+    assert broker_module._cluster_id() == "AAAAAAAAAAAAAAAAAAAAAQ"
 
 
 def test_a_full_disk_is_called_a_full_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
