@@ -11,6 +11,12 @@ import pytest
 # Kafka's clients are imported by the fixtures: most tests need none of them.
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--faults-rounds", type=int, default=4, metavar="N", help="how many workers are killed (`make faults`)"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """kafka-python reads its own files in an old way, and Python says so 200 times."""
     config.addinivalue_line("filterwarnings", "ignore:(read|open)_text is deprecated:DeprecationWarning")
