@@ -311,7 +311,8 @@ def apply_scans(
     new: Visits,
     need: I64,
 ) -> int:
-    """Take scans order[first], order[first + 1], …, which is as good as any order; write what became of each into `outcome` and changed visits into `rows`.
+    """Take scans order[first], order[first + 1], …: any order will do. What became of each goes into `outcome`, changed visits
+    into `rows`.
 
     Returns how far it came. If that is not the end, some array was too short: make room for `need[0]` more rows in each and
     call again from there.

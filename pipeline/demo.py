@@ -1,0 +1,294 @@
+"""One simulated Sunday of a city through a real Kafka, Faust and ClickHouse, in a folder of its own."""
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+from kafka import TopicPartition
+from kafka.admin import OffsetSpec
+from kafka.errors import KafkaError
+
+from pipeline.broker import find_broker, free_port, is_free, start_broker
+from pipeline.cluster import open_admin
+from pipeline.errors import UserError
+from pipeline.parts import Part, PartFailedError, Parts
+from pipeline.produce import ScanProducer
+from pipeline.progress import progress_bar
+from pipeline.settings import Settings
+from pipeline.simulate import facts
+from pipeline.simulate.day import DayPlan
+from pipeline.simulate.options import SimulationOptions
+from pipeline.topics import CHECK_INS, VENUES, ensure_topics, settings_topics
+
+#: Lines of a simulated day for each of its visits: check-outs, rescans and duplicates come on top.
+_LINES_PER_VISIT: Final = 1.36
+#: Between two looks at how far the worker is, in seconds.
+_LOOK_SECONDS: Final = 0.5
+#: A worker that stores nothing for so long is stuck, in seconds; its first start compiles for up to a minute.
+_STUCK_SECONDS: Final = 300.0
+_READY_SECONDS: Final = 120.0
+
+_SUMMARY: Final = """
+SELECT
+    (SELECT count() FROM visits) AS visits,
+    (SELECT toString(as_of) FROM clock) AS as_of,
+    (SELECT groupArray((reason, records)) FROM
+        (SELECT reason, count() AS records FROM dead_letters GROUP BY reason ORDER BY records DESC, reason)
+    ) AS dead_letters,
+    (SELECT groupArray((name, occupancy, capacity)) FROM
+        (SELECT name, occupancy, venues.capacity AS capacity FROM occupancy_now JOIN venues USING (venue_id)
+         ORDER BY occupancy DESC, venue_id LIMIT 5)
+    ) AS busiest
+"""
+
+Say = Callable[[str], None]
+
+
+def run_demo(settings: Settings, *, once: bool, scans: int, seed: int, say: Say) -> None:
+    """Run the demo; `say` prints one line. Returns when everything that it started has ended.
+
+    Everything is kept in HOME/demo, which starts empty each time; the settings' own store is never touched. With the
+    setting kafka it uses that cluster, if its topics are empty, instead of a broker of its own. Without `once` the worker
+    goes on until an interrupt. Raises UserError when a part fails or verify finds a difference.
+    """
+    folder = settings.home.resolve() / "demo"
+    with _only_demo(folder), Parts() as parts:
+        address = settings.kafka or _start_broker(folder, settings.kafka_port, parts, say)
+        _prepare_topics(address, settings)
+        _send_day(address, scans, seed, say)
+        demo = _Demo(folder, address, settings, parts, say)
+        demo.drain()
+        demo.summarise()
+        demo.verify()
+        if once:
+            say(f'ask it more: pipeline query --store {demo.store} "SELECT * FROM occupancy_now LIMIT 5"')
+        else:
+            demo.serve()
+
+
+class _Demo:
+    """What goes on once the day is in Kafka: a worker, and questions to the store while no worker has it."""
+
+    def __init__(self, folder: Path, address: str, settings: Settings, parts: Parts, say: Say) -> None:
+        self.store = folder / "store"
+        self._folder = folder
+        self._address = address
+        self._parts = parts
+        self._say = say
+        self._group = f"demo-{secrets.token_hex(4)}"
+        self._http_port = settings.http_port if settings.http_port and is_free(settings.http_port) else free_port()
+        self._environment = self._make_environment(settings)
+
+    def drain(self) -> None:
+        """Let a worker store everything, and say how fast it was."""
+        with (self._folder / "worker.out").open("w+") as output:
+            worker = self._start("worker", "worker", "--drain", output=output)
+            self._follow(worker)
+            output.seek(0)
+            figures = json.loads(output.read().strip().splitlines()[-1])
+        self._say(
+            f"stored {figures['scans']:,} scans in {figures['seconds']:.1f} s ({figures['scans_per_second']:,}/s); "
+            f"{figures['duplicates']:,} duplicates"
+        )
+        self._say(
+            f"from sent to stored: half within {figures['delay_p50_seconds']} s, 99 % within "
+            f"{figures['delay_p99_seconds']} s (all were sent before the worker started)"
+        )
+
+    def summarise(self) -> None:
+        """Say what is in the store."""
+        answer = json.loads(self._ask("query", _SUMMARY, "--format", "json", "--store", str(self.store)))
+        self._say(f"{int(answer['visits']):,} visits; busiest at {answer['as_of']} UTC, the last scan:")
+        for name, occupancy, capacity in answer["busiest"]:
+            of = "" if capacity is None else f" of {int(capacity):,}"
+            self._say(f"    {int(occupancy):>6,}{of:<10} {name}")
+        letters = ", ".join(f"{int(records):,} {reason}" for reason, records in answer["dead_letters"])
+        self._say(f"dead letters: {letters or 'none'}")
+
+    def verify(self) -> None:
+        """Recompute everything from the scans. Raises UserError where the store differs."""
+        verifier = self._start("verify", "verify", "--store", str(self.store), output=None, log=sys.stderr)
+        while (status := self._parts.wait(verifier, _LOOK_SECONDS)) is None:
+            pass
+        if status:
+            raise UserError(f"verify found differences in {self.store}, shown above")
+        self._say("verified: everything stored is what its scans say")
+
+    def serve(self) -> None:
+        """Keep a worker running until an interrupt."""
+        self._start("worker", "worker", output=None)
+        self._wait_until_ready()
+        self._say(f"the worker goes on; Kafka is at {self._address}. Look at:")
+        for page in ("metrics", "livez", "readyz"):
+            self._say(f"    http://127.0.0.1:{self._http_port}/{page}")
+        self._say("Ctrl-C ends everything")
+        with suppress(KeyboardInterrupt):
+            while True:
+                self._parts.check()
+                time.sleep(_LOOK_SECONDS)
+        self._say("stopping")
+
+    def _start(self, name: str, *arguments: str, output: Any, log: Any = None) -> Part:
+        command = [sys.executable, "-m", "pipeline", *arguments]
+        if log is not None:
+            return self._parts.start(name, command, self._environment, output, log)
+        with (self._folder / f"{name}.log").open("a") as file:
+            return self._parts.start(name, command, self._environment, output, file)
+
+    def _ask(self, *arguments: str) -> str:
+        with (self._folder / "answer.json").open("w+") as output:
+            part = self._start("query", *arguments, output=output)
+            while (status := self._parts.wait(part, _LOOK_SECONDS)) is None:
+                pass
+            if status:
+                raise PartFailedError(part)
+            output.seek(0)
+            return output.read()
+
+    def _follow(self, worker: Part) -> None:
+        """Show how much of the topics is stored, until the worker has ended well."""
+        with open_admin(self._address) as admin:
+            ends = _offsets(admin, (CHECK_INS, VENUES), OffsetSpec.LATEST)
+            done = 0
+            moved_at = time.monotonic()
+            with progress_bar("storing", sum(ends.values())) as advance:
+                while (status := self._parts.wait(worker, _LOOK_SECONDS)) is None:
+                    stored = self._committed(admin, list(ends))
+                    if stored > done:
+                        advance(stored - done)
+                        done, moved_at = stored, time.monotonic()
+                    elif time.monotonic() - moved_at > _STUCK_SECONDS:
+                        raise UserError(
+                            f"the worker stored nothing for {_STUCK_SECONDS:.0f} s; its log is {worker.log}"
+                        )
+                if status:
+                    raise PartFailedError(worker)
+                advance(sum(ends.values()) - done)
+
+    def _committed(self, admin: Any, partitions: list[Any]) -> int:
+        """How many records the group has stored; 0 while Kafka cannot say, as before a group's first commit."""
+        try:
+            offsets = admin.list_group_offsets({self._group: partitions})[self._group]
+        except KafkaError:
+            return 0
+        return sum(max(0, found.offset) for found in offsets.values())
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + _READY_SECONDS
+        with progress_bar("starting the worker", None):
+            while time.monotonic() < deadline:
+                self._parts.check()
+                with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self._http_port}/readyz", timeout=2):
+                    return
+                time.sleep(_LOOK_SECONDS)
+        raise UserError(
+            f"the worker is not ready after {_READY_SECONDS:.0f} s; its log is {self._folder / 'worker.log'}"
+        )
+
+    def _make_environment(self, settings: Settings) -> dict[str, str]:
+        """Every setting as it is in force here but for the demo's own: no settings file may lead elsewhere."""
+        own = settings.model_copy(
+            update={
+                "home": self._folder,
+                "store": self.store,
+                "clickhouse_url": None,
+                "kafka": self._address,
+                "group": self._group,
+                "clock": "events",
+                "http_port": self._http_port,
+            }
+        )
+        no_file = self._folder / "pipeline.toml"
+        no_file.write_text("# The demo's settings are in its environment.\n")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")}
+        values = own.model_dump(mode="json", exclude_none=True)
+        return {
+            **inherited,
+            "PIPELINE_CONFIG": str(no_file),
+            **{
+                f"PIPELINE_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+                for name, value in values.items()
+            },
+        }
+
+
+@contextmanager
+def _only_demo(folder: Path) -> Iterator[None]:
+    """The demo's folder, empty, and nobody else's until the end of the block."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder.with_name("demo.lock")).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"another demo is running in {folder}; end that one first, or set PIPELINE_HOME"
+                ) from None
+            left = find_broker(folder)
+            if left is not None:
+                left.stop()
+            shutil.rmtree(folder)
+            folder.mkdir()
+            yield
+    except OSError as error:
+        raise UserError(f"the demo cannot write to {folder}: {error.strerror}; or set PIPELINE_HOME") from None
+
+
+def _start_broker(folder: Path, port: int, parts: Parts, say: Say) -> str:
+    broker = start_broker(folder, port if is_free(port) else 0, tied_to_us=True)
+    parts.watch(Part("Kafka broker", broker.process, broker.log))
+    say(f"Kafka runs at {broker.address}")
+    return broker.address
+
+
+def _prepare_topics(address: str, settings: Settings) -> None:
+    """Make the topics. Raises UserError if they hold anything: that is somebody's, and a demo deletes nothing."""
+    with open_admin(address) as admin:
+        known = [topic for topic in (CHECK_INS, VENUES) if topic in admin.list_topics()]
+        first, end = (_offsets(admin, known, spec) for spec in (OffsetSpec.EARLIEST, OffsetSpec.LATEST))
+        if first != end:
+            raise UserError(
+                f"{' and '.join(known)} of Kafka at {address} are not empty: a demo needs topics of its own; "
+                "unset PIPELINE_KAFKA, and it starts a broker for itself"
+            )
+    ensure_topics(address, settings_topics(settings))
+
+
+def _offsets(admin: Any, topics: Any, spec: Any) -> dict[Any, int]:
+    partitions = {
+        TopicPartition(found["name"], partition["partition_index"]): spec
+        for found in (admin.describe_topics(list(topics)) if topics else ())
+        for partition in found["partitions"]
+    }
+    return (
+        {each: found.offset for each, found in admin.list_partition_offsets(partitions).items()} if partitions else {}
+    )
+
+
+def _send_day(address: str, scans: int, seed: int, say: Say) -> None:
+    """Simulate the city's day and send it as fast as Kafka takes it, with now as the records' timestamps."""
+    with progress_bar("planning a Sunday", None):
+        plan = DayPlan(SimulationOptions(round(scans / _LINES_PER_VISIT), seed=seed, city=facts.ONE_CITY))
+    with ScanProducer(address, VENUES) as producer:
+        for venue in plan.venues():
+            producer.send(venue.venue_id.encode(), venue.model_dump_json(exclude_none=True).encode())
+    began = time.monotonic()
+    with progress_bar("sending", plan.line_count) as advance, ScanProducer(address, CHECK_INS) as producer:
+        for batch in plan.batches():
+            for key, line in zip(batch.keys, batch.lines, strict=True):
+                producer.send(key, line)
+            advance(len(batch.lines))
+    seconds = time.monotonic() - began
+    say(
+        f"sent {producer.confirmed:,} scans of {plan.visitor_count:,} people at {plan.options.venue_count:,} venues on "
+        f"{plan.options.date} in {seconds:.1f} s ({producer.confirmed / seconds:,.0f}/s)"
+    )
