@@ -151,6 +151,9 @@ class Engine:
         unfinished = recovery.find_unfinished(client, scope, standing.durable)
         self._writer.unaccounted = recovery.unaccounted_scans(client, scope, standing.progress, shard.horizon)
 
+        # What lies after the clock is not computed again below, and must not be left from a write that had come further.
+        for table, rows in repair.deletions(unfinished.minutes, self._next_versions(1)).items():
+            self._writer.insert(table, rows)
         spans: dict[str, repair.Span] = {}
         histories = self._correct_visits(unfinished.pairs | unfinished.repairs, spans)
         for history in histories:

@@ -94,6 +94,26 @@ def shown_minutes(client: Client, venues: Iterable[str], since: int) -> dict[str
     return found
 
 
+def deletions(minutes: Mapping[str, set[int]], version: int) -> dict[str, pa.Table]:
+    """Rows that delete the minutes (since the epoch) of some venues, and the hours that they lie in, by table."""
+    keys = [(venue, minute) for venue, found in minutes.items() for minute in sorted(found)]
+    tables = {}
+    for table, column, width, figures in (
+        ("minute_rows", "minute", 1, ("arrivals", "departures", "occupancy", "peak")),
+        ("hour_rows", "hour", 60, ("arrivals", "departures", "peak", "area_ms", "over_ms", "contact_ms")),
+    ):
+        times = sorted({(venue, minute // width * width * 60) for venue, minute in keys})
+        rows = {
+            "venue_id": strings([venue for venue, _ in times]),
+            column: pa.array([seconds for _, seconds in times], pa.uint32()),
+            **{name: pa.array(np.zeros(len(times), np.uint32)) for name in figures},
+            "version": pa.array(np.full(len(times), version, np.uint64)),
+            "is_deleted": pa.array(np.ones(len(times), np.uint8)),
+        }
+        tables[table] = pa.table(rows)
+    return tables
+
+
 def visit_rows(rows: list[tuple[str, str, Visit, int]], version: int) -> pa.Table:
     """Rows of `visit_rows`: (venue, visitor, visit, deleted)."""
     return pa.table(
