@@ -103,9 +103,12 @@ class World:
         self._workers: list[Worker] = []
 
     def run(
-        self, *arguments: object, status: int = 0, seconds: float = 120, **settings: str
+        self, *arguments: object, status: int = 0, seconds: float = 600, **settings: str
     ) -> "subprocess.CompletedProcess[str]":
-        """Run a command to its end, and hold it to its exit status."""
+        """Run a command to its end, and hold it to its exit status.
+
+        Patient by default: the first command of a fresh checkout compiles the core, which takes minutes on a busy machine.
+        """
         done = subprocess.run(
             self._command(*arguments),
             env={**self._environment, "PIPELINE_GROUP": self.group, **settings},
