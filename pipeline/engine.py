@@ -89,6 +89,9 @@ class Engine:
         self._repairs: set[tuple[str, str]] = set()
         self._ruled: dict[bytes, VenueRules] = {}
         self._settle_at: float | None = None
+        # A write of `settle` that failed, to be tried again first; and whether a correction was broken off half-way.
+        self._unwritten: Write | None = None
+        self._broken_off = False
         self._forget_pending()
 
     def _forget_pending(self) -> None:
@@ -126,6 +129,7 @@ class Engine:
         standing = recovery.read_standing(client)
         known = {(row.topic, row.partition): row for row in standing.progress}
         self._progress = {key: replace(known.get(key, Progress(*key))) for key in owned}
+        durable = recovery.durable_of(standing, owned, everything=self._embedded)
         self._epoch = max(self._epoch, standing.epoch) + 1
         self._version = self._epoch << recovery.EPOCH_SHIFT
         # Made known before anything else is written: whatever a crash leaves from here on, the next owner's epoch beats.
@@ -139,7 +143,7 @@ class Engine:
                 standing.as_of,
                 self._clock,
             ),
-            standing.durable,
+            durable,
         )
         self._registry.refresh()
         scope = recovery.scope_of(owned, everything=self._embedded)
@@ -148,7 +152,7 @@ class Engine:
         if standing.newest:
             self._newest, self._watermark, self._as_of = standing.newest, standing.watermark, standing.as_of
             shard.start_at(horizon_of(standing.watermark, self._late_window))
-        unfinished = recovery.find_unfinished(client, scope, standing.durable)
+        unfinished = recovery.find_unfinished(client, scope, durable)
         self._writer.unaccounted = recovery.unaccounted_scans(client, scope, standing.progress, shard.horizon)
 
         # What lies after the clock is not computed again below, and must not be left from a write that had come further.
@@ -261,14 +265,19 @@ class Engine:
 
         `offset` of a returned dead letter is the index in `values`.
         """
-        changed, letters = self._registry.load(values, keys)
-        self._ask_for_rules(changed)
+        changed, letters = self._registry.load(values, keys, self._announce_rules)
+        self._expect_rules(changed)
         return letters
 
-    def _ask_for_rules(self, changed: Mapping[bytes, VenueRules]) -> None:
+    def _announce_rules(self, venues: Iterable[bytes]) -> None:
+        # Before the registry is stored: a crash in between asks for a correction too many, never for one too few.
+        known = sorted(venue.decode() for venue in venues if self._shard.knows(venue))
+        if known:
+            repair.ask(self._client, [(venue, "") for venue in known], self._next_versions(1))
+
+    def _expect_rules(self, changed: Mapping[bytes, VenueRules]) -> None:
         known = {venue: rules for venue, rules in changed.items() if self._shard.knows(venue)}
         if known:
-            repair.ask(self._client, [(venue.decode(), "") for venue in sorted(known)], self._next_versions(1))
             self._ruled |= known
             self._settle_at = self._settle_at or time.monotonic() + _SETTLE_SECONDS
 
@@ -412,20 +421,32 @@ class Engine:
         """
         if not self._progress:
             return
-        self._ask_for_rules(self._registry.refresh())
+        if self._broken_off:
+            # Memory and store may disagree; everything processed is in the store, which knows what remains to be done.
+            self._recover(list(self._progress))
+        self._expect_rules(self._registry.refresh())
         self._write_now()
         if self._repairs or self._ruled:
+            self._broken_off = True
             self._repair()
+            self._broken_off = False
         self._settle_at = None
         if self._as_of != BEGINNING and (self._rolled_minute != self._as_of // MINUTE or not self._rolled_all):
             first = self._version
-            self._writer.write(self._cut(first, self._rolling_rows(self._as_of)))
+            self._store(self._cut(first, self._rolling_rows(self._as_of)))
 
     def _write_now(self, repaired: Sequence[tuple[str, str]] = ()) -> None:
+        if self._unwritten is not None:
+            self._store(self._unwritten)
         write = self.take(idle=True)
         if write is not None:
             write.repaired += repaired
-            self._writer.write(write)
+            self._store(write)
+
+    def _store(self, write: Write) -> None:
+        self._unwritten = write
+        self._writer.write(write)
+        self._unwritten = None
 
     def _repair(self) -> None:
         spans: dict[str, repair.Span] = {}

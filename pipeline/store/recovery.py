@@ -23,11 +23,14 @@ else:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where the store stands. `durable`: rows of that version or a later one belong to a write that did not end."""
+    """Where the store stands.
+
+    `durable`: per (topic, partition), rows of that version or a later one belong to a write that did not end.
+    """
 
     progress: list[Progress]
     epoch: int
-    durable: int
+    durable: dict[tuple[str, int], int]
     newest: int
     watermark: int
     as_of: int
@@ -40,6 +43,17 @@ class Unfinished:
     pairs: set[tuple[str, str]] = field(default_factory=set)
     minutes: dict[str, set[int]] = field(default_factory=dict)
     repairs: set[tuple[str, str]] = field(default_factory=set)
+
+
+def durable_of(standing: Standing, owned: list[tuple[str, int]], *, everything: bool) -> int:
+    """The version from which rows in the scope of `owned` may be of a write that did not end.
+
+    An embedded store has one writer at a time, so the newest write speaks for all (`everything`); a server's workers write side
+    by side, so only the oldest word about the partitions in question is safe.
+    """
+    if everything:
+        return max(standing.durable.values(), default=0)
+    return min((standing.durable[key] for key in owned if key in standing.durable), default=0)
 
 
 #: Versions are epoch << 40 | running number: a new owner's rows beat any row of an earlier one.
@@ -58,7 +72,7 @@ def read_standing(client: Client) -> Standing:
     return Standing(
         progress,
         max((int(row[8]) >> EPOCH_SHIFT for row in rows), default=0),
-        max((int(row[7]) for row in rows), default=0),
+        {(row[0], row[1]): int(row[7]) for row in rows},
         max((int(row[9]) for row in rows), default=0),
         max((int(row[10]) for row in rows), default=0),
         max((int(row[11]) for row in rows), default=0),

@@ -1,6 +1,6 @@
 """The venue registry: which rules hold for a venue. Stored in ClickHouse, so that every worker knows every venue."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -86,11 +86,15 @@ class Registry:
         return {name: self.rules(name) for name, rules in before.items() if self.rules(name) != rules}
 
     def load(
-        self, values: Sequence[bytes | None], keys: Sequence[bytes | None]
+        self,
+        values: Sequence[bytes | None],
+        keys: Sequence[bytes | None],
+        announce: Callable[[Iterable[bytes]], None],
     ) -> tuple[dict[bytes, VenueRules], list[DeadLetter]]:
         """Store registry records, in order; one without a value deletes the venue that its key names.
 
         What is stored already is not stored again: the registry is read from its beginning whenever a worker starts.
+        `announce` is told of the venues that are about to change.
         Returns the venues whose rules changed, and what was refused (`offset` = index in `values`).
         """
         changed = self.refresh()
@@ -108,6 +112,7 @@ class Registry:
                 letters.append(DeadLetter("venues", 0, i, *read, key, value, 0))
         rows = {venue: record for venue, record in newest.items() if self._records.get(venue) != record}
         if rows:
+            announce(venue.encode() for venue in rows)
             with store_errors():
                 self._client.insert_arrow("registry_rows", _table(rows, self._newest_version + 1))
         return changed | self.refresh(), letters

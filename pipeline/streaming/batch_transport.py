@@ -152,6 +152,9 @@ class _ConsumerThread(faust_aiokafka.AIOKafkaConsumerThread):  # type: ignore[mi
                     records.batched = True
                     records._records_iterator = _unpack(records, epoch)
         fetched: dict[TP, list[Any]] = await fetcher.fetched_records(wanted, timeout=0, max_records=max_records)
+        for tp, batches in fetched.items():
+            if tp.topic in self.transport.topics and batches:
+                self.consumer.unpacked[tuple(tp)] = batches[-1].offsets[-1] + 1
         return fetched
 
 
@@ -180,6 +183,8 @@ class BatchConsumer(faust_aiokafka.Consumer):  # type: ignore[misc]
         self.epoch = 0
         #: Batch partitions not to be read: their position is not known yet.
         self.held: frozenset[TP] = frozenset()
+        #: Per batch partition, the offset after the last record handed on under this assignment: it may still be in a queue.
+        self.unpacked: dict[Partition, int] = {}
         self._next: dict[TP, int] = {}
         self._take_over_task: asyncio.Task[None] | None = None
         super().__init__(*args, **kwargs)
@@ -325,6 +330,7 @@ class BatchConsumer(faust_aiokafka.Consumer):  # type: ignore[misc]
         """
         ours = {tp for tp in assigned if self._is_batch(tp)}
         self.held = frozenset(ours)
+        self.unpacked.clear()
         self.epoch += 1
         await super().on_partitions_assigned(assigned, generation_id)
         self._take_over_task = asyncio.create_task(self._take_over(ours, self.epoch))

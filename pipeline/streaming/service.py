@@ -155,7 +155,7 @@ class _Service:
                 continue
             try:
                 for each, position in (await consumer.positions()).items():
-                    worker.close_gap(each, position, ends.get(each, 0))
+                    worker.close_gap(each, consumer.unpacked.get(each, 0), position, ends.get(each, 0))
                 if any(worker.stored[each] < end for each, end in ends.items() if each in worker.stored):
                     continue
                 if settled_in != worker.epoch:

@@ -252,9 +252,12 @@ class Worker(Generic[W]):
         if not any(lags.values()):
             self.progress_at = time.monotonic()
 
-    def close_gap(self, partition: Partition, position: int, end: int) -> None:
-        """The reader has come to `position` ≥ `end` and no record lies between that and what is stored: commit it."""
-        if not self._pending and self.stored.get(partition, end) < end <= position:
+    def close_gap(self, partition: Partition, unpacked: int, position: int, end: int) -> None:
+        """Commit past what holds no record: transaction markers at the end of a log.
+
+        The reader is at `position` ≥ `end`, and all that it handed on (up to `unpacked`, exclusive) is stored.
+        """
+        if unpacked <= self.stored.get(partition, end) < end <= position:
             self._note_stored({partition: position})
 
     def live(self) -> tuple[bool, Mapping[str, object]]:
