@@ -35,7 +35,7 @@ class Run:
 def run_measured(command: Sequence[str], folder: Path, settings: Mapping[str, str]) -> Run:
     """Run a command in `folder` with PIPELINE_<NAME> set from `settings` alone; it ends when we do.
 
-    Raises UserError with the end of its stderr if it fails. One at a time: CPU seconds are those of all our children.
+    Raises UserError with the end of what it said if it fails. One at a time: CPU seconds are those of all our children.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")}
     environment = inherited | {f"PIPELINE_{name.upper()}": value for name, value in settings.items()}
@@ -51,8 +51,8 @@ def run_measured(command: Sequence[str], folder: Path, settings: Mapping[str, st
             end_process(process, 10)
     seconds = time.monotonic() - began
     if process.returncode:
-        said = " ".join(err.read_text(errors="replace").split()[-60:])
-        raise UserError(f"`{' '.join(command[1:])}` ended with status {process.returncode}: {said}")
+        said = (out.read_text(errors="replace")[-4000:] + err.read_text(errors="replace")[-4000:]).rstrip()
+        raise UserError(f"`{' '.join(command[1:])}` ended with status {process.returncode}:\n{said}")
     return Run(out.read_text(), seconds, _children_cpu() - before, peak)
 
 
