@@ -178,7 +178,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"it did not happen in {seconds:.0f} s"
-        time.sleep(0.05)
+        time.sleep(0.2)
 
 
 def read_topic(kafka: str, topic: str) -> list[Message]:
