@@ -16,6 +16,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@echo "compiling the core, once" && $(BIN)/python -m pipeline.warm
 	@touch $@
 
 demo: install  ## one simulated Sunday of a city through a real Kafka, Faust and ClickHouse; Ctrl-C ends it
