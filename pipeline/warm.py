@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pipeline.engine import open_engine
-from pipeline.settings import Settings
+from pipeline.settings import load_settings
 from pipeline.simulate.day import DayPlan
 from pipeline.simulate.options import SimulationOptions
 
@@ -18,7 +18,7 @@ def main() -> None:
     """Compile; what is compiled already takes no time."""
     plan = DayPlan(SimulationOptions(check_ins=1_000, seed=1))
     with TemporaryDirectory() as folder:
-        engine = open_engine(Settings(store=Path(folder), clickhouse_url=None), clock="events")
+        engine = open_engine(load_settings(store=Path(folder)), clock="events")
         engine.assign(_TOPIC, [0])
         venues = [venue.model_dump_json(exclude_none=True).encode() for venue in plan.venues()]
         engine.load_venues(venues, [None] * len(venues))
