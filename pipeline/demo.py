@@ -85,7 +85,7 @@ class _Demo:
         self._parts = parts
         self._say = say
         self._group = f"demo-{secrets.token_hex(4)}"
-        self._http_port = settings.http_port if settings.http_port and is_free(settings.http_port) else free_port()
+        self._http_port = settings.http_port
         self._environment = self._make_environment(settings)
 
     def drain(self) -> None:
@@ -125,11 +125,15 @@ class _Demo:
 
     def serve(self) -> None:
         """Keep a worker running until an interrupt."""
+        port = self._http_port
+        if not (port and is_free(port)):
+            port = free_port()
+        self._environment["PIPELINE_HTTP_PORT"] = str(port)
         self._start("worker", "worker", output=None)
-        self._wait_until_ready()
+        self._wait_until_ready(f"http://127.0.0.1:{port}/readyz")
         self._say(f"the worker goes on; Kafka is at {self._address}. Look at:")
         for page in ("metrics", "livez", "readyz"):
-            self._say(f"    http://127.0.0.1:{self._http_port}/{page}")
+            self._say(f"    http://127.0.0.1:{port}/{page}")
         self._say("Ctrl-C ends everything")
         with suppress(KeyboardInterrupt):
             while True:
@@ -182,12 +186,12 @@ class _Demo:
             return 0
         return sum(max(0, found.offset) for found in offsets.values())
 
-    def _wait_until_ready(self) -> None:
+    def _wait_until_ready(self, url: str) -> None:
         deadline = time.monotonic() + _READY_SECONDS
         with progress_bar("starting the worker", None):
             while time.monotonic() < deadline:
                 self._parts.check()
-                with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self._http_port}/readyz", timeout=2):
+                with suppress(OSError), urllib.request.urlopen(url, timeout=2):
                     return
                 time.sleep(_LOOK_SECONDS)
         raise UserError(
@@ -204,7 +208,7 @@ class _Demo:
                 "kafka": self._address,
                 "group": self._group,
                 "clock": "events",
-                "http_port": self._http_port,
+                "http_port": 0,
             }
         )
         no_file = self._folder / "pipeline.toml"
