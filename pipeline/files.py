@@ -21,6 +21,7 @@ _BLOCK_BYTES: Final = 3 << 20
 _LONGEST_LINE: Final = 64 << 20
 
 _CODECS: Final = {".gz": "gzip", ".zst": "zstd"}
+_PLAIN: Final = (".ndjson", ".jsonl", ".json")
 _MAGIC: Final = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst", b"PAR1": ".parquet"}
 _BLANKS: Final = b" \t\r"
 
@@ -39,7 +40,7 @@ def read_records(path: Path, progress: Callable[[int], None] = _no_progress) -> 
 
     A record of NDJSON is a line as it stands, malformed or not, split at b"\n" alone; blank lines are none. A record of
     Parquet is a JSON object of the row's fields that the contract names; a null is left out, and a timestamp without a
-    zone is taken as UTC. The name's end says which it is (.gz, .zst, .parquet), or else the first bytes.
+    zone is taken as UTC. The name's end says which it is (.ndjson, .gz, .zst, .parquet), or else the first bytes.
 
     Raises UserError that names the file and the place beyond which it cannot be read; what stands well before that place
     has been yielded.
@@ -62,6 +63,8 @@ def _kind(path: Path) -> str:
         if not start:
             raise UserError(f"{path} is empty: not even the start of a {path.suffix} file; fetch it again")
         return path.suffix
+    if path.suffix in _PLAIN:
+        return ""
     return next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), "")
 
 
