@@ -1,18 +1,16 @@
 """`pipeline simulate`: make a believable day of check-ins."""
 
-import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from threading import Event
 from time import monotonic
-from types import FrameType
 from typing import Any
 
 import click
 
+from pipeline.interrupts import stop_on_interrupt
 from pipeline.progress import progress_bar
 from pipeline.settings import load_settings
 from pipeline.simulate import facts
@@ -149,7 +147,7 @@ def command(
         return
     total = len(plan.scans.order) if out and out.suffix == ".parquet" else plan.line_count
     done = 0
-    with _stop_on_interrupt() as stopped:
+    with stop_on_interrupt() as stopped:
         with progress_bar("Simulating", total) as advance:
             for lines in _to_file(plan, out, stopped) if out else _to_kafka(plan, speed, stopped):
                 done += lines
@@ -186,19 +184,3 @@ def _to_kafka(plan: DayPlan, speed: float | None, stopped: Event) -> Iterator[in
     with ScanProducer(load_settings().kafka_address, CHECK_INS) as producer:
         yield from send_day(plan.batches(), producer, speed, stopped)
         producer.flush()
-
-
-@contextmanager
-def _stop_on_interrupt() -> Iterator[Event]:
-    """An event that the first Ctrl-C sets, so that what is being written ends whole; the second one ends at once."""
-    stopped = Event()
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        stopped.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield stopped
-    finally:
-        signal.signal(signal.SIGINT, before)

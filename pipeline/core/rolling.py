@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.core.cells import last_before
-from pipeline.core.fold import Visits, fold_chain
+from pipeline.core.fold import Visits, fold_chain, new_visits
 from pipeline.core.jit import kernel, wide
 from pipeline.core.pools import I32, I64, MINUTE, NONE, U8, Cells, Pairs, Scans, Venues
 
@@ -133,7 +133,7 @@ def rolling_windows(
 
     dwell = np.empty(4096, np.int64)
     used = np.zeros(2, np.int64)
-    visits = Visits(np.empty(64, np.int64), np.empty(64, np.int64), np.empty(64, np.uint8), np.empty(64, np.uint8))
+    visits = new_visits(64)
     row = 0
     while True:
         row = _visits_in_window(
@@ -143,7 +143,7 @@ def rolling_windows(
             break
         length = int(used[1])
         if length > len(visits.start):
-            visits = Visits(*(np.empty(2 * length, column.dtype) for column in visits))
+            visits = new_visits(2 * length)
         dwell = np.concatenate([dwell, np.empty(len(dwell) + length, np.int64)])
     sums = np.full(venue_count, NONE, np.int64)
     _median_sums(np.sort(dwell[: used[0]]), sums)
