@@ -24,8 +24,8 @@ T = TypeVar("T")
 #: Where a replay's records are said to come from, in `dead_letters` and `accounting`: partition 0, offset = running number.
 TOPIC: Final = "replay"
 
-#: Records of one write.
-_WRITE_RECORDS: Final = 100_000
+#: Records of one write. The larger, the less often the rows of one venue and hour are written anew.
+_WRITE_RECORDS: Final = 250_000
 #: Pauses between tries while a server is away: doubled from the first to the last, in seconds.
 _FIRST_PAUSE, _LAST_PAUSE = 0.5, 15.0
 #: With less than this free, in bytes, a disk is called full: ClickHouse needs room to merge.

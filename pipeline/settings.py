@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     late_window: timedelta = Field(
         timedelta(hours=6), description="Scans up to this late are corrected from memory; later ones from the store."
     )
-    flush_rows: int = Field(50_000, ge=1, description="Write to the store after this many scans …")
+    flush_rows: int = Field(200_000, ge=1, description="Write to the store after this many scans …")
     flush_seconds: float = Field(0.5, gt=0, le=60, description="… or after this long, whichever comes first.")
     buffer_scans: int = Field(
         400_000, ge=1_000, description="Scans held while the store is away; then fetching pauses. Nothing is dropped."

@@ -7,18 +7,18 @@ from pipeline.core.pools import I64, MINUTE, NONE, UNKNOWN, Cells, Events, Venue
 @kernel
 def last_before(venues: Venues, cells: Cells, venue: int, minute: int) -> int:
     """The venue's last cell before `minute`, NONE if there is none."""
-    at = venues.near[venue]
-    last = venues.last[venue]
+    at = venues.rows[venue].near
+    last = venues.rows[venue].last
     if last == NONE:
         return NONE
-    if at == NONE or abs(cells.minute[last] - minute) < abs(cells.minute[at] - minute):
+    if at == NONE or abs(cells.rows[last].minute - minute) < abs(cells.rows[at].minute - minute):
         at = last
-    while at != NONE and cells.minute[at] >= minute:
-        at = cells.prev[at]
+    while at != NONE and cells.rows[at].minute >= minute:
+        at = cells.rows[at].prev
     if at == NONE:
         return NONE
-    while cells.next[at] != NONE and cells.minute[cells.next[at]] < minute:
-        at = cells.next[at]
+    while cells.rows[at].next != NONE and cells.rows[cells.rows[at].next].minute < minute:
+        at = cells.rows[at].next
     return at
 
 
@@ -26,132 +26,137 @@ def last_before(venues: Venues, cells: Cells, venue: int, minute: int) -> int:
 def _cell_at(venues: Venues, cells: Cells, venue: int, minute: int, far: bool) -> int:
     # Scans come nearly in time order, and so do automatic ends, but hours ahead of them: with one remembered cell for each,
     # the right place is nearly always a step or two away.
-    at = venues.far[venue] if far else venues.near[venue]
-    last = venues.last[venue]
-    if at == NONE or abs(cells.minute[last] - minute) < abs(cells.minute[at] - minute):
+    at = venues.rows[venue].far if far else venues.rows[venue].near
+    last = venues.rows[venue].last
+    if at == NONE or abs(cells.rows[last].minute - minute) < abs(cells.rows[at].minute - minute):
         at = last
     after = NONE
-    while at != NONE and cells.minute[at] > minute:
+    while at != NONE and cells.rows[at].minute > minute:
         after = at
-        at = cells.prev[at]
+        at = cells.rows[at].prev
     if at != NONE:
-        after = cells.next[at]
-        while after != NONE and cells.minute[after] <= minute:
+        after = cells.rows[at].next
+        while after != NONE and cells.rows[after].minute <= minute:
             at = after
-            after = cells.next[at]
-    if at == NONE or cells.minute[at] != minute:
+            after = cells.rows[at].next
+    if at == NONE or cells.rows[at].minute != minute:
         new = cells.used[0]
         cells.used[0] = new + 1
-        cells.venue[new] = venue
-        cells.minute[new] = minute
-        cells.prev[new] = at
-        cells.next[new] = after
-        cells.events[new] = NONE
-        cells.arrivals[new] = 0
-        cells.departures[new] = 0
-        cells.shown[new] = NONE
-        cells.occupancy[new] = cells.occupancy[at] if at != NONE else venues.base[venue]
-        cells.peak[new] = cells.occupancy[new]
-        cells.dirty[new] = 1
+        cells.rows[new].venue = venue
+        cells.rows[new].minute = minute
+        cells.rows[new].prev = at
+        cells.rows[new].next = after
+        cells.rows[new].events = NONE
+        cells.rows[new].arrivals = 0
+        cells.rows[new].departures = 0
+        cells.rows[new].shown = NONE
+        cells.rows[new].occupancy = cells.rows[at].occupancy if at != NONE else venues.rows[venue].base
+        cells.rows[new].peak = cells.rows[new].occupancy
+        cells.rows[new].dirty = 1
         if at != NONE:
-            cells.next[at] = new
+            cells.rows[at].next = new
         else:
-            venues.first[venue] = new
+            venues.rows[venue].first = new
         if after != NONE:
-            cells.prev[after] = new
+            cells.rows[after].prev = new
         else:
-            venues.last[venue] = new
+            venues.rows[venue].last = new
         at = new
     if far:
-        venues.far[venue] = at
+        venues.rows[venue].far = at
     else:
-        venues.near[venue] = at
+        venues.rows[venue].near = at
     return at
 
 
 @kernel
 def _touch(venues: Venues, cells: Cells, cell: int) -> None:
-    cells.dirty[cell] = 1
-    venue = cells.venue[cell]
-    venues.changed[venue] = min(venues.changed[venue], cells.minute[cell])
-    if cells.minute[cell] <= venues.upto[venue]:
-        venues.late[venue] = max(venues.late[venue], cells.minute[cell])
+    cells.rows[cell].dirty = 1
+    venue = cells.rows[cell].venue
+    venues.rows[venue].changed = min(venues.rows[venue].changed, cells.rows[cell].minute)
+    if cells.rows[cell].minute <= venues.rows[venue].upto:
+        venues.rows[venue].late = max(venues.rows[venue].late, cells.rows[cell].minute)
 
 
 @kernel
 def _shift_base(venues: Venues, cells: Cells, cells_from: int, venue: int, delta: int) -> None:
     # The cell that everything after depends on remembers the base as it was, so that the difference is seen.
     first = _cell_at(venues, cells, venue, cells_from // MINUTE, False)
-    venues.base[venue] += delta
+    venues.rows[venue].base += delta
     _touch(venues, cells, first)
 
 
 @kernel
 def add_event(
     venues: Venues, cells: Cells, events: Events, cells_from: int, venue: int, at: int, delta: int, far: bool
-) -> None:
+) -> int:
     """Somebody arrives (`delta` > 0 persons) or leaves (< 0) at `at` ms. Needs room for one cell and one event.
 
-    Before `cells_from` (ms) there are no cells, only the number of persons carried into the first one.
+    Returns the cell. Before `cells_from` (ms) there are none (NONE), only the number of persons carried into the first one.
     """
     if at < cells_from:
         _shift_base(venues, cells, cells_from, venue, delta)
-        return
+        return NONE
     minute = at // MINUTE
     cell = _cell_at(venues, cells, venue, minute, far)
     free = events.used[1]
     if free != NONE:
-        events.used[1] = events.next[free]
+        events.used[1] = events.rows[free].next
     else:
         free = events.used[0]
         events.used[0] = free + 1
-    events.ms[free] = at - minute * MINUTE
-    events.delta[free] = delta
-    events.next[free] = cells.events[cell]
-    cells.events[cell] = free
+    events.rows[free].ms = at - minute * MINUTE
+    events.rows[free].delta = delta
+    events.rows[free].next = cells.rows[cell].events
+    cells.rows[cell].events = free
     if delta > 0:
-        cells.arrivals[cell] += delta
+        cells.rows[cell].arrivals += delta
     else:
-        cells.departures[cell] -= delta
+        cells.rows[cell].departures -= delta
     _touch(venues, cells, cell)
+    return cell
 
 
 @kernel
 def remove_event(
-    venues: Venues, cells: Cells, events: Events, cells_from: int, venue: int, at: int, delta: int, far: bool
+    venues: Venues, cells: Cells, events: Events, cells_from: int, venue: int, at: int, delta: int, cell: int
 ) -> None:
-    """Take back one event that `add_event` added with the same time and persons."""
+    """Take back one event that `add_event` added with the same time and persons, and for which it returned `cell`.
+
+    Where that is no longer known (NONE) it is searched.
+    """
     if at < cells_from:
         _shift_base(venues, cells, cells_from, venue, -delta)
         return
     minute = at // MINUTE
-    cell = _cell_at(venues, cells, venue, minute, far)
+    if cell == NONE:
+        cell = _cell_at(venues, cells, venue, minute, delta < 0)
     ms = at - minute * MINUTE
     before = NONE
-    event = cells.events[cell]
-    while events.ms[event] != ms or events.delta[event] != delta:
+    event = cells.rows[cell].events
+    while events.rows[event].ms != ms or events.rows[event].delta != delta:
         before = event
-        event = events.next[event]
+        event = events.rows[event].next
     if before == NONE:
-        cells.events[cell] = events.next[event]
+        cells.rows[cell].events = events.rows[event].next
     else:
-        events.next[before] = events.next[event]
-    events.next[event] = events.used[1]
+        events.rows[before].next = events.rows[event].next
+    events.rows[event].next = events.used[1]
     events.used[1] = event
     if delta > 0:
-        cells.arrivals[cell] -= delta
+        cells.rows[cell].arrivals -= delta
     else:
-        cells.departures[cell] += delta
+        cells.rows[cell].departures += delta
     _touch(venues, cells, cell)
 
 
 @kernel
 def add_visit(
     venues: Venues, cells: Cells, events: Events, cells_from: int, venue: int, start: int, left: int, party: int
-) -> None:
-    """Count a visit, [start, left) in ms. Needs room for two cells and two events."""
+) -> int:
+    """Count a visit, [start, left) in ms. Needs room for two cells and two events. Returns the cell of its end, or NONE."""
     add_event(venues, cells, events, cells_from, venue, start, party, False)
-    add_event(venues, cells, events, cells_from, venue, left, -wide(party), True)
+    return add_event(venues, cells, events, cells_from, venue, left, -wide(party), True)
 
 
 @kernel
@@ -159,8 +164,8 @@ def remove_visit(
     venues: Venues, cells: Cells, events: Events, cells_from: int, venue: int, start: int, left: int, party: int
 ) -> None:
     """Count a visit no longer. Needs room for two cells."""
-    remove_event(venues, cells, events, cells_from, venue, start, party, False)
-    remove_event(venues, cells, events, cells_from, venue, left, -wide(party), True)
+    remove_event(venues, cells, events, cells_from, venue, start, party, NONE)
+    remove_event(venues, cells, events, cells_from, venue, left, -wide(party), NONE)
 
 
 @kernel
@@ -189,13 +194,13 @@ def force_cells(venues: Venues, cells: Cells, venue: int, minutes: I64, from_min
 
     Needs room for one cell more than there are minutes.
     """
-    venues.forced[venue] = 1
+    venues.rows[venue].forced = 1
     if from_minute > 0:
         _cell_at(venues, cells, venue, from_minute, False)
     for minute in minutes:
         _cell_at(venues, cells, venue, minute, False)
-    cell = venues.last[venue]
-    while cell != NONE and cells.minute[cell] >= from_minute:
-        cells.shown[cell] = UNKNOWN
+    cell = venues.rows[venue].last
+    while cell != NONE and cells.rows[cell].minute >= from_minute:
+        cells.rows[cell].shown = UNKNOWN
         _touch(venues, cells, cell)
-        cell = cells.prev[cell]
+        cell = cells.rows[cell].prev

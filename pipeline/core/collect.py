@@ -15,10 +15,10 @@ def longest_chain(pairs: Pairs, scans: Scans) -> int:
     longest = 0
     for row in range(pairs.used[0]):
         length = 0
-        scan = pairs.head[row]
+        scan = pairs.rows[row].head
         while scan != NONE:
             length += 1
-            scan = scans.next[scan]
+            scan = scans.rows[scan].next
         longest = max(longest, length)
     return longest
 
@@ -31,16 +31,16 @@ def keep_from(
     total = 0
     for row in range(pairs.used[0]):
         kept[row] = horizon
-        count = fold_chain(scans, pairs.head[row], venues.limit[pairs.key[row] >> 32], visits)
+        count = fold_chain(scans, pairs.rows[row].head, venues.rows[pairs.rows[row].key >> 32].limit, visits)
         for i in range(count):
             if visits.start[i] >= cells_from:
                 kept[row] = min(horizon, visits.start[i])
                 break
-        scan = pairs.head[row]
+        scan = pairs.rows[row].head
         while scan != NONE:
-            if scans.at[scan] >= kept[row]:
+            if scans.rows[scan].at >= kept[row]:
                 total += 1
-            scan = scans.next[scan]
+            scan = scans.rows[scan].next
     return total
 
 
@@ -48,9 +48,9 @@ def keep_from(
 def mark_visitors(pairs: Pairs, scans: Scans, kept: I64, live: U8) -> None:
     """Set live[visitor code] for every pair that keeps a scan."""
     for row in range(pairs.used[0]):
-        scan = pairs.tail[row]
-        if scan != NONE and scans.at[scan] >= kept[row]:
-            live[pairs.key[row] & 0xFFFFFFFF] = 1
+        scan = pairs.rows[row].tail
+        if scan != NONE and scans.rows[scan].at >= kept[row]:
+            live[pairs.rows[row].key & 0xFFFFFFFF] = 1
 
 
 @kernel
@@ -66,25 +66,25 @@ def copy_pairs(
 ) -> None:
     """Copy what is kept; `visitor` maps old visitor codes to new ones."""
     for row in range(pairs.used[0]):
-        scan = pairs.tail[row]
-        if scan == NONE or scans.at[scan] < kept[row]:
+        scan = pairs.rows[row].tail
+        if scan == NONE or scans.rows[scan].at < kept[row]:
             continue
-        venue = pairs.key[row] >> 32
-        new_row = add_pair(new_pairs, (venue << 32) | wide(visitor[pairs.key[row] & 0xFFFFFFFF]))
-        scan = pairs.head[row]
+        venue = pairs.rows[row].key >> 32
+        new_row = add_pair(new_pairs, (venue << 32) | wide(visitor[pairs.rows[row].key & 0xFFFFFFFF]))
+        scan = pairs.rows[row].head
         while scan != NONE:
-            if scans.at[scan] >= kept[row]:
+            if scans.rows[scan].at >= kept[row]:
                 append_scan(
                     new_pairs,
                     new_scans,
                     new_row,
-                    scans.at[scan],
-                    scans.kind[scan],
-                    scans.party[scan],
-                    scans.fresh[scan],
+                    scans.rows[scan].at,
+                    scans.rows[scan].kind,
+                    scans.rows[scan].party,
+                    scans.rows[scan].fresh,
                 )
-            scan = scans.next[scan]
-        count = fold_chain(new_scans, new_pairs.head[new_row], venues.limit[venue], visits)
+            scan = scans.rows[scan].next
+        count = fold_chain(new_scans, new_pairs.rows[new_row].head, venues.rows[venue].limit, visits)
         settle_tail(new_pairs, new_row, visits, count)
 
 
@@ -100,48 +100,48 @@ def copy_cells(
 ) -> None:
     """Copy the cells from `from_minute` (since the epoch) on; what the others leave behind becomes each venue's base."""
     for venue in range(venue_count):
-        cell = venues.first[venue]
-        venues.first[venue] = NONE
-        venues.last[venue] = NONE
-        venues.near[venue] = NONE
-        venues.far[venue] = NONE
+        cell = venues.rows[venue].first
+        venues.rows[venue].first = NONE
+        venues.rows[venue].last = NONE
+        venues.rows[venue].near = NONE
+        venues.rows[venue].far = NONE
         before = NONE
         while cell != NONE:
-            if cells.minute[cell] < from_minute:
-                venues.base[venue] = cells.occupancy[cell]
-                cell = cells.next[cell]
+            if cells.rows[cell].minute < from_minute:
+                venues.rows[venue].base = cells.rows[cell].occupancy
+                cell = cells.rows[cell].next
                 continue
             new = new_cells.used[0]
             new_cells.used[0] = new + 1
-            new_cells.venue[new] = venue
-            new_cells.minute[new] = cells.minute[cell]
-            new_cells.arrivals[new] = cells.arrivals[cell]
-            new_cells.departures[new] = cells.departures[cell]
-            new_cells.occupancy[new] = cells.occupancy[cell]
-            new_cells.peak[new] = cells.peak[cell]
-            new_cells.over[new] = cells.over[cell]
-            new_cells.shown[new] = cells.shown[cell]
-            new_cells.area[new] = cells.area[cell]
-            new_cells.contact[new] = cells.contact[cell]
-            new_cells.dirty[new] = cells.dirty[cell]
-            new_cells.prev[new] = before
-            new_cells.next[new] = NONE
-            new_cells.events[new] = NONE
+            new_cells.rows[new].venue = venue
+            new_cells.rows[new].minute = cells.rows[cell].minute
+            new_cells.rows[new].arrivals = cells.rows[cell].arrivals
+            new_cells.rows[new].departures = cells.rows[cell].departures
+            new_cells.rows[new].occupancy = cells.rows[cell].occupancy
+            new_cells.rows[new].peak = cells.rows[cell].peak
+            new_cells.rows[new].over = cells.rows[cell].over
+            new_cells.rows[new].shown = cells.rows[cell].shown
+            new_cells.rows[new].area = cells.rows[cell].area
+            new_cells.rows[new].contact = cells.rows[cell].contact
+            new_cells.rows[new].dirty = cells.rows[cell].dirty
+            new_cells.rows[new].prev = before
+            new_cells.rows[new].next = NONE
+            new_cells.rows[new].events = NONE
             if before == NONE:
-                venues.first[venue] = new
+                venues.rows[venue].first = new
             else:
-                new_cells.next[before] = new
-            event = cells.events[cell]
+                new_cells.rows[before].next = new
+            event = cells.rows[cell].events
             while event != NONE:
                 copy = new_events.used[0]
                 new_events.used[0] = copy + 1
-                new_events.ms[copy] = events.ms[event]
-                new_events.delta[copy] = events.delta[event]
-                new_events.next[copy] = new_cells.events[new]
-                new_cells.events[new] = copy
-                event = events.next[event]
+                new_events.rows[copy].ms = events.rows[event].ms
+                new_events.rows[copy].delta = events.rows[event].delta
+                new_events.rows[copy].next = new_cells.rows[new].events
+                new_cells.rows[new].events = copy
+                event = events.rows[event].next
             before = new
-            cell = cells.next[cell]
-        venues.last[venue] = before
-        venues.near[venue] = before
-        venues.far[venue] = before
+            cell = cells.rows[cell].next
+        venues.rows[venue].last = before
+        venues.rows[venue].near = before
+        venues.rows[venue].far = before

@@ -91,21 +91,21 @@ def fold_chain(scans: Scans, head: int, limit: int, visits: Visits) -> int:
     party = 0
     scan = head
     while scan != NONE:
-        at = scans.at[scan]
-        if scans.kind[scan] == CHECK_IN:
+        at = scans.rows[scan].at
+        if scans.rows[scan].kind == CHECK_IN:
             if opened != NONE and at >= opened + limit:
                 count = _close(visits, count, opened, opened + limit, ENDED_EXPIRED, party)
                 opened = NONE
             if opened == NONE:
                 opened = at
-                party = scans.party[scan]
+                party = scans.rows[scan].party
         elif opened != NONE:
             if at - opened <= HARD_LIMIT:
                 count = _close(visits, count, opened, at, ENDED_CHECK_OUT, party)
             else:
                 count = _close(visits, count, opened, opened + limit, ENDED_EXPIRED, party)
             opened = NONE
-        scan = scans.next[scan]
+        scan = scans.rows[scan].next
     if opened != NONE:
         count = _close(visits, count, opened, opened + limit, ENDED_OPEN, party)
     return count
@@ -118,7 +118,7 @@ def key_slot(pairs: Pairs, key: int) -> int:
     mixed ^= mixed >> np.uint64(29)
     mask = len(pairs.slots) - 1
     slot = wide(mixed & np.uint64(mask))  # type: ignore[arg-type]
-    while pairs.slots[slot] != 0 and pairs.key[pairs.slots[slot] - 1] != key:
+    while pairs.slots[slot] != 0 and pairs.rows[pairs.slots[slot] - 1].key != key:
         slot = (slot + 1) & mask
     return slot
 
@@ -126,9 +126,9 @@ def key_slot(pairs: Pairs, key: int) -> int:
 @kernel
 def rebuild_slots(pairs: Pairs, slots: I32) -> None:
     """Fill a new table for the pairs there are."""
-    fresh = Pairs(slots, pairs.key, pairs.head, pairs.tail, pairs.opened, pairs.last_left, pairs.party, pairs.used)
+    fresh = Pairs(slots, pairs.rows, pairs.used)
     for row in range(pairs.used[0]):
-        slots[key_slot(fresh, pairs.key[row])] = row + 1
+        slots[key_slot(fresh, pairs.rows[row].key)] = row + 1
 
 
 @kernel
@@ -140,25 +140,27 @@ def add_pair(pairs: Pairs, key: int) -> int:
         row = pairs.used[0]
         pairs.used[0] = row + 1
         pairs.slots[slot] = row + 1
-        pairs.key[row] = key
-        pairs.head[row] = NONE
-        pairs.tail[row] = NONE
-        pairs.opened[row] = NONE
-        pairs.last_left[row] = NONE
-        pairs.party[row] = 0
+        pairs.rows[row].key = key
+        pairs.rows[row].head = NONE
+        pairs.rows[row].tail = NONE
+        pairs.rows[row].opened = NONE
+        pairs.rows[row].last_left = NONE
+        pairs.rows[row].far = NONE
+        pairs.rows[row].party = 0
     return row
 
 
 @kernel
 def settle_tail(pairs: Pairs, row: int, visits: Visits, count: int) -> None:
     """Remember where the fold of a pair stands after all its scans."""
-    pairs.opened[row] = NONE
-    pairs.last_left[row] = NONE
+    pairs.rows[row].opened = NONE
+    pairs.rows[row].last_left = NONE
+    pairs.rows[row].far = NONE
     if count > 0:
-        pairs.last_left[row] = visits.left[count - 1]
-        pairs.party[row] = visits.party[count - 1]
+        pairs.rows[row].last_left = visits.left[count - 1]
+        pairs.rows[row].party = visits.party[count - 1]
         if visits.ended[count - 1] == ENDED_OPEN:
-            pairs.opened[row] = visits.start[count - 1]
+            pairs.rows[row].opened = visits.start[count - 1]
 
 
 @kernel
@@ -231,17 +233,17 @@ def append_scan(pairs: Pairs, scans: Scans, row: int, at: int, kind: int, party:
     """Put a scan at the end of a pair's chain. Needs room for one scan."""
     scan = scans.used[0]
     scans.used[0] = scan + 1
-    scans.at[scan] = at
-    scans.kind[scan] = kind
-    scans.party[scan] = party
-    scans.fresh[scan] = fresh
-    scans.next[scan] = NONE
-    tail = pairs.tail[row]
+    scans.rows[scan].at = at
+    scans.rows[scan].kind = kind
+    scans.rows[scan].party = party
+    scans.rows[scan].fresh = fresh
+    scans.rows[scan].next = NONE
+    tail = pairs.rows[row].tail
     if tail == NONE:
-        pairs.head[row] = scan
+        pairs.rows[row].head = scan
     else:
-        scans.next[tail] = scan
-    pairs.tail[row] = scan
+        scans.rows[tail].next = scan
+    pairs.rows[row].tail = scan
 
 
 @kernel
@@ -258,27 +260,27 @@ def _continue_fold(
     party: int,
 ) -> None:
     # One step of fold_chain, with its effects written at once. At most three rows of each pool.
-    venue = pairs.key[row] >> 32
-    visitor = pairs.key[row] & _LOW
-    limit = venues.limit[venue]
-    opened = pairs.opened[row]
-    size = wide(pairs.party[row])
+    venue = pairs.rows[row].key >> 32
+    visitor = pairs.rows[row].key & _LOW
+    limit = venues.rows[venue].limit
+    opened = pairs.rows[row].opened
+    size = wide(pairs.rows[row].party)
     if kind == CHECK_IN:
         if opened != NONE and at >= opened + limit:
             _emit(rows, venue, visitor, opened, opened + limit, ENDED_EXPIRED, size, 0)
             opened = NONE
         if opened == NONE:
-            pairs.opened[row] = at
-            pairs.party[row] = party
-            pairs.last_left[row] = at + limit
-            add_visit(venues, cells, events, cells_from, venue, at, at + limit, party)
+            pairs.rows[row].opened = at
+            pairs.rows[row].party = party
+            pairs.rows[row].last_left = at + limit
+            pairs.rows[row].far = add_visit(venues, cells, events, cells_from, venue, at, at + limit, party)
             _emit(rows, venue, visitor, at, at + limit, ENDED_OPEN, party, 0)
     elif opened != NONE:
-        pairs.opened[row] = NONE
+        pairs.rows[row].opened = NONE
         if at - opened <= HARD_LIMIT:
-            remove_event(venues, cells, events, cells_from, venue, opened + limit, -size, True)
+            remove_event(venues, cells, events, cells_from, venue, opened + limit, -size, pairs.rows[row].far)
             add_event(venues, cells, events, cells_from, venue, at, -size, False)
-            pairs.last_left[row] = at
+            pairs.rows[row].last_left = at
             _emit(rows, venue, visitor, opened, at, ENDED_CHECK_OUT, size, 0)
         else:
             _emit(rows, venue, visitor, opened, opened + limit, ENDED_EXPIRED, size, 0)
@@ -324,66 +326,70 @@ def apply_scans(
             continue
         need[0] = 4
         if (
-            _short(len(pairs.key), pairs.used[0], 1)
-            or _short(len(scans.at), scans.used[0], 1)
-            or _short(len(cells.minute), cells.used[0], 4)
-            or _short(len(events.ms), events.used[0], 4)
+            _short(len(pairs.rows), pairs.used[0], 1)
+            or _short(len(scans.rows), scans.used[0], 1)
+            or _short(len(cells.rows), cells.used[0], 4)
+            or _short(len(events.rows), events.used[0], 4)
             or _short(len(rows.start), rows.used[0], 4)
         ):
             return k
         row = add_pair(pairs, (wide(venue[i]) << 32) | wide(visitor[i]))
-        tail = pairs.tail[row]
-        if tail == NONE or scans.at[tail] < at[i] or (scans.at[tail] == at[i] and scans.kind[tail] < kind[i]):
+        tail = pairs.rows[row].tail
+        if (
+            tail == NONE
+            or scans.rows[tail].at < at[i]
+            or (scans.rows[tail].at == at[i] and scans.rows[tail].kind < kind[i])
+        ):
             append_scan(pairs, scans, row, at[i], kind[i], party[i], 0)
             _continue_fold(pairs, venues, cells, events, rows, cells_from, row, at[i], kind[i], party[i])
             outcome[i] = STORED
             continue
 
         before = NONE
-        here = pairs.head[row]
-        while scans.at[here] < at[i] or (scans.at[here] == at[i] and scans.kind[here] < kind[i]):
+        here = pairs.rows[row].head
+        while scans.rows[here].at < at[i] or (scans.rows[here].at == at[i] and scans.rows[here].kind < kind[i]):
             before = here
-            here = scans.next[here]
-        known = scans.at[here] == at[i] and scans.kind[here] == kind[i]
-        if known and party[i] <= scans.party[here]:
-            outcome[i] = STORED if scans.fresh[here] else DUPLICATE
-            scans.fresh[here] = 0
+            here = scans.rows[here].next
+        known = scans.rows[here].at == at[i] and scans.rows[here].kind == kind[i]
+        if known and party[i] <= scans.rows[here].party:
+            outcome[i] = STORED if scans.rows[here].fresh else DUPLICATE
+            scans.rows[here].fresh = 0
             continue
 
         length = 2
-        scan = pairs.head[row]
+        scan = pairs.rows[row].head
         while scan != NONE:
             length += 1
-            scan = scans.next[scan]
+            scan = scans.rows[scan].next
         need[0] = 4 * length
         if (
-            _short(len(cells.minute), cells.used[0], need[0])
-            or _short(len(events.ms), events.used[0], need[0])
+            _short(len(cells.rows), cells.used[0], need[0])
+            or _short(len(events.rows), events.used[0], need[0])
             or _short(len(rows.start), rows.used[0], need[0])
             or length > len(old.start)
         ):
             return k
 
-        limit = venues.limit[venue[i]]
-        old_count = fold_chain(scans, pairs.head[row], limit, old)
+        limit = venues.rows[venue[i]].limit
+        old_count = fold_chain(scans, pairs.rows[row].head, limit, old)
         if known:
-            outcome[i] = STORED if scans.fresh[here] else DUPLICATE
-            scans.fresh[here] = 0
-            scans.party[here] = party[i]
+            outcome[i] = STORED if scans.rows[here].fresh else DUPLICATE
+            scans.rows[here].fresh = 0
+            scans.rows[here].party = party[i]
         else:
             outcome[i] = STORED
             scan = scans.used[0]
             scans.used[0] = scan + 1
-            scans.at[scan] = at[i]
-            scans.kind[scan] = kind[i]
-            scans.party[scan] = party[i]
-            scans.fresh[scan] = 0
-            scans.next[scan] = here
+            scans.rows[scan].at = at[i]
+            scans.rows[scan].kind = kind[i]
+            scans.rows[scan].party = party[i]
+            scans.rows[scan].fresh = 0
+            scans.rows[scan].next = here
             if before == NONE:
-                pairs.head[row] = scan
+                pairs.rows[row].head = scan
             else:
-                scans.next[before] = scan
-        new_count = fold_chain(scans, pairs.head[row], limit, new)
+                scans.rows[before].next = scan
+        new_count = fold_chain(scans, pairs.rows[row].head, limit, new)
         settle_tail(pairs, row, new, new_count)
         _count_difference(venues, cells, events, cells_from, venue[i], old, old_count, new, new_count)
         emit_difference(rows, venue[i], visitor[i], old, old_count, new, new_count)

@@ -79,11 +79,11 @@ def _compute_cell(cells: Cells, events: Events, cell: int, base: int, capacity: 
     # Sweep the minute's events in time order; those of one instant count together, so that a visit of no length is never
     # present and a place that empties and fills in the same millisecond does not seem fuller than it was.
     count = 0
-    event = cells.events[cell]
+    event = cells.rows[cell].events
     while event != NONE:
-        scratch[count] = wide(events.ms[event]) * _SHIFT + events.delta[event] + _SHIFT // 2
+        scratch[count] = wide(events.rows[event].ms) * _SHIFT + events.rows[event].delta + _SHIFT // 2
         count += 1
-        event = events.next[event]
+        event = events.rows[event].next
     if count > 1:
         if count > 24:
             scratch[:count] = np.sort(scratch[:count])
@@ -120,11 +120,11 @@ def _compute_cell(cells: Cells, events: Events, cell: int, base: int, capacity: 
     contact += contact_rate(persons) * lasted
     if capacity != NONE and persons > capacity:
         over += lasted
-    cells.peak[cell] = max(peak, persons)
-    cells.occupancy[cell] = persons
-    cells.area[cell] = area
-    cells.contact[cell] = contact
-    cells.over[cell] = over
+    cells.rows[cell].peak = max(peak, persons)
+    cells.rows[cell].occupancy = persons
+    cells.rows[cell].area = area
+    cells.rows[cell].contact = contact
+    cells.rows[cell].over = over
 
 
 @kernel
@@ -155,27 +155,27 @@ def advance(
     as_of_hour = as_of_minute // 60
     for venue in range(first, venue_count):
         start = NEVER
-        if venues.changed[venue] <= end_minute:
-            start = venues.changed[venue]
-        if venues.due[venue] <= as_of_minute:
-            start = min(start, venues.due[venue])
-        if end_hour > old_hour and venues.present[venue] > 0:
+        if venues.rows[venue].changed <= end_minute:
+            start = venues.rows[venue].changed
+        if venues.rows[venue].due <= as_of_minute:
+            start = min(start, venues.rows[venue].due)
+        if end_hour > old_hour and venues.rows[venue].present > 0:
             start = min(start, (old_hour + 1) * 60)
-        if start == NEVER and venues.now[venue] != NONE:
+        if start == NEVER and venues.rows[venue].now != NONE:
             continue
         start = min(start, as_of_minute)
-        capacity = venues.capacity[venue]
+        capacity = venues.rows[venue].capacity
         hour = start // 60
         before = last_before(venues, cells, venue, hour * 60)
-        cell = venues.first[venue] if before == NONE else cells.next[before]
+        cell = venues.rows[venue].first if before == NONE else cells.rows[before].next
         # A venue is computed whole or not at all: stopping half-way would lose what the rest depends on.
         need[0] = 1
         touched = 1
         walk = cell
-        while walk != NONE and cells.minute[walk] <= end_minute:
+        while walk != NONE and cells.rows[walk].minute <= end_minute:
             touched += 1
-            need[0] = max(need[0], wide(cells.arrivals[walk] + cells.departures[walk]))
-            walk = cells.next[walk]
+            need[0] = max(need[0], wide(cells.rows[walk].arrivals + cells.rows[walk].departures))
+            walk = cells.rows[walk].next
         longest = need[0]
         need[0] = max(longest, _MOST_HOURS * touched)
         if (
@@ -185,34 +185,34 @@ def advance(
             or now.used[0] == len(now.venue)
         ):
             return venue
-        occupancy = wide(venues.base[venue] if before == NONE else cells.occupancy[before])
+        occupancy = wide(venues.rows[venue].base if before == NONE else cells.rows[before].occupancy)
         # What the last computation started this hour with: where it differs, every figure downstream differs.
         old_occupancy = occupancy
         now_occupancy = occupancy
         present = wide(0)
         due = NEVER
-        resume = min(as_of_hour, old_hour + 1, (venues.upto[venue] + 1) // 60)
-        if venues.due[venue] <= as_of_minute:
-            resume = min(resume, venues.due[venue] // 60)
+        resume = min(as_of_hour, old_hour + 1, (venues.rows[venue].upto + 1) // 60)
+        if venues.rows[venue].due <= as_of_minute:
+            resume = min(resume, venues.rows[venue].due // 60)
         while hour <= end_hour:
             if (
                 hour < resume
-                and hour * 60 > venues.late[venue]
+                and hour * 60 > venues.rows[venue].late
                 and occupancy == old_occupancy
-                and not venues.forced[venue]
+                and not venues.rows[venue].forced
             ):
                 # A late scan's effect has ended, and nothing else changed until now.
                 hour = resume
                 before = last_before(venues, cells, venue, hour * 60)
-                cell = venues.first[venue] if before == NONE else cells.next[before]
-                occupancy = wide(venues.base[venue] if before == NONE else cells.occupancy[before])
+                cell = venues.rows[venue].first if before == NONE else cells.rows[before].next
+                occupancy = wide(venues.rows[venue].base if before == NONE else cells.rows[before].occupancy)
                 old_occupancy = occupancy
                 now_occupancy = occupancy
             nothing = occupancy == 0 and old_occupancy == 0
-            if nothing and hour > start // 60 and (cell == NONE or cells.minute[cell] >= (hour + 1) * 60):
+            if nothing and hour > start // 60 and (cell == NONE or cells.rows[cell].minute >= (hour + 1) * 60):
                 if cell == NONE:
                     break
-                hour = cells.minute[cell] // 60
+                hour = cells.rows[cell].minute // 60
                 continue
             arrivals = 0
             departures = 0
@@ -221,13 +221,13 @@ def advance(
             contact = wide(0)
             over = wide(0)
             hour_changed = (
-                venues.forced[venue] != 0 or hour == start // 60 or hour > old_hour or occupancy != old_occupancy
+                venues.rows[venue].forced != 0 or hour == start // 60 or hour > old_hour or occupancy != old_occupancy
             )
             minute = hour * 60
             while True:
                 stop = (hour + 1) * 60
-                inside = cell != NONE and cells.minute[cell] < stop
-                until = cells.minute[cell] if inside else stop
+                inside = cell != NONE and cells.rows[cell].minute < stop
+                until = cells.rows[cell].minute if inside else stop
                 if until > minute:
                     lasted = wide(until - minute) * MINUTE
                     area += occupancy * lasted
@@ -237,55 +237,55 @@ def advance(
                     peak = max(peak, occupancy)
                 if not inside:
                     break
-                shows = cells.peak[cell]
-                ends = wide(cells.occupancy[cell])
-                changed = cells.dirty[cell] != 0
+                shows = cells.rows[cell].peak
+                ends = wide(cells.rows[cell].occupancy)
+                changed = cells.rows[cell].dirty != 0
                 if changed or occupancy != old_occupancy:
                     _compute_cell(cells, events, cell, occupancy, capacity, scratch)
-                    changed = changed or cells.peak[cell] != shows or cells.occupancy[cell] != ends
+                    changed = changed or cells.rows[cell].peak != shows or cells.rows[cell].occupancy != ends
                     hour_changed = True
-                here = cells.minute[cell]
-                left = cells.departures[cell]
+                here = cells.rows[cell].minute
+                left = cells.rows[cell].departures
                 if here == as_of_minute:
                     left = 0
                     now_occupancy = occupancy
-                    event = cells.events[cell]
+                    event = cells.rows[cell].events
                     while event != NONE:
-                        if events.ms[event] <= as_of - wide(here) * MINUTE:
-                            now_occupancy += events.delta[event]
-                            if events.delta[event] < 0:
-                                left -= events.delta[event]
+                        if events.rows[event].ms <= as_of - wide(here) * MINUTE:
+                            now_occupancy += events.rows[event].delta
+                            if events.rows[event].delta < 0:
+                                left -= events.rows[event].delta
                         elif due == NEVER:
                             due = here
-                        event = events.next[event]
+                        event = events.rows[event].next
                 elif here > as_of_minute:
                     left = 0
                     if due == NEVER:
                         due = here
                 else:
-                    now_occupancy = wide(cells.occupancy[cell])
-                visible = cells.arrivals[cell] > 0 or left > 0
-                if visible and (changed or cells.shown[cell] != left):
+                    now_occupancy = wide(cells.rows[cell].occupancy)
+                visible = cells.rows[cell].arrivals > 0 or left > 0
+                if visible and (changed or cells.rows[cell].shown != left):
                     if emit:
                         _emit_minute(minutes, cells, cell, left, 0)
                     hour_changed = True
-                    cells.shown[cell] = left
-                elif not visible and cells.shown[cell] != NONE:
+                    cells.rows[cell].shown = left
+                elif not visible and cells.rows[cell].shown != NONE:
                     if emit:
                         _emit_minute(minutes, cells, cell, 0, 1)
                     hour_changed = True
-                    cells.shown[cell] = NONE
-                cells.dirty[cell] = 0
-                arrivals += cells.arrivals[cell]
+                    cells.rows[cell].shown = NONE
+                cells.rows[cell].dirty = 0
+                arrivals += cells.rows[cell].arrivals
                 departures += left
-                area += cells.area[cell]
-                contact += cells.contact[cell]
-                over += cells.over[cell]
-                peak = max(peak, wide(cells.peak[cell]))
-                occupancy = wide(cells.occupancy[cell])
+                area += cells.rows[cell].area
+                contact += cells.rows[cell].contact
+                over += cells.rows[cell].over
+                peak = max(peak, wide(cells.rows[cell].peak))
+                occupancy = wide(cells.rows[cell].occupancy)
                 old_occupancy = ends
                 minute = here + 1
-                cell = cells.next[cell]
+                cell = cells.rows[cell].next
             if hour_changed and emit:
                 row = hours.used[0]
                 hours.used[0] = row + 1
@@ -302,14 +302,14 @@ def advance(
             if hour == as_of_hour:
                 present = occupancy
             hour += 1
-        venues.changed[venue] = NEVER if cell == NONE else cells.minute[cell]
-        venues.due[venue] = due
-        venues.forced[venue] = 0
-        venues.upto[venue] = end_minute
-        venues.late[venue] = NONE
-        venues.present[venue] = max(present, occupancy)
-        if now_occupancy != venues.now[venue]:
-            venues.now[venue] = now_occupancy
+        venues.rows[venue].changed = NEVER if cell == NONE else cells.rows[cell].minute
+        venues.rows[venue].due = due
+        venues.rows[venue].forced = 0
+        venues.rows[venue].upto = end_minute
+        venues.rows[venue].late = NONE
+        venues.rows[venue].present = max(present, occupancy)
+        if now_occupancy != venues.rows[venue].now:
+            venues.rows[venue].now = now_occupancy
             if emit:
                 _emit_now(now, venue, now_occupancy)
     return venue_count
@@ -327,10 +327,10 @@ def _emit_now(now: NowRows, venue: int, occupancy: int) -> None:
 def _emit_minute(minutes: MinuteRows, cells: Cells, cell: int, left: int, deleted: int) -> None:
     row = minutes.used[0]
     minutes.used[0] = row + 1
-    minutes.venue[row] = cells.venue[cell]
-    minutes.minute[row] = cells.minute[cell]
-    minutes.arrivals[row] = cells.arrivals[cell]
+    minutes.venue[row] = cells.rows[cell].venue
+    minutes.minute[row] = cells.rows[cell].minute
+    minutes.arrivals[row] = cells.rows[cell].arrivals
     minutes.departures[row] = left
-    minutes.occupancy[row] = cells.occupancy[cell]
-    minutes.peak[row] = cells.peak[cell]
+    minutes.occupancy[row] = cells.rows[cell].occupancy
+    minutes.peak[row] = cells.rows[cell].peak
     minutes.deleted[row] = deleted

@@ -39,18 +39,18 @@ def _visits_in_window(
 ) -> int:
     # dwell[i] = venue << 32 | stay in ms: sorting it groups the stays by venue, each group in order.
     for row in range(first, pairs.used[0]):
-        if pairs.last_left[row] < start:
+        if pairs.rows[row].last_left < start:
             continue
         length = 1
-        scan = pairs.head[row]
+        scan = pairs.rows[row].head
         while scan != NONE:
             length += 1
-            scan = scans.next[scan]
+            scan = scans.rows[scan].next
         if length > len(visits.start) or used[0] + length > len(dwell):
             used[1] = length
             return row
-        venue = pairs.key[row] >> 32
-        count = fold_chain(scans, pairs.head[row], venues.limit[venue], visits)
+        venue = pairs.rows[row].key >> 32
+        count = fold_chain(scans, pairs.rows[row].head, venues.rows[venue].limit, visits)
         present = False
         for i in range(count):
             entered = visits.start[i]
@@ -93,25 +93,25 @@ def _sweep_cells(
 ) -> None:
     for venue in range(venue_count):
         before = last_before(venues, cells, venue, start)
-        cell = venues.first[venue] if before == NONE else cells.next[before]
-        occupancy = wide(venues.base[venue] if before == NONE else cells.occupancy[before])
+        cell = venues.rows[venue].first if before == NONE else cells.rows[before].next
+        occupancy = wide(venues.rows[venue].base if before == NONE else cells.rows[before].occupancy)
         minute = start
         while True:
-            inside = cell != NONE and cells.minute[cell] < end
-            until = cells.minute[cell] if inside else end
+            inside = cell != NONE and cells.rows[cell].minute < end
+            until = cells.rows[cell].minute if inside else end
             if until > minute:
                 area[venue] += occupancy * (until - minute) * MINUTE
                 peak[venue] = max(peak[venue], occupancy)
             if not inside:
                 break
-            if cells.arrivals[cell] > 0 or cells.departures[cell] > 0:
+            if cells.rows[cell].arrivals > 0 or cells.rows[cell].departures > 0:
                 active[venue] = 1
-            arrivals[venue] += cells.arrivals[cell]
-            area[venue] += cells.area[cell]
-            peak[venue] = max(peak[venue], cells.peak[cell])
-            occupancy = wide(cells.occupancy[cell])
-            minute = cells.minute[cell] + 1
-            cell = cells.next[cell]
+            arrivals[venue] += cells.rows[cell].arrivals
+            area[venue] += cells.rows[cell].area
+            peak[venue] = max(peak[venue], cells.rows[cell].peak)
+            occupancy = wide(cells.rows[cell].occupancy)
+            minute = cells.rows[cell].minute + 1
+            cell = cells.rows[cell].next
         if peak[venue] > 0:
             active[venue] = 1
 

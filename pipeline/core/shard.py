@@ -121,7 +121,7 @@ def _carry_in(
     events: Events,
 ) -> None:
     for i in range(len(venue)):
-        venues.base[venue[i]] += party[i]
+        venues.rows[venue[i]].base += party[i]
         add_event(venues, cells, events, cells_from, venue[i], left[i], -wide(party[i]), True)
 
 
@@ -186,7 +186,7 @@ class Shard:
 
     def open_visits(self) -> int:
         """Visits that a check-out could still close."""
-        return int(np.count_nonzero(self._pairs.opened[: self.pairs_held] != NONE))
+        return int(np.count_nonzero(self._pairs.rows["opened"][: self.pairs_held] != NONE))
 
     def _intern_venues(self, buffer: U8, text: Text) -> I32:
         self.venue_names, codes = names.intern(self.venue_names, buffer, text)
@@ -197,8 +197,8 @@ class Shard:
             offsets, data = names.texts(self.venue_names, fresh)
             for i, code in enumerate(fresh):
                 rules = self._rules(data[offsets[i] : offsets[i + 1]].tobytes())
-                self._venues.limit[code] = rules.limit
-                self._venues.capacity[code] = rules.capacity
+                self._venues.rows["limit"][code] = rules.limit
+                self._venues.rows["capacity"][code] = rules.capacity
             self._known_venues = count
         return codes
 
@@ -209,8 +209,8 @@ class Shard:
     def _make_room(self, room: int) -> None:
         pairs = self._pairs
         self._pairs = grown(pairs, room)
-        if len(self._pairs.key) * 2 > len(pairs.slots):
-            slots = np.zeros(len(self._pairs.key) * 2, np.int32)
+        if len(self._pairs.rows) * 2 > len(pairs.slots):
+            slots = np.zeros(len(self._pairs.rows) * 2, np.int32)
             fold.rebuild_slots(self._pairs, slots)
             self._pairs = self._pairs._replace(slots=slots)
         self._scans = grown(self._scans, room)
@@ -377,12 +377,14 @@ class Shard:
                         self._venues, self._cells, self._events, self.cells_from, codes, start, left, persons, remove
                     )
             row = fold.add_pair(self._pairs, (venue << 32) | visitor)
-            self._pairs.head[row] = self._pairs.tail[row] = NONE
+            self._pairs.rows["head"][row] = self._pairs.rows["tail"][row] = NONE
             for i in range(len(at)):
                 fold.append_scan(self._pairs, self._scans, row, int(at[i]), int(kind[i]), int(party[i]), 0)
             if len(at) > len(self._old.start):
                 self._old, self._new = fold.new_visits(2 * len(at)), fold.new_visits(2 * len(at))
-            count = fold.fold_chain(self._scans, int(self._pairs.head[row]), int(self._venues.limit[venue]), self._old)
+            count = fold.fold_chain(
+                self._scans, int(self._pairs.rows["head"][row]), int(self._venues.rows["limit"][venue]), self._old
+            )
             fold.settle_tail(self._pairs, row, self._old, count)
 
     def count_visits(
@@ -406,7 +408,7 @@ class Shard:
 
     def rewrite_now(self) -> None:
         """Have the occupancy at the clock written again for every venue."""
-        self._venues.now[:] = NONE
+        self._venues.rows["now"] = NONE
 
     def codes_of(self, venues: list[bytes]) -> I32:
         """The codes of some venues, which become known."""
@@ -424,11 +426,11 @@ class Shard:
         known = int(names.find(self.venue_names, buffer, _text(0, len(venue)))[0])
         if known < 0:
             return False
-        if self._venues.capacity[known] != rules.capacity:
-            self._venues.capacity[known] = rules.capacity
+        if self._venues.rows["capacity"][known] != rules.capacity:
+            self._venues.rows["capacity"][known] = rules.capacity
             self.rewrite(venue, np.zeros(0, np.int64), self.cells_from)
-        changed = int(self._venues.limit[known]) != rules.limit
-        self._venues.limit[known] = rules.limit
+        changed = int(self._venues.rows["limit"][known]) != rules.limit
+        self._venues.rows["limit"][known] = rules.limit
         return changed
 
     def _count_hours(self, at: I64) -> None:
@@ -459,7 +461,7 @@ class Shard:
 
         pairs, scans = new_pairs(), grown(new_scans(), total + 1)
         pairs = grown(pairs, total + 1)
-        pairs = pairs._replace(slots=np.zeros(len(pairs.key) * 2, np.int32))
+        pairs = pairs._replace(slots=np.zeros(len(pairs.rows) * 2, np.int32))
         collect.copy_pairs(self._pairs, self._scans, self._venues, kept, visitor, pairs, scans, visits)
         self._pairs, self._scans = pairs, scans
 

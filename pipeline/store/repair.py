@@ -16,7 +16,7 @@ from pipeline.core import fold
 from pipeline.core.columns import Text
 from pipeline.core.fold import Visits
 from pipeline.core.occupancy import HourRows, MinuteRows
-from pipeline.core.pools import HARD_LIMIT, HOUR, MINUTE, NONE, Names, Scans
+from pipeline.core.pools import HARD_LIMIT, HOUR, MINUTE, NONE, Names, grown, new_scans
 from pipeline.core.shard import Shard, VenueRules
 from pipeline.store.tables import strings
 from pipeline.store.writer import quoted, repair_table, store_errors
@@ -160,17 +160,11 @@ def fold_all(scans: list[tuple[int, int, int]], limit: int) -> list[Visit]:
     """Fold one pair's sorted scans (at, kind, party)."""
     if not scans:
         return []
-    at, kind, party = (np.array(column) for column in zip(*scans, strict=True))
-    following = np.arange(1, len(scans) + 1, dtype=np.int32)
-    following[-1] = NONE
-    chain = Scans(
-        at.astype(np.int64),
-        kind.astype(np.uint8),
-        party.astype(np.uint8),
-        np.zeros(len(scans), np.uint8),
-        following,
-        np.array([len(scans)], np.int64),
-    )
+    chain = grown(new_scans(), len(scans))
+    rows = chain.rows[: len(scans)]
+    rows["at"], rows["kind"], rows["party"] = zip(*scans, strict=True)
+    rows["next"] = np.arange(1, len(scans) + 1)
+    rows["next"][-1] = NONE
     visits: Visits = fold.new_visits(len(scans))
     count = fold.fold_chain(chain, 0, limit, visits)
     return [

@@ -42,7 +42,11 @@ T = TypeVar("T")
 BATCH_RECORDS = 20_000
 #: How long a broker may wait for new records. Faust's 1.5 s would also delay the first fetch after a seek by as much.
 FETCH_MAX_WAIT_MS = 250
-#: How long fetching rests, in seconds, while every partition has as many batches waiting as it may.
+#: The same while what was fetched of some partitions still waits to be taken. A fetch asks only for the others, which may
+#: have nothing new, and until it is answered there is no fetch for those that are taken meanwhile.
+BUSY_MAX_WAIT_MS = 10
+#: How long, in seconds, taking rests while partitions have as many batches waiting as they may: Faust's own second, in which
+#: the queues run dry, cost a worker with a backlog a quarter of its time.
 FULL_SECONDS = 0.02
 #: Seconds after which an unanswered commit is given up; the next one covers it.
 COMMIT_TIMEOUT = 10.0
@@ -130,6 +134,8 @@ class _ConsumerThread(faust_aiokafka.AIOKafkaConsumerThread):  # type: ignore[mi
         # A copy: Faust goes on changing its set while we wait, and to aiokafka an empty one means "all partitions".
         wanted = frozenset(active_partitions) - self.consumer.held
         fetcher = consumer._fetcher
+        if any(tp not in wanted for tp in fetcher._records):
+            timeout = min(timeout or 0.0, FULL_SECONDS)
         with fetcher._subscriptions.fetch_context():
             records = await self._drain(fetcher, wanted, max_records)
             if not records and timeout:
@@ -137,6 +143,7 @@ class _ConsumerThread(faust_aiokafka.AIOKafkaConsumerThread):  # type: ignore[mi
                 await asyncio.wait([waiter], timeout=timeout)
                 waiter.cancel()
                 records = await self._drain(fetcher, wanted - self.consumer.held, max_records)
+        fetcher._fetch_max_wait_ms = BUSY_MAX_WAIT_MS if fetcher._records else FETCH_MAX_WAIT_MS
         return records
 
     async def _drain(self, fetcher: Any, wanted: frozenset[TP], max_records: int | None) -> dict[TP, list[Any]]:

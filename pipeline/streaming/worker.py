@@ -321,7 +321,8 @@ class Worker(Generic[W]):
                 return all(offset >= self._ends.get(each, 0) for each, offset in self._read.items())
             if self._flushes or self._pending >= self._settings.flush_rows:
                 return False
-            if self._pending:
+            # With a backlog, fewer and larger writes: each costs something for every venue that it touches.
+            if self._pending and self._backlog() < self._settings.flush_rows:
                 due = min(due, self._pending_since + self._settings.flush_seconds)
                 if now >= due:
                     return False
@@ -330,6 +331,9 @@ class Worker(Generic[W]):
                 await asyncio.wait_for(self._wake.wait(), due - now)
             except TimeoutError:
                 continue
+
+    def _backlog(self) -> int:
+        return sum(max(0, self._ends.get(each, 0) - offset) for each, offset in self._read.items())
 
     async def _write_once(self, idle: bool) -> bool:
         """Take what has accumulated and store it; False if that was given up."""
