@@ -348,9 +348,6 @@ class Engine:
             self._ancient,
             self._dead_letters,
         )
-        if self._ancient:
-            self._repairs |= {(scan.venue.decode(), scan.visitor.decode()) for scan in self._ancient}
-            self._settle_at = self._settle_at or time.monotonic() + _SETTLE_SECONDS
         self._forget_pending()
         return write
 
@@ -405,7 +402,14 @@ class Engine:
 
         Raises StoreUnavailableError; the same write may be tried again.
         """
-        return self._writer.write(write)
+        stored = self._writer.write(write)
+        self._expect_repairs(write)
+        return stored
+
+    def _expect_repairs(self, write: Write) -> None:
+        if write.asked:
+            self._repairs |= set(write.asked)
+            self._settle_at = self._settle_at or time.monotonic() + _SETTLE_SECONDS
 
     # --- settling ----------------------------------------------------------------------------------------------------
 
@@ -447,6 +451,7 @@ class Engine:
         self._unwritten = write
         self._writer.write(write)
         self._unwritten = None
+        self._expect_repairs(write)
 
     def _repair(self) -> None:
         spans: dict[str, repair.Span] = {}
@@ -548,9 +553,14 @@ def _ancient_scans(topic: str, partition: int, columns: ScanColumns) -> list[Anc
         return [data[offsets[i] : offsets[i + 1]].tobytes() for i in range(len(columns))]
 
     return [
-        AncientScan(topic, partition, venue, visitor, int(kind), int(at))
-        for venue, visitor, kind, at in zip(
-            ids(columns.venue_id), ids(columns.visitor_id), columns.event_type, columns.occurred_at, strict=True
+        AncientScan(topic, partition, venue, visitor, int(kind), int(at), int(party))
+        for venue, visitor, kind, at, party in zip(
+            ids(columns.venue_id),
+            ids(columns.visitor_id),
+            columns.event_type,
+            columns.occurred_at,
+            columns.party_size,
+            strict=True,
         )
     ]
 

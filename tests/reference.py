@@ -5,10 +5,12 @@ milliseconds; minutes, hours and window ends epoch seconds; all UTC; intervals h
 exact integers, so it can be compared with `==`.
 """
 
+import json
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -33,6 +35,21 @@ class Scan:
     party_size: int = 1
     event_id: str = "e"
     source: str = "app"
+
+
+def line_of(scan: Scan) -> bytes:
+    """The scan as a line of a file, or the value of a record."""
+    occurred_at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=scan.occurred_at_ms)
+    record = {
+        "event_id": scan.event_id,
+        "event_type": scan.event_type,
+        "venue_id": scan.venue_id,
+        "visitor_id": scan.visitor_id,
+        "occurred_at": occurred_at.isoformat(timespec="milliseconds"),
+        "party_size": scan.party_size,
+        "source": scan.source,
+    }
+    return json.dumps(record).encode()
 
 
 class ScanRow(NamedTuple):

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from threading import Event
 from time import monotonic
@@ -81,8 +81,7 @@ def _file(*suffixes: str) -> Any:
     "day",
     type=click.DateTime(["%Y-%m-%d"]),
     metavar="YYYY-MM-DD",
-    default=facts.BUSY_SUNDAY.isoformat(),
-    show_default=True,
+    show_default=f"{facts.BUSY_SUNDAY}; with --to-kafka yesterday",
     help="The local day of every venue.",
 )
 @click.option(
@@ -102,7 +101,7 @@ def command(
     check_ins: int,
     venues: int | None,
     city: str | None,
-    day: datetime,
+    day: datetime | None,
     missing: float,
     seed: int,
 ) -> None:
@@ -113,7 +112,8 @@ def command(
     today from up to ten days before.
 
     A Parquet file cannot hold the lines that are no scan: it has the valid scans only. --truth tells what really
-    happened, with the true times and persons. In Kafka a record's timestamp is its arrival.
+    happened, with the true times and persons. In Kafka a record's timestamp is its arrival; a broker deletes records whose
+    timestamps are older than the retention.
     """
     if out and to_kafka:
         raise click.UsageError("Choose one of --out and --to-kafka.")
@@ -124,7 +124,7 @@ def command(
     options = SimulationOptions(
         check_ins=check_ins,
         seed=seed,
-        date=day.date(),
+        date=_date(day, to_kafka),
         missing=missing,
         venues=venues,
         city=city,
@@ -158,6 +158,21 @@ def command(
             sys.exit(130)
     seconds = monotonic() - started
     click.echo(f"{done:,} records to {target}: {made}; {seconds:.1f} s, {done / seconds:,.0f} records/s")
+
+
+def _date(day: datetime | None, to_kafka: bool) -> date:
+    """The day to make: of a topic the last whole one, because a broker deletes what is stamped with a day long ago."""
+    today = datetime.now(UTC).date()
+    if day is None:
+        return today - timedelta(days=1) if to_kafka else facts.BUSY_SUNDAY
+    retention = load_settings().retention
+    if to_kafka and today - day.date() > retention:
+        click.echo(
+            f"pipeline: records of {day.date()} are older than the retention ({retention.days} days): the broker will delete "
+            "them soon, by their timestamps; leave out --date to send yesterday",
+            err=True,
+        )
+    return day.date()
 
 
 def _to_file(plan: DayPlan, path: Path, stopped: Event) -> Iterator[int]:

@@ -49,7 +49,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class AncientScan:
-    """A scan from before what memory holds: its identity, and where it came from."""
+    """A scan from before what memory holds: its identity, its persons, and where it came from."""
 
     topic: str
     partition: int
@@ -57,6 +57,7 @@ class AncientScan:
     visitor: bytes
     kind: int
     at: int
+    party: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,9 @@ class Write:
     ancient: list[AncientScan] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     repaired: list[tuple[str, str]] = field(default_factory=list)
+    #: Pairs (venue, visitor) whose visits must be corrected from the store, because an ancient scan tells something new: known
+    #: once it is stored.
+    asked: list[tuple[str, str]] = field(default_factory=list)
 
 
 @contextmanager
@@ -125,9 +129,8 @@ class Writer:
         self.insert("dead_letter_rows", _dead_letter_table(write))
         for table, rows in write.derived:
             self.insert(table, rows)
-        found = self._count_ancient(write)
-        pairs = sorted({(scan.venue.decode(), scan.visitor.decode()) for scan in write.ancient})
-        self.insert("repair_rows", repair_table(pairs, write.first_version, deleted=False))
+        found, write.asked = self._meet_ancient(write)
+        self.insert("repair_rows", repair_table(write.asked, write.first_version, deleted=False))
         if write.scans:
             tables = [
                 scan_table(read.columns, (read.topic, read.partition, read.offsets), write.first_version)
@@ -146,6 +149,7 @@ class Writer:
 
     def announce(self, write: Write, durable: int) -> None:
         """Make a new owner known: progress as it was, under a new version; what is not `durable` stays so."""
+        self._found = {}  # it is in the progress that was read
         table = _progress_table(write, {})
         place = table.column_names.index("durable")
         column = pa.array(np.full(table.num_rows, durable, np.uint64))
@@ -159,11 +163,12 @@ class Writer:
         """How many ancient scans of a partition were stored, and how many were duplicates."""
         return self._found.get((topic, partition), (0, 0))
 
-    def _count_ancient(self, write: Write) -> dict[tuple[str, int], tuple[int, int]]:
+    def _meet_ancient(self, write: Write) -> tuple[dict[tuple[str, int], tuple[int, int]], list[tuple[str, str]]]:
+        """Per partition how many ancient scans are [stored, duplicates], and the pairs of which one tells something new."""
         if not write.ancient:
-            return {}
+            return {}, []
         identities = sorted({(scan.venue, scan.visitor, scan.kind, scan.at) for scan in write.ancient})
-        known: set[tuple[bytes, bytes, int, int]] = set()
+        known: dict[tuple[bytes, bytes, int, int], int] = {}
         for i in range(0, len(identities), 2000):
             wanted = ", ".join(
                 f"({quoted(venue.decode())}, {quoted(visitor.decode())}, fromUnixTimestamp64Milli({at}, 'UTC'), "
@@ -172,23 +177,29 @@ class Writer:
             )
             with store_errors():
                 rows = self._client.query(
-                    "SELECT venue_id, visitor_id, toInt8(event_type), toUnixTimestamp64Milli(occurred_at) FROM scan_set "
+                    "SELECT venue_id, visitor_id, toInt8(event_type), toUnixTimestamp64Milli(occurred_at), "
+                    "-min(winner.1) FROM scan_set "
                     f"WHERE (venue_id, visitor_id, occurred_at, event_type) IN ({wanted}) "
-                    f"AND origin.1 < {write.first_version}"
+                    f"AND origin.1 < {write.first_version} GROUP BY ALL"
                 ).result_rows
-            known.update((str(row[0]).encode(), str(row[1]).encode(), int(row[2]), int(row[3])) for row in rows)
-        known -= self.unaccounted
+            known |= {(row[0].encode(), row[1].encode(), int(row[2]), int(row[3])): int(row[4]) for row in rows}
+        asked = {
+            (scan.venue.decode(), scan.visitor.decode())
+            for scan in write.ancient
+            if scan.party > known.get((scan.venue, scan.visitor, scan.kind, scan.at), 0)
+        }
+        counted = known.keys() - self.unaccounted
         found: dict[tuple[str, int], tuple[int, int]] = {}
         for scan in write.ancient:
             identity = (scan.venue, scan.visitor, scan.kind, scan.at)
             stored, duplicates = found.get((scan.topic, scan.partition), (0, 0))
-            if identity in known:
+            if identity in counted:
                 duplicates += 1
             else:
                 stored += 1
-                known.add(identity)
+                counted.add(identity)
             found[scan.topic, scan.partition] = stored, duplicates
-        return found
+        return found, sorted(asked)
 
 
 def repair_table(pairs: list[tuple[str, str]], version: int, *, deleted: bool) -> pa.Table:

@@ -113,9 +113,10 @@ _ENGINE_COUNTERS: Final = {
     "unknown_venue_scans": UNKNOWN_VENUE,
 }
 
-#: Upper bounds in seconds of the delay as exported, and as kept for quantiles (20 a decade, 1 ms to 10⁷ s).
+#: Upper bounds in seconds of the delay as exported, and as kept for quantiles (20 a decade, 1 ms to 10¹⁰ s: records may
+#: carry timestamps of years ago).
 _EXPORTED_BOUNDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0, 86400.0)
-_FINE_BOUNDS: Final = np.logspace(-3, 7, 201)
+_FINE_BOUNDS: Final = np.logspace(-3, 10, 261)
 
 
 class Delays:

@@ -236,8 +236,11 @@ class Worker(Generic[W]):
         return await self._flush(settle=True)
 
     async def stop(self) -> None:
-        """Take no more batches, write and commit what there is, give the store back."""
-        await self._finish()
+        """Take no more batches, write and commit what there is, bring the views up to the clock, give the store back.
+
+        With a backlog the clock stays: what is unread belongs before it.
+        """
+        await self._finish(settle=self._backlog() == 0)
         await self._in_engine_thread(self._engine.close)
         self._engine_thread.shutdown()
         self._write_thread.shutdown()
@@ -382,14 +385,14 @@ class Worker(Generic[W]):
         self._wake.set()
         return await future
 
-    async def _finish(self) -> None:
+    async def _finish(self, *, settle: bool = False) -> None:
         """Take no more batches; write and commit what has been processed, or give it up when the store is away."""
         if self.epoch is None:
             return
         self.epoch = None
         self._room.set()
         self._venues_read.set()
-        flush = asyncio.create_task(self._flush())
+        flush = asyncio.create_task(self._flush(settle))
         await self._first_of(flush, LAST_WRITE_SECONDS)
         if not flush.done() and not self.failure.done():
             log.warning("the store does not answer: what is not written yet is let go, and will be read again")

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -203,21 +202,6 @@ def _ends(kafka: str, topic: str) -> dict[int, int]:
         return {each: consumer.get_watermark_offsets(TopicPartition(topic, each), 20)[1] for each in partitions}
     finally:
         consumer.close()
-
-
-def line_of(scan: Scan) -> bytes:
-    """The scan as a line of a file."""
-    occurred_at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=scan.occurred_at_ms)
-    record = {
-        "event_id": scan.event_id,
-        "event_type": scan.event_type,
-        "venue_id": scan.venue_id,
-        "visitor_id": scan.visitor_id,
-        "occurred_at": occurred_at.isoformat(timespec="milliseconds"),
-        "party_size": scan.party_size,
-        "source": scan.source,
-    }
-    return json.dumps(record).encode()
 
 
 def valid_scans(lines: Iterable[bytes]) -> list[Scan]:

@@ -16,7 +16,6 @@ from tests.integration.checkins import (
     World,
     accounts,
     letters,
-    line_of,
     read_topic,
     reason_of,
     refusals,
@@ -25,7 +24,7 @@ from tests.integration.checkins import (
     views_as_csv,
     wait_until,
 )
-from tests.reference import DAY, HOUR, MINUTE, ROWS, Scan, expected_views
+from tests.reference import DAY, HOUR, MINUTE, ROWS, Scan, expected_views, line_of
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 

@@ -18,14 +18,13 @@ from tests.integration.checkins import (
     World,
     accounts,
     letters,
-    line_of,
     read_topic,
     reason_of,
     refusals,
     valid_scans,
     view_differences,
 )
-from tests.reference import HOUR, MINUTE, expected_views
+from tests.reference import HOUR, MINUTE, expected_views, line_of
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 

@@ -1,14 +1,14 @@
 """The engine on a real ClickHouse against the reference: crashes between any two inserts, restarts, very late scans."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.isolated import run_isolated
-from tests.reference import Scan
+from tests.reference import line_of
 
 TABLES = (
     "scan_set",
@@ -27,20 +27,6 @@ TABLES = (
 
 class Crash(BaseException):
     """The process ends here."""
-
-
-def encoded(scan: Scan) -> bytes:
-    occurred_at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=scan.occurred_at_ms)
-    record = {
-        "event_id": scan.event_id,
-        "event_type": scan.event_type,
-        "venue_id": scan.venue_id,
-        "visitor_id": scan.visitor_id,
-        "occurred_at": occurred_at.isoformat(timespec="milliseconds"),
-        "party_size": scan.party_size,
-        "source": scan.source,
-    }
-    return json.dumps(record).encode()
 
 
 def run_examples(folder: str, examples: int, seed: int | None) -> int:
@@ -96,7 +82,7 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
         plan: list[tuple[int, int]] = []
         for batch in history.batches:
             # What a restart reads again is up to the engine, which knows its position: each scan is in the log once.
-            logs[batch.partition] += [encoded(scan) for scan in batch.scans]
+            logs[batch.partition] += [line_of(scan) for scan in batch.scans]
             plan.append((batch.partition, len(logs[batch.partition])))
         if data.draw(st.booleans()):
             place = data.draw(st.integers(0, history.partitions - 1))

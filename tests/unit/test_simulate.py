@@ -6,6 +6,7 @@ import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -479,10 +480,24 @@ def test_kafka_gets_every_record_with_its_key_and_its_time_of_arrival(monkeypatc
     monkeypatch.setitem(sys.modules, "pipeline.produce", module)
     monkeypatch.setattr(FakeProducer, "sent", [])
     monkeypatch.setenv("PIPELINE_KAFKA", "broker.example:9092")
-    assert run("--check-ins", 1_000, "--to-kafka")[0] == 0
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    status, said = run("--check-ins", 1_000, "--to-kafka")
+    assert status == 0
+    assert str(yesterday) in said
     *sent, last = FakeProducer.sent
-    assert sent == [(record.key, record.line, record.arrival) for record in records(SimulationOptions(check_ins=1_000))]
+    options = SimulationOptions(check_ins=1_000, date=yesterday)
+    assert sent == [(record.key, record.line, record.arrival) for record in records(options)]
     assert last[1] == b"('broker.example:9092', 'check-ins')"
+
+
+def test_a_day_that_the_broker_would_delete_at_once_is_sent_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("pipeline.produce")
+    module.ScanProducer = FakeProducer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pipeline.produce", module)
+    monkeypatch.setenv("PIPELINE_KAFKA", "broker.example:9092")
+    status, said = run("--check-ins", 1_000, "--to-kafka", "--date", "2021-09-19")
+    assert status == 0
+    assert "records of 2021-09-19 are older than the retention (14 days)" in said
 
 
 @pytest.mark.parametrize(("speed", "seconds"), [(1.0, 0.2), (10.0, 0.02)])
