@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,20 @@ if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 else:
     Client = Any
+
+
+#: Pairs asked for in one query: as parameters of a server's URL they must stay under a megabyte.
+_ASKED_PAIRS: Final = 4_000
+
+#: What some pairs' scans were before a write: identity and persons.
+_STORED_SCANS: Final = """
+SELECT venue_id, visitor_id, toInt8(event_type), toUnixTimestamp64Milli(occurred_at), -min(winner.1)
+FROM scan_set
+WHERE (venue_id, visitor_id) IN (
+    SELECT arrayJoin(arrayZip({venues:Array(String)}, {visitors:Array(String)}))
+) AND origin.1 < {version:UInt64}
+GROUP BY ALL
+"""
 
 
 @dataclass(slots=True)
@@ -167,20 +181,14 @@ class Writer:
         """Per partition how many ancient scans are [stored, duplicates], and the pairs of which one tells something new."""
         if not write.ancient:
             return {}, []
-        identities = sorted({(scan.venue, scan.visitor, scan.kind, scan.at) for scan in write.ancient})
+        pairs = sorted({(scan.venue.decode(), scan.visitor.decode()) for scan in write.ancient})
         known: dict[tuple[bytes, bytes, int, int], int] = {}
-        for i in range(0, len(identities), 2000):
-            wanted = ", ".join(
-                f"({quoted(venue.decode())}, {quoted(visitor.decode())}, fromUnixTimestamp64Milli({at}, 'UTC'), "
-                f"'{('check_in', 'check_out')[kind]}')"
-                for venue, visitor, kind, at in identities[i : i + 2000]
-            )
+        for i in range(0, len(pairs), _ASKED_PAIRS):
+            venues, visitors = zip(*pairs[i : i + _ASKED_PAIRS], strict=True)
             with store_errors():
                 rows = self._client.query(
-                    "SELECT venue_id, visitor_id, toInt8(event_type), toUnixTimestamp64Milli(occurred_at), "
-                    "-min(winner.1) FROM scan_set "
-                    f"WHERE (venue_id, visitor_id, occurred_at, event_type) IN ({wanted}) "
-                    f"AND origin.1 < {write.first_version} GROUP BY ALL"
+                    _STORED_SCANS,
+                    {"venues": list(venues), "visitors": list(visitors), "version": write.first_version},
                 ).result_rows
             known |= {(row[0].encode(), row[1].encode(), int(row[2]), int(row[3])): int(row[4]) for row in rows}
         asked = {
