@@ -35,6 +35,7 @@ _INSTANT = re.compile(
     r"(?:[Zz]|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))"
 )
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_DECIMAL = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{0,18})?")
 _EPOCH = datetime(1970, 1, 1)
 _MILLISECOND = timedelta(milliseconds=1)
 _NOT_RFC3339 = "not an RFC 3339 time with an offset"
@@ -94,6 +95,13 @@ def _calendar_date(value: object, info: ValidationInfo) -> date:
     raise PydanticCustomError("rule", "must be a date, YYYY-MM-DD, from 1970-01-02 to 2105-12-31")
 
 
+def _number(value: object) -> object:
+    # pydantic takes true for 1, and "1_000" for 1000.
+    if isinstance(value, bool) or (isinstance(value, str) and not _DECIMAL.fullmatch(value)):
+        raise PydanticCustomError("rule", "must be a number")
+    return value
+
+
 def _time_zone(value: str) -> str:
     try:
         return ZoneInfo(value).key
@@ -117,6 +125,9 @@ Instant = Annotated[
 
 #: A day of the calendar, in the setting `timezone`.
 CalendarDate = Annotated[date, BeforeValidator(_calendar_date)]
+
+#: Before the type of a number that may also be a decimal string: what else is lax is refused.
+PlainNumber = BeforeValidator(_number)
 
 #: The name of an IANA time zone that this machine knows.
 TimeZoneName = Annotated[str, Field(strict=True), AfterValidator(_time_zone), Rule("must be a string")]

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.fields import Identifier, Rule, TimeZoneName
+from schemas.fields import Identifier, PlainNumber, Rule, TimeZoneName
 
 
 class Venue(BaseModel):
@@ -38,18 +38,20 @@ class Venue(BaseModel):
     venue_id: Identifier
     name: Annotated[str, Field(strict=True, min_length=1, max_length=200), Rule("must be 1 to 200 characters")]
     category: Identifier = Field(description="Decides how long a visit lasts that nobody checks out of.")
-    capacity: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(None, description="Persons allowed at once.")
+    capacity: Annotated[int, Field(ge=1, le=10_000_000), PlainNumber] | None = Field(
+        None, description="Persons allowed at once."
+    )
     area: Identifier | None = Field(None, description="The administrative code of where it stands.")
-    latitude: Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False)] | None = Field(
+    latitude: Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False), PlainNumber] | None = Field(
         None, description="Degrees north, WGS 84."
     )
-    longitude: Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False)] | None = Field(
+    longitude: Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False), PlainNumber] | None = Field(
         None, description="Degrees east, WGS 84."
     )
     timezone: TimeZoneName | None = Field(None, description="IANA name of the local time.")
-    air_changes_per_hour: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] | None = Field(
+    air_changes_per_hour: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False), PlainNumber] | None = Field(
         None, description="Ventilation: room volumes of fresh air in an hour."
     )
-    floor_area_m2: Annotated[float, Field(gt=0, le=10_000_000, allow_inf_nan=False)] | None = Field(
+    floor_area_m2: Annotated[float, Field(gt=0, le=10_000_000, allow_inf_nan=False), PlainNumber] | None = Field(
         None, description="Floor area in square metres."
     )

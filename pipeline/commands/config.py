@@ -19,7 +19,7 @@ _PREFIX: Final = str(Settings.model_config["env_prefix"])
 EXAMPLES: Final[Mapping[str, Any]] = {
     "clock": "events",
     "store": "/var/lib/check-ins",
-    "clickhouse_url": "https://pipeline:PASSWORD@clickhouse.example:8443/checkins",
+    "clickhouse_url": "https://pipeline:PASSWORD@clickhouse.example:8443/default",
     "kafka": "kafka-1.example:9092,kafka-2.example:9092",
     "max_stay_by_category": {"minimarket": "PT1H", "office": "PT10H"},
 }

@@ -5,6 +5,8 @@ import time
 
 #: A library's line is shown again after this long, in seconds: while Kafka is away aiokafka says so ten times a second.
 REPEAT_SECONDS = 30.0
+#: A group may be without a coordinator for this long, in seconds, before that is worth a line.
+NEW_BROKER_SECONDS = 10.0
 
 
 class _OneLine(logging.Formatter):
@@ -20,17 +22,25 @@ class _OneLine(logging.Formatter):
 
 
 class _NotAgain(logging.Filter):
-    """Holds back a library's line that differs only in its arguments from one shown a moment ago."""
+    """Holds back a library's line that differs only in its arguments from one shown a moment ago.
+
+    Also, for a while, that a group has no coordinator yet: on a new broker the first worker has to wait for it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._shown: dict[tuple[str, str], float] = {}
+        self._no_coordinator_since: float | None = None
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name.startswith("pipeline"):
             return True
         key = (record.name, str(record.msg))
         now = time.monotonic()
+        if "GroupCoordinatorNotAvailable" in record.getMessage():
+            self._no_coordinator_since = self._no_coordinator_since or now
+            if now - self._no_coordinator_since < NEW_BROKER_SECONDS:
+                return False
         if now - self._shown.get(key, -REPEAT_SECONDS) < REPEAT_SECONDS:
             return False
         self._shown[key] = now

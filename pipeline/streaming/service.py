@@ -36,7 +36,7 @@ def run_worker(settings: Settings, engine: Engine[W], *, drain: bool = False) ->
 
     With `drain`, stop when everything that check-ins and venues hold now is stored and committed by the group (by other
     workers too), and print what was done as one JSON line on stdout. SIGTERM and the first SIGINT finish the
-    outstanding write, commit and leave the group; a second SIGINT exits at once. Raises UserError if a topic is missing
+    outstanding write, commit, settle and leave the group; a second SIGINT exits at once. Raises UserError if a topic is missing
     or the HTTP port is taken.
     """
     return asyncio.run(_Service(settings, engine, drain).run())
