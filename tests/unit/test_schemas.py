@@ -168,7 +168,7 @@ def test_times_finer_than_a_millisecond_are_cut() -> None:
         *(("timezone", name) for name in ("Mars/Olympus", "America", "../etc/passwd", "", "asia/jakarta", "UTC\0", 7)),
         *(("capacity", number) for number in (0, -1, 1.5, "many", 10_000_001, True, "1_000", "5e3")),
         *(("category", text) for text in ("", "a" * 65, "shopping mall")),
-        *(("latitude", number) for number in (90.1, -90.1, "north")),
+        *(("latitude", number) for number in (90.1, -90.1, "north", "nan", True)),
         *(("longitude", number) for number in (180.1, -180.1)),
         ("air_changes_per_hour", -1),
         ("floor_area_m2", 0),
@@ -180,6 +180,7 @@ def test_a_bad_venue_is_refused_by_field(field: str, value: object) -> None:
 
 
 def test_a_venue_from_a_csv_file_has_its_numbers_as_text() -> None:
+    assert Venue.model_validate(example(Venue) | {"latitude": "-5e-05"}).latitude == -5e-05
     row = {name: str(value) for name, value in example(Venue).items()}
     assert Venue.model_validate(row) == Venue.model_validate(example(Venue))
 
