@@ -4,7 +4,7 @@ import numpy as np
 
 from pipeline.core.columns import Text
 from pipeline.core.jit import kernel
-from pipeline.core.pools import I32, I64, U8, Names
+from pipeline.core.pools import I32, I64, U8, Names, crowded, more_room, new_slots
 
 
 @kernel
@@ -110,22 +110,13 @@ def slices(buffer: U8, text: Text) -> tuple[I32, U8]:
 def intern(names: Names, buffer: U8, text: Text) -> tuple[Names, I32]:
     """The code of each text, new ones added. Returns the names, grown where that was needed."""
     count = int(names.used[0]) + len(text.start)
-    size = int(names.used[1]) + int(text.length.sum())
-    rows, room = len(names.start), len(names.arena)
-    if count > rows or size > room:
-        while rows < count:
-            rows *= 2
-        while room < size:
-            room *= 2
-        start, length, arena = np.zeros(rows, np.int64), np.zeros(rows, np.uint8), np.zeros(room, np.uint8)
-        start[: len(names.start)] = names.start
-        length[: len(names.length)] = names.length
-        arena[: len(names.arena)] = names.arena
-        slots = names.slots
-        if len(slots) < rows * 2:
-            slots = np.zeros(rows * 2, np.int32)
-            _rehash(Names(slots, start, length, arena, names.used), slots)
-        names = Names(slots, start, length, arena, names.used)
+    more_room(names.start, count)
+    more_room(names.length, count)
+    more_room(names.arena, int(names.used[1]) + int(text.length.sum(dtype=np.int64)))
+    if crowded(names.slots, len(names.start)):
+        slots = new_slots(len(names.start))
+        _rehash(names, slots)
+        names = names._replace(slots=slots)
     codes = np.empty(len(text.start), np.int32)
     _insert_all(names, buffer, text.start, text.length, True, codes)
     return names, codes

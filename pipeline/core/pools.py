@@ -4,8 +4,8 @@ Every pool has one array of `rows`, each a structure, that the kernels index by 
 venue lies side by side, because most of the fold's time is waiting for memory. (An array for each field, and a search for
 the automatic end that a check-out takes back, which is now remembered in `far`, took twice the time: 5.2 µs a scan instead
 of 2.7 on a day of 8 million visits; `python -m benchmarks.memory` prints what it is now.) The first free row is in
-`used[0]`; rows never move but when `Shard.collect` drops what is too old. Growing doubles the array, so it costs a constant
-per row.
+`used[0]`; rows never move but when `Shard.collect` drops what is too old. An array grows by an eighth, in place: of a large
+one the operating system moves pages, not bytes.
 """
 
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
@@ -180,7 +180,7 @@ def new_names(capacity: int = 1024) -> Names:
 
 def new_pairs(capacity: int = 1024) -> Pairs:
     """No pairs yet; `capacity` is a power of two."""
-    return Pairs(np.zeros(capacity * 2, np.int32), np.zeros(capacity, PAIR), np.zeros(1, np.int64))
+    return Pairs(new_slots(capacity), np.zeros(capacity, PAIR), np.zeros(1, np.int64))
 
 
 def new_scans(capacity: int = 1024) -> Scans:
@@ -211,17 +211,25 @@ def new_venues(capacity: int = 256) -> Venues:
     return Venues(rows)
 
 
-def grown(pool: Pool, room: int) -> Pool:
-    """The same pool with room for at least `room` more rows. Pairs need `rebuild_slots` after their table has grown."""
-    capacity = len(pool.rows)
-    needed = int(pool.used[0]) + room
-    if needed <= capacity:
-        return pool
-    while capacity < needed:
-        capacity *= 2
-    rows = np.zeros(capacity, pool.rows.dtype)
-    rows[: len(pool.rows)] = pool.rows
-    return pool._replace(rows=rows)
+def make_room(pool: Pool, room: int) -> None:
+    """Give the pool room for at least `room` more rows. Pairs may need `rebuild_slots` then."""
+    more_room(pool.rows, int(pool.used[0]) + room)
+
+
+def new_slots(rows: int) -> I32:
+    """An empty table for so many rows: its length is a power of two, and at most two thirds of it will be used."""
+    return np.zeros(1 << (rows * 3 // 2).bit_length(), np.int32)
+
+
+def crowded(slots: I32, rows: int) -> bool:
+    """Whether the table is too small for so many rows."""
+    return len(slots) * 2 < rows * 3
+
+
+def more_room(array: Column, needed: int) -> None:
+    """Lengthen an array in place to at least `needed` elements, and by an eighth; the new ones are zeros."""
+    if needed > len(array):
+        array.resize(max(needed, len(array) + len(array) // 8), refcheck=False)
 
 
 def grown_venues(venues: Venues, count: int) -> Venues:

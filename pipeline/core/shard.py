@@ -30,13 +30,15 @@ from pipeline.core.pools import (
     Scans,
     Venues,
     bytes_held,
-    grown,
+    crowded,
     grown_venues,
+    make_room,
     new_cells,
     new_events,
     new_names,
     new_pairs,
     new_scans,
+    new_slots,
     new_venues,
 )
 
@@ -207,15 +209,14 @@ class Shard:
         return codes
 
     def _make_room(self, room: int) -> None:
-        pairs = self._pairs
-        self._pairs = grown(pairs, room)
-        if len(self._pairs.rows) * 2 > len(pairs.slots):
-            slots = np.zeros(len(self._pairs.rows) * 2, np.int32)
+        make_room(self._pairs, room)
+        if crowded(self._pairs.slots, len(self._pairs.rows)):
+            slots = new_slots(len(self._pairs.rows))
             fold.rebuild_slots(self._pairs, slots)
             self._pairs = self._pairs._replace(slots=slots)
-        self._scans = grown(self._scans, room)
-        self._events = grown(self._events, room)
-        self._cells = grown(self._cells, room)
+        make_room(self._scans, room)
+        make_room(self._events, room)
+        make_room(self._cells, room)
 
     def codes_seen(self) -> I32:
         """The venue code of every scan of the last `apply`."""
@@ -459,13 +460,16 @@ class Shard:
         visitor = np.zeros(len(live), np.int32)
         visitor[codes] = fresh
 
-        pairs, scans = new_pairs(), grown(new_scans(), total + 1)
-        pairs = grown(pairs, total + 1)
-        pairs = pairs._replace(slots=np.zeros(len(pairs.rows) * 2, np.int32))
+        pairs, scans = new_pairs(), new_scans()
+        make_room(scans, total + 1)
+        make_room(pairs, total + 1)
+        pairs = pairs._replace(slots=new_slots(len(pairs.rows)))
         collect.copy_pairs(self._pairs, self._scans, self._venues, kept, visitor, pairs, scans, visits)
         self._pairs, self._scans = pairs, scans
 
-        cells, events = grown(new_cells(), int(self._cells.used[0])), grown(new_events(), int(self._events.used[0]))
+        cells, events = new_cells(), new_events()
+        make_room(cells, int(self._cells.used[0]))
+        make_room(events, int(self._events.used[0]))
         collect.copy_cells(
             self._known_venues, self.cells_from // MINUTE, self._venues, self._cells, self._events, cells, events
         )

@@ -16,7 +16,7 @@ from pipeline.core import fold
 from pipeline.core.columns import Text
 from pipeline.core.fold import Visits
 from pipeline.core.occupancy import HourRows, MinuteRows
-from pipeline.core.pools import HARD_LIMIT, HOUR, MINUTE, NONE, Names, grown, new_scans
+from pipeline.core.pools import HARD_LIMIT, HOUR, MINUTE, NONE, Names, make_room, new_scans
 from pipeline.core.shard import Shard, VenueRules
 from pipeline.store.tables import strings
 from pipeline.store.writer import quoted, repair_table, store_errors
@@ -160,7 +160,8 @@ def fold_all(scans: list[tuple[int, int, int]], limit: int) -> list[Visit]:
     """Fold one pair's sorted scans (at, kind, party)."""
     if not scans:
         return []
-    chain = grown(new_scans(), len(scans))
+    chain = new_scans()
+    make_room(chain, len(scans))
     rows = chain.rows[: len(scans)]
     rows["at"], rows["kind"], rows["party"] = zip(*scans, strict=True)
     rows["next"] = np.arange(1, len(scans) + 1)
