@@ -50,7 +50,7 @@ def _cell_at(venues: Venues, cells: Cells, venue: int, minute: int, far: bool) -
         cells.rows[new].arrivals = 0
         cells.rows[new].departures = 0
         cells.rows[new].shown = NONE
-        cells.rows[new].occupancy = cells.rows[at].occupancy if at != NONE else venues.rows[venue].base
+        cells.rows[new].occupancy = cells.rows[at].occupancy if at != NONE else venues.rows[venue].carried
         cells.rows[new].peak = cells.rows[new].occupancy
         cells.rows[new].dirty = 1
         if at != NONE:
@@ -82,7 +82,7 @@ def _touch(venues: Venues, cells: Cells, cell: int) -> None:
 def _shift_base(venues: Venues, cells: Cells, cells_from: int, venue: int, delta: int) -> None:
     # The cell that everything after depends on remembers the base as it was, so that the difference is seen.
     first = _cell_at(venues, cells, venue, cells_from // MINUTE, False)
-    venues.rows[venue].base += delta
+    venues.rows[venue].carried += delta
     _touch(venues, cells, first)
 
 

@@ -108,7 +108,7 @@ def copy_cells(
         before = NONE
         while cell != NONE:
             if cells.rows[cell].minute < from_minute:
-                venues.rows[venue].base = cells.rows[cell].occupancy
+                venues.rows[venue].carried = cells.rows[cell].occupancy
                 cell = cells.rows[cell].next
                 continue
             new = new_cells.used[0]

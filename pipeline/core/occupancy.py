@@ -185,7 +185,7 @@ def advance(
             or now.used[0] == len(now.venue)
         ):
             return venue
-        occupancy = wide(venues.rows[venue].base if before == NONE else cells.rows[before].occupancy)
+        occupancy = wide(venues.rows[venue].carried if before == NONE else cells.rows[before].occupancy)
         # What the last computation started this hour with: where it differs, every figure downstream differs.
         old_occupancy = occupancy
         now_occupancy = occupancy
@@ -205,7 +205,7 @@ def advance(
                 hour = resume
                 before = last_before(venues, cells, venue, hour * 60)
                 cell = venues.rows[venue].first if before == NONE else cells.rows[before].next
-                occupancy = wide(venues.rows[venue].base if before == NONE else cells.rows[before].occupancy)
+                occupancy = wide(venues.rows[venue].carried if before == NONE else cells.rows[before].occupancy)
                 old_occupancy = occupancy
                 now_occupancy = occupancy
             nothing = occupancy == 0 and old_occupancy == 0

@@ -38,6 +38,11 @@ ENDED_EXPIRED: Final = 1
 ENDED_OPEN: Final = 2
 
 
+def _row(fields: list[tuple[str, type]]) -> np.dtype[np.void]:
+    # Of `np.record`, so that the kernels also run as plain Python, where rows[i].field needs it.
+    return np.dtype((np.record, np.dtype(fields, align=True)))
+
+
 class Names(NamedTuple):
     """Distinct short texts, each with a code (its row). `slots` is an open-addressing table of code + 1, 0 = empty."""
 
@@ -59,7 +64,7 @@ class Pairs(NamedTuple):
 #: `key` = venue code << 32 | visitor code. `head` and `tail` are the ends of the pair's chain of scans in time order. `opened`
 #: (ms) is the check-in time of the visit that is open after the tail, NONE if there is none; `party` its size; `far` the cell
 #: of its automatic end, NONE if it must be searched. `last_left` (ms) is when the newest visit ends.
-PAIR: Final = np.dtype(
+PAIR: Final = _row(
     [
         ("key", np.int64),
         ("opened", np.int64),
@@ -69,7 +74,6 @@ PAIR: Final = np.dtype(
         ("far", np.int32),
         ("party", np.uint8),
     ],
-    align=True,
 )
 
 
@@ -81,9 +85,7 @@ class Scans(NamedTuple):
 
 
 #: `at` in ms, `kind` CHECK_IN or CHECK_OUT, `fresh` = stored but not yet accounted for (see recovery).
-SCAN: Final = np.dtype(
-    [("at", np.int64), ("next", np.int32), ("kind", np.uint8), ("party", np.uint8), ("fresh", np.uint8)], align=True
-)
+SCAN: Final = _row([("at", np.int64), ("next", np.int32), ("kind", np.uint8), ("party", np.uint8), ("fresh", np.uint8)])
 
 
 class Events(NamedTuple):
@@ -94,7 +96,7 @@ class Events(NamedTuple):
 
 
 #: `ms` within its minute, `delta` in persons.
-EVENT: Final = np.dtype([("ms", np.uint16), ("delta", np.int16), ("next", np.int32)], align=True)
+EVENT: Final = _row([("ms", np.uint16), ("delta", np.int16), ("next", np.int32)])
 
 
 class Cells(NamedTuple):
@@ -106,7 +108,7 @@ class Cells(NamedTuple):
 
 #: `occupancy` (persons at the minute's end), `peak`, `area` (∫ n dt in person-ms), `contact` (∫ n(n−1)/2 dt in ms) and `over`
 #: (ms above capacity) are as computed last. `shown` = departures in the row that was written last, NONE if there is no row.
-CELL: Final = np.dtype(
+CELL: Final = _row(
     [
         ("area", np.int64),
         ("contact", np.int64),
@@ -128,7 +130,6 @@ CELL: Final = np.dtype(
         ),
         ("dirty", np.uint8),
     ],
-    align=True,
 )
 
 
@@ -145,7 +146,7 @@ _NEW_VENUE: Final = {
     "last": NONE,
     "near": NONE,
     "far": NONE,
-    "base": 0,
+    "carried": 0,
     "changed": NEVER,
     "due": NEVER,
     "now": NONE,
@@ -154,14 +155,12 @@ _NEW_VENUE: Final = {
     "late": NONE,
 }
 #: `limit` (ms) = max stay; `capacity` in persons, NONE if unknown. `first`/`last` cell; `near`/`far`: the cells touched last
-#: for a scan's own time and for an automatic end, since searches start from whichever is closest. `base` = persons present
+#: for a scan's own time and for an automatic end, since searches start from whichever is closest. `carried` = persons present
 #: before the first cell. `changed` = the earliest minute that must be computed again; `due` = the minute in which departures
 #: become visible as the clock moves on; `upto` = the last minute computed; `late` = the last minute before it that changed
 #: since. `now` = occupancy written last for "now"; `present` > 0 where somebody stays beyond the hour computed last.
 #: `forced`: every hour from `changed` on is written again, whether it seems to have changed or not.
-VENUE: Final = np.dtype(
-    [("limit", np.int64), *((name, np.int32) for name in _NEW_VENUE), ("forced", np.uint8)], align=True
-)
+VENUE: Final = _row([("limit", np.int64), *((name, np.int32) for name in _NEW_VENUE), ("forced", np.uint8)])
 
 
 Pool = TypeVar("Pool", Pairs, Scans, Events, Cells)

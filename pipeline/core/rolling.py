@@ -94,7 +94,7 @@ def _sweep_cells(
     for venue in range(venue_count):
         before = last_before(venues, cells, venue, start)
         cell = venues.rows[venue].first if before == NONE else cells.rows[before].next
-        occupancy = wide(venues.rows[venue].base if before == NONE else cells.rows[before].occupancy)
+        occupancy = wide(venues.rows[venue].carried if before == NONE else cells.rows[before].occupancy)
         minute = start
         while True:
             inside = cell != NONE and cells.rows[cell].minute < end

@@ -123,7 +123,7 @@ def _carry_in(
     events: Events,
 ) -> None:
     for i in range(len(venue)):
-        venues.rows[venue[i]].base += party[i]
+        venues.rows[venue[i]].carried += party[i]
         add_event(venues, cells, events, cells_from, venue[i], left[i], -wide(party[i]), True)
 
 
