@@ -208,6 +208,31 @@ def fold(winners: Iterable[Scan], max_stay: Mapping[str, int], as_of: int) -> li
     return visits
 
 
+def open_by_age(
+    scans: Iterable[Scan], max_stay: Mapping[str, int], as_of: int, width_minutes: int, ages: int
+) -> dict[tuple[str, int], tuple[int, int]]:
+    """Visits that no scan has closed, by venue and age at `as_of` in steps of `width_minutes`: (persons, persons²).
+
+    Ages from `ages` steps on, and visits that begin after `as_of`, are left out.
+    """
+    winners = winning_scans(scans)
+    last = {
+        (v.venue_id, v.visitor_id): v for v in sorted(fold(winners, max_stay, as_of), key=lambda v: v.checked_in_at)
+    }
+    counts: dict[tuple[str, int], tuple[int, int]] = {}
+    for (venue_id, visitor_id), visit in last.items():
+        left = any(
+            (s.venue_id, s.visitor_id, s.event_type) == (venue_id, visitor_id, "check_out")
+            and s.occurred_at_ms >= visit.checked_in_at
+            for s in winners
+        )
+        age = (as_of - visit.checked_in_at) // (width_minutes * MINUTE)
+        if not left and 0 <= age < ages:
+            persons, squares = counts.get((venue_id, age), (0, 0))
+            counts[venue_id, age] = persons + visit.party_size, squares + visit.party_size**2
+    return counts
+
+
 def _closed(opening: Scan, left_at: int, ended_by: str) -> Visit:
     return Visit(opening.venue_id, opening.visitor_id, opening.occurred_at_ms, left_at, ended_by, opening.party_size)
 

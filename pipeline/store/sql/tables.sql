@@ -95,6 +95,46 @@ CREATE TABLE IF NOT EXISTS now_rows
 ENGINE = ReplacingMergeTree(version)
 ORDER BY venue_id;
 
+-- What a model of presence makes of the open visits: who is really there at the end of the last full minute, and a 90 % interval.
+-- A venue of whose category the model knows too little has no row.
+CREATE TABLE IF NOT EXISTS estimate_rows
+(
+    venue_id        String,
+    expected        Nullable(Float64),
+    low             Nullable(UInt32),
+    high            Nullable(UInt32),
+    check_out_share Nullable(Float64),
+    model_version   Nullable(String),
+    version         UInt64,
+    is_deleted      UInt8
+)
+ENGINE = ReplacingMergeTree(version, is_deleted)
+ORDER BY venue_id;
+
+-- Models of presence, each with what it was made from; never changed. `body` and `figures` are JSON.
+CREATE TABLE IF NOT EXISTS model_rows
+(
+    model_version String,
+    made_at       DateTime64(3, 'UTC'),
+    first_day     Nullable(Date),
+    last_day      Nullable(Date),
+    body          String,
+    figures       String,
+    version       UInt64
+)
+ENGINE = ReplacingMergeTree(version)
+ORDER BY model_version;
+
+-- Which model is in force: the newest row; an empty model_version means none.
+CREATE TABLE IF NOT EXISTS model_use_rows
+(
+    model_version String,
+    since         DateTime64(3, 'UTC'),
+    version       UInt64
+)
+ENGINE = MergeTree
+ORDER BY version;
+
 -- Which partition a venue's scans come in: whoever takes the partition over loads the venue.
 CREATE TABLE IF NOT EXISTS venue_rows
 (

@@ -34,7 +34,19 @@ SELECT
 FROM visit_rows FINAL;
 
 CREATE OR REPLACE VIEW occupancy_minutes AS
-SELECT venue_id, minute, arrivals, departures, occupancy, peak
+SELECT
+    venue_id,
+    minute,
+    arrivals,
+    departures,
+    occupancy,
+    peak,
+    -- Estimates of the past are not made yet: only of the last full minute, in the two views of the present.
+    CAST(NULL, 'Nullable(Float64)') AS expected,
+    CAST(NULL, 'Nullable(UInt32)') AS low,
+    CAST(NULL, 'Nullable(UInt32)') AS high,
+    CAST(NULL, 'Nullable(Float64)') AS check_out_share,
+    CAST(NULL, 'Nullable(String)') AS model_version
 FROM minute_rows FINAL;
 
 CREATE OR REPLACE VIEW occupancy_hours AS
@@ -46,7 +58,12 @@ SELECT
     area_ms / 3600000 AS mean_occupancy,
     peak,
     over_ms / 60000 AS minutes_over_capacity,
-    contact_ms / 60000 AS person_contact_minutes
+    contact_ms / 60000 AS person_contact_minutes,
+    CAST(NULL, 'Nullable(Float64)') AS expected,
+    CAST(NULL, 'Nullable(UInt32)') AS low,
+    CAST(NULL, 'Nullable(UInt32)') AS high,
+    CAST(NULL, 'Nullable(Float64)') AS check_out_share,
+    CAST(NULL, 'Nullable(String)') AS model_version
 FROM hour_rows FINAL;
 
 CREATE OR REPLACE VIEW rolling_occupancy AS
@@ -58,8 +75,15 @@ SELECT
     unique_visitors,
     peak,
     area_ms / (width * 60000) AS mean_occupancy,
-    dwell_sum_ms / 120000 AS median_dwell_minutes
-FROM rolling_rows FINAL;
+    dwell_sum_ms / 120000 AS median_dwell_minutes,
+    expected,
+    low,
+    high,
+    check_out_share,
+    model_version
+FROM rolling_rows FINAL
+LEFT JOIN (SELECT venue_id, expected, low, high, check_out_share, model_version FROM estimate_rows FINAL) AS estimated
+    USING (venue_id);
 
 CREATE OR REPLACE VIEW occupancy_now AS
 SELECT
@@ -67,8 +91,19 @@ SELECT
     counted.occupancy AS occupancy,
     registered.capacity AS capacity,
     occupancy / capacity AS ratio,
-    (SELECT as_of FROM clock) AS as_of
-FROM (SELECT venue_id, occupancy FROM now_rows FINAL) AS counted
+    (SELECT as_of FROM clock) AS as_of,
+    counted.expected AS expected,
+    counted.low AS low,
+    counted.high AS high,
+    counted.check_out_share AS check_out_share,
+    counted.model_version AS model_version
+FROM
+(
+    SELECT venue_id, occupancy, expected, low, high, check_out_share, model_version
+    FROM now_rows FINAL
+    LEFT JOIN (SELECT venue_id, expected, low, high, check_out_share, model_version FROM estimate_rows FINAL) AS estimated
+        USING (venue_id)
+) AS counted
 FULL JOIN (SELECT venue_id, capacity FROM registry_rows FINAL) AS registered ON counted.venue_id = registered.venue_id;
 
 CREATE OR REPLACE VIEW dead_letters AS
