@@ -20,6 +20,7 @@ from kafka.errors import KafkaError
 from pipeline.broker import find_broker, free_port, is_free, start_broker
 from pipeline.cluster import open_admin
 from pipeline.errors import UserError
+from pipeline.interrupts import stop_on_interrupt
 from pipeline.parts import Part, PartFailedError, Parts
 from pipeline.produce import ScanProducer
 from pipeline.progress import progress_bar
@@ -134,11 +135,10 @@ class _Demo:
         self._say(f"the worker goes on; Kafka is at {self._address}. Look at:")
         for page in ("metrics", "livez", "readyz"):
             self._say(f"    http://127.0.0.1:{port}/{page}")
-        self._say("Ctrl-C ends everything")
-        with suppress(KeyboardInterrupt):
-            while True:
+        with stop_on_interrupt() as stopped:
+            self._say("Ctrl-C ends everything")
+            while not stopped.wait(_LOOK_SECONDS):
                 self._parts.check()
-                time.sleep(_LOOK_SECONDS)
         self._say("stopping")
 
     def _start(self, name: str, *arguments: str, output: Any, log: Any = None) -> Part:
