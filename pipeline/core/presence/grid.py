@@ -13,9 +13,9 @@ MINUTES_OF_DAY: Final = 1440
 #: whose people stay longer by 5 % is one step further on the same curve.
 STEP: Final = 0.05
 STEPS: Final = 144
-#: Steps in one bin of the table of stays and walks: 48 bins of stays, 24 of walks.
+#: Steps in one bin of the table of stays and walks: 48 bins of either.
 STAY_BIN: Final = 3
-WALK_BIN: Final = 6
+WALK_BIN: Final = 3
 
 #: Local minutes of the day at which a block of arrivals begins: the night, then two hours each, then the late evening.
 BLOCK_STARTS: Final = (0, 360, 480, 600, 720, 840, 960, 1080, 1200)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pipeline.core.presence.evidence import Evidence
 from pipeline.core.presence.grid import BLOCKS, CENTRES, EDGES, STEP, STEPS, Integers
 from pipeline.core.presence.pooling import DAY_SPREAD, VENUE_SPREAD, Share, Stretch, shares, stretches
-from pipeline.core.presence.tilt import TILT_SPREAD, Floats, Tilt, tilt_of
+from pipeline.core.presence.tilt import TILT_SPREAD, Floats, Mix, Tilt, tilt_of
 
 #: A probability of one, in 16 bits.
 ONE: Final = 65_535
@@ -174,9 +174,9 @@ class _Pooled:
         self.days = days
         self.weights = weights / _FULL_WEIGHT
         # Sums of integers, so that nothing depends on an order.
-        self.visits, self.stays, self.unclosed, self.walks, self.inside = (
+        self.visits, self.stays, self.unclosed, self.closed, self.walks = (
             sum(int(weight) * getattr(day, name) for day, weight in zip(days, weights, strict=True)) / _FULL_WEIGHT
-            for name in ("visits", "stays", "unclosed", "walks", "inside")
+            for name in ("visits", "stays", "unclosed", "closed", "walks")
         )
 
     def check_outs(self, c: int) -> int:
@@ -186,7 +186,7 @@ class _Pooled:
     def closes(self, c: int) -> npt.NDArray[np.bool_]:
         """Which categories' check-ins prove the end of a visit to `c`, (C,)."""
         inside = sum(day.inside[c] for day in self.days)
-        followed = inside + sum(day.walks[c].sum(axis=(1, 2)) for day in self.days)
+        followed = inside + sum(day.closed[c].sum(axis=1) for day in self.days)
         return (followed >= _FEWEST_PAIRS) & (inside < _INSIDE * followed)
 
 
@@ -211,7 +211,14 @@ def _curves_of(pooled: _Pooled, c: int, kind: Kind, here: npt.NDArray[np.bool_],
 
     closes = pooled.closes(c)
     log_spread = sqrt(float(profile @ (CENTRES - profile @ CENTRES) ** 2) or STEP**2)
-    tilt = tilt_of(pooled.walks[c, closes].sum(axis=0), pooled.unclosed[c][:, closes].sum(axis=(0, 1)), log_spread)
+    mix = _mix(
+        profile,
+        [
+            (stretch.mean, pooled.weights @ checked, pooled.weights @ (visits - checked)),
+            (means, stays.sum(axis=1), others_stays),
+        ],
+    )
+    tilt = tilt_of(pooled.walks[c, closes].sum(axis=0), pooled.closed[c, closes].sum(axis=0), pooled.unclosed[c][:, closes].sum(axis=(0, 1)), log_spread, mix)
     powers = (tilt.power, tilt.power - tilt.spread, tilt.power + tilt.spread)
     open_others = np.ones((BLOCKS, STEPS + 1))
     if moved_on:
@@ -247,6 +254,19 @@ def _without_evidence(kind: Kind, seen: int, share: Share) -> _Curves:
     reason = f"{short}: assumed, median {median:g} min and sigma {sigma:g}"
     tilt = Tilt(0.0, TILT_SPREAD / sigma, 0.0)
     return _Curves(Source.ASSUMED, reason, curve(0.0), others, np.ones((BLOCKS, STEPS + 1)), tilt, None, share)
+
+
+def _mix(profile: Floats, groups: Sequence[tuple[Floats, Floats, Floats]]) -> Mix:
+    """How the others' venues and hours move and widen the seen stays: of each group its means, and both groups' visits there."""
+    middle = float(profile @ CENTRES)
+    variance = others_variance = float(profile @ (CENTRES - middle) ** 2) + STEP**2
+    others_middle = middle
+    for means, checked, others in groups:
+        for visits, sign in ((checked, -1), (others, 1)):
+            share = visits / max(visits.sum(), 1e-9)
+            others_middle += sign * float(share @ means)
+            others_variance += sign * float(share @ (means - share @ means) ** 2)
+    return Mix(middle, others_middle, sqrt(max(others_variance / variance, 0.25)))
 
 
 def _tilted(density: Floats, power: float) -> Floats:

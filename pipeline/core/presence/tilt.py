@@ -39,14 +39,28 @@ class Tilt:
     pace: float
 
 
-def tilt_of(walks: Floats, unclosed: Floats, log_spread: float) -> Tilt:
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """What the others' log stays are for their venues and hours alone, which is no tilt: another middle, another width."""
+
+    middle: float
+    others_middle: float
+    widening: float
+
+    def others(self, log_stay: Floats) -> Floats:
+        """A seen log stay as it would be at the others' venues and hours."""
+        return self.others_middle + self.widening * (log_stay - self.middle)
+
+
+def tilt_of(walks: Floats, closed: Floats, unclosed: Floats, log_spread: float, mix: Mix) -> Tilt:
     """The posterior mean and spread of the tilt of one category.
 
-    walks: visits with a check-out by stay and walk, (48, 24). unclosed: visits without by the time to the next check-in, (144,).
-    log_spread: standard deviation of the log stay. The binned likelihood is weighed down for the table's own sampling error:
+    walks: visits with a check-out by stay and walk, (48, 48). closed, unclosed: visits with and without a check-out by the time
+    to the next check-in, (144,).
+    log_spread: standard deviation of the log stay. mix: what the others' venues and hours make of the stay. The binned likelihood is weighed down for the table's own sampling error:
     two samples of sizes m and n tell as much as one of m·n/(m+n).
     """
-    seen = unclosed.reshape(-1, WALK_BIN).sum(axis=1)
+    seen, own = (times.reshape(-1, WALK_BIN).sum(axis=1) for times in (unclosed, closed))
     checked, others = walks.sum(), seen.sum()
     # Powers act on the stay relative to the category's own middle, to keep the numbers small; a constant factor cancels.
     stays = _points(STAY_BIN)
@@ -55,8 +69,10 @@ def tilt_of(walks: Floats, unclosed: Floats, log_spread: float) -> Tilt:
     log_posterior = -0.5 * ((_TILTS[:, None] / TILT_SPREAD) ** 2 + (_PACES[None, :] / PACE_SPREAD) ** 2)
     if checked and others:
         weight = checked / (checked + others)
+        # Bins blur the sums. What they make of the checked-out visits' own times, which are known, corrects for it.
+        sharper = (own + 0.5) / (_table(walks, stays, 0.0).sum(axis=0) + 0.5)
         for j, pace in enumerate(_PACES):
-            expected = tilted @ _table(walks, stays, pace)
+            expected = tilted @ _table(walks, mix.others(stays), pace) * sharper
             expected /= expected.sum(axis=1, keepdims=True)
             expected = (1 - _UNEXPLAINED) * expected + _UNEXPLAINED / len(seen)
             log_posterior[:, j] += weight * (np.log(expected) @ seen)
@@ -77,9 +93,11 @@ def _points(bin_steps: int) -> Floats:
 
 
 def _table(walks: Floats, stays: Floats, pace: float) -> Floats:
-    """Visits by stay and by stay + e^pace · walk, shape (48, 24)."""
+    """Visits by stay and by stay + e^pace · walk, shape (48, 48)."""
     bins, width = STEPS // WALK_BIN, WALK_BIN * STEP
-    sums = np.exp(stays)[:, None, :, None] + np.exp(pace + _points(WALK_BIN))[None, :, None, :]
+    # The difference of two whole minutes is right on average, and the bins are of minutes + ½.
+    paced = np.exp(pace) * np.maximum(np.exp(_points(WALK_BIN)) - 0.5, 0.0)
+    sums = np.exp(stays)[:, None, :, None] + paced[None, :, None, :]
     to = np.clip((np.log(sums) / width).astype(np.int64), 0, bins - 1)
     rows = np.arange(len(stays))[:, None, None, None]
     weights = np.broadcast_to(walks[:, :, None, None] / _POINTS**2, to.shape)
