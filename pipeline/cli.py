@@ -20,6 +20,7 @@ COMMANDS = {
     "replay": ("replay", "Process files of scans without a broker: same decoding, same results."),
     "venues": ("venues", "Load the venue registry."),
     "query": ("query", "Ask the store in SQL, read-only."),
+    "model": ("model", "Models of presence: who is really there when most never check out."),
     "verify": ("verify", "Recompute everything from the scans independently, and compare."),
     "config": ("config", "Show the effective settings, secrets hidden."),
 }

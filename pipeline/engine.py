@@ -8,6 +8,7 @@ the store and memory in step: corrections further back than memory reaches, and 
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,11 +22,22 @@ from pipeline.core.fold import ANCIENT, DUPLICATE, STORED
 from pipeline.core.pools import HARD_LIMIT, MINUTE
 from pipeline.core.shard import BEGINNING, Changes, Correction, Shard, VenueRules, horizon_of
 from pipeline.dead_letters import DeadLetter
+from pipeline.presence import NOBODY, Place, Places, Presence
 from pipeline.settings import Settings
 from pipeline.store import recovery, repair
 from pipeline.store.client import connect, open_store
+from pipeline.store.closed_days import utc_offset
+from pipeline.store.models import model_in_force
 from pipeline.store.registry import Registry
-from pipeline.store.tables import hour_table, minute_table, now_table, strings, visit_table, window_table
+from pipeline.store.tables import (
+    estimate_table,
+    hour_table,
+    minute_table,
+    now_table,
+    strings,
+    visit_table,
+    window_table,
+)
 from pipeline.store.writer import AncientScan, Progress, ReadScans, Write, Writer, quoted
 
 if TYPE_CHECKING:
@@ -83,6 +95,10 @@ class Engine:
         self._elsewhere: set[bytes] = set()
         self._placed: dict[bytes, tuple[str, int]] = {}
         self._shown: dict[int, NDArray[np.int32]] = {}
+        # Which venues have a row of an estimate, and the model in force for the venues known so far.
+        self._estimated: set[str] = set()
+        self._presence: Presence | None = None
+        self._places: Places | None = None
         self._rolled_minute = BEGINNING
         self._rolled_all = True
         self._rolled_at = self._rolling_cost = 0.0
@@ -172,6 +188,8 @@ class Engine:
             shard.advance(self._as_of, emit=False)
             shard.rewrite_now()
         self._shown = {width: shard.codes_of(venues) for width, venues in recovery.load_windows(client, scope)}
+        self._estimated = set(recovery.estimated_venues(client, scope))
+        self._refresh_model()
         if spans:
             since = max(shard.cells_from, min(span.start for span in spans.values()))
             shown = repair.shown_minutes(client, spans, since)
@@ -266,6 +284,7 @@ class Engine:
         `offset` of a returned dead letter is the index in `values`.
         """
         changed, letters = self._registry.load(values, keys, self._announce_rules)
+        self._places = None
         self._expect_rules(changed)
         return letters
 
@@ -391,11 +410,61 @@ class Engine:
             first = self._next_versions(len(rows.venue) + len(gone))
             tables.append(("rolling_rows", window_table(rows, gone, self._shard.venue_names, width, end, first)))
             self._shown[width] = rows.venue
+        tables += self._estimate_rows(end - 1)
         self._rolled_minute = end
         self._rolled_all = True
         self._rolled_at = time.monotonic()
         self._rolling_cost = self._rolled_at - began
         return tables
+
+    def _refresh_model(self) -> None:
+        stored = model_in_force(self._client)
+        if (stored.version if stored else None) != (self._presence.version if self._presence else None):
+            self._presence = Presence(stored) if stored else None
+            self._rolled_all = False
+        self._places = None
+
+    def _estimate_rows(self, minute: int) -> list[tuple[str, pa.Table]]:
+        # Who is really there at the end of a minute (since the epoch), by the model in force.
+        presence = self._presence
+        if presence is None and not self._estimated:
+            return []
+        present = NOBODY
+        if presence is not None:
+            if self._places is None or len(self._places.venues) != self._shard.venue_count:
+                self._places = presence.places(self._places_at(minute))
+            persons, squares = self._shard.open_visits_at(minute, self._places.width)
+            present = presence.present(self._places, persons, squares, minute)
+        gone = sorted(self._estimated.difference(present.venues))
+        self._estimated = set(present.venues)
+        first = self._next_versions(len(present.venues) + len(gone))
+        return [
+            (
+                "estimate_rows",
+                estimate_table(
+                    present.venues,
+                    present.expected,
+                    present.low,
+                    present.high,
+                    present.share,
+                    present.model,
+                    gone,
+                    first,
+                ),
+            )
+        ]
+
+    def _places_at(self, minute: int) -> list[Place]:
+        at = datetime.fromtimestamp(minute * 60, UTC)
+        zones: dict[str | None, int] = {None: 0}
+        places = []
+        for venue in self._shard.venue_ids():
+            name = venue.decode()
+            category, zone = self._registry.place(name)
+            if zone not in zones:
+                zones[zone] = utc_offset(str(zone), at)
+            places.append(Place(name, category, zones[zone]))
+        return places
 
     def write(self, write: Write) -> dict[tuple[str, int], int]:
         """Store a write, in the order of `take`. Returns what may be committed: the first offset not stored.
@@ -429,6 +498,7 @@ class Engine:
             # Memory and store may disagree; everything processed is in the store, which knows what remains to be done.
             self._recover(list(self._progress))
         self._expect_rules(self._registry.refresh())
+        self._refresh_model()
         self._write_now()
         if self._repairs or self._ruled:
             self._broken_off = True

@@ -208,17 +208,16 @@ def fold(winners: Iterable[Scan], max_stay: Mapping[str, int], as_of: int) -> li
     return visits
 
 
-def open_by_age(
-    scans: Iterable[Scan], max_stay: Mapping[str, int], as_of: int, width_minutes: int, ages: int
+def open_visits(
+    scans: Iterable[Scan], max_stay: Mapping[str, int], minute: int, width: int, bins: int
 ) -> dict[tuple[str, int], tuple[int, int]]:
-    """Visits that no scan has closed, by venue and age at `as_of` in steps of `width_minutes`: (persons, persons²).
+    """Visits that no scan has closed, by venue and arrival bin, at the end of a minute since the epoch: (persons, persons²).
 
-    Ages from `ages` steps on, and visits that begin after `as_of`, are left out.
+    The bin is the arrival's minute over `width`; visits that begin after the minute, or `bins` or more before, are left out.
     """
     winners = winning_scans(scans)
-    last = {
-        (v.venue_id, v.visitor_id): v for v in sorted(fold(winners, max_stay, as_of), key=lambda v: v.checked_in_at)
-    }
+    visits = sorted(fold(winners, max_stay, 0), key=lambda visit: visit.checked_in_at)
+    last = {(visit.venue_id, visit.visitor_id): visit for visit in visits}
     counts: dict[tuple[str, int], tuple[int, int]] = {}
     for (venue_id, visitor_id), visit in last.items():
         left = any(
@@ -226,10 +225,10 @@ def open_by_age(
             and s.occurred_at_ms >= visit.checked_in_at
             for s in winners
         )
-        age = (as_of - visit.checked_in_at) // (width_minutes * MINUTE)
-        if not left and 0 <= age < ages:
-            persons, squares = counts.get((venue_id, age), (0, 0))
-            counts[venue_id, age] = persons + visit.party_size, squares + visit.party_size**2
+        arrival = visit.checked_in_at // MINUTE
+        if not left and arrival <= minute and minute // width - arrival // width < bins:
+            persons, squares = counts.get((venue_id, arrival // width), (0, 0))
+            counts[venue_id, arrival // width] = persons + visit.party_size, squares + visit.party_size**2
     return counts
 
 

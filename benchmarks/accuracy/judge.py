@@ -52,7 +52,10 @@ def judge(scenario: Scenario, seed: int) -> Cells:
         ESTIMATOR: fit(evidence, LEARNED_DAYS, world.category, _KINDS),
         MOVED_ON: fit(evidence, LEARNED_DAYS, world.category, _KINDS, moved_on=True),
     }
-    stays = [np.concatenate([d.stay[d.checks_out & (d.category == c)] for d in days.values()]) for c in range(len(CATEGORIES))]
+    stays = [
+        np.concatenate([d.stay[d.checks_out & (d.category == c)] for d in days.values()])
+        for c in range(len(CATEGORIES))
+    ]
     max_stay = np.array([np.quantile(some, 0.95) for some in stays])
     median = np.array([np.median(some) for some in stays])
     today = world.day(tested=True)

@@ -40,7 +40,9 @@ _VENUE_ODDS: Final = 0.5
 _MEDIANS: Final = np.log([category.dwell_median for category in CATEGORIES])
 _SIGMAS: Final = np.array([category.dwell_sigma for category in CATEGORIES])
 _CLOSES: Final = np.array([60 * (category.closes or 48) for category in CATEGORIES])
-_MALL, _RESTAURANT = (next(i for i, one in enumerate(CATEGORIES) if one.name == name) for name in ("mall", "restaurant"))
+_MALL, _RESTAURANT = (
+    next(i for i, one in enumerate(CATEGORIES) if one.name == name) for name in ("mall", "restaurant")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +194,7 @@ class World:
         named = np.where(random.random(n) < self._hides[venue], 1, people)
         return visitor, venue, category, arrival, stay, checks_out, people, named, log_median
 
-    def _nested(
-        self, mall: tuple[npt.NDArray[np.generic], ...], longer: Floats
-    ) -> tuple[npt.NDArray[np.generic], ...]:
+    def _nested(self, mall: tuple[npt.NDArray[np.generic], ...], longer: Floats) -> tuple[npt.NDArray[np.generic], ...]:
         """Restaurant visits during some of the mall stays."""
         visitor, _, category, arrival, stay, *_ = mall
         inside = (category == _MALL) & (self._random.random(len(category)) < self.scenario.nested)

@@ -15,7 +15,7 @@ from pipeline.core import collect, fold, names, occupancy, rolling
 from pipeline.core.cells import add_event, add_visits, force_cells
 from pipeline.core.columns import ScanColumns, Text
 from pipeline.core.jit import kernel, wide
-from pipeline.core.open_visits import AGES, count_open
+from pipeline.core.open_visits import BINS, count_open
 from pipeline.core.pools import (
     HARD_LIMIT,
     HOUR,
@@ -317,14 +317,13 @@ class Shard:
             as_of // MINUTE, width, self._known_venues, self._pairs, self._scans, self._venues, self._cells
         )
 
-    def open_by_age(self, as_of: int, width: I64) -> tuple[I32, I32]:
-        """Open visits by venue code and age at `as_of` (ms): (persons, persons²), as `count_open` has it.
-
-        `width` has the minutes of a step of age for each venue seen.
+    def open_visits_at(self, minute: int, width: I64) -> tuple[I32, I32]:
+        """Open visits by venue code and arrival bin, at the end of a minute since the epoch: (persons, persons²), as `count_open`
+        has it. `width` has the minutes of a bin for each venue seen.
         """
-        persons = np.zeros((self._known_venues, AGES), np.int32)
-        squares = np.zeros((self._known_venues, AGES), np.int32)
-        count_open(self._pairs, as_of, width, persons, squares)
+        persons = np.zeros((self._known_venues, BINS), np.int32)
+        squares = np.zeros((self._known_venues, BINS), np.int32)
+        count_open(self._pairs, minute, width, persons, squares)
         return persons, squares
 
     def venue_ids(self, codes: I32 | None = None) -> list[bytes]:

@@ -60,6 +60,13 @@ def durable_of(standing: Standing, owned: list[tuple[str, int]], *, everything: 
 EPOCH_SHIFT = 40
 
 
+def estimated_venues(client: Client, scope: str) -> list[str]:
+    """The venues that have an estimate, in a scope of venues. Raises StoreUnavailableError."""
+    with store_errors():
+        rows = client.query(f"SELECT venue_id FROM estimate_rows FINAL WHERE {scope}").result_rows
+    return [row[0] for row in rows]
+
+
 def read_standing(client: Client) -> Standing:
     """What the progress rows say, of all partitions."""
     with store_errors():

@@ -32,6 +32,10 @@ _COLUMNS = (
     ("floor_area_m2", pa.float64()),
 )
 
+_CATEGORY, _TIMEZONE = (
+    next(i for i, column in enumerate(_COLUMNS) if column[0] == name) for name in ("category", "timezone")
+)
+
 #: The category of a venue that nobody registered (contract, section 4).
 UNKNOWN_CATEGORY = "unknown"
 
@@ -62,6 +66,13 @@ class Registry:
     def knows(self, venue: bytes) -> bool:
         """Whether the venue is registered."""
         return venue in self._rules
+
+    def place(self, venue: str) -> tuple[str, str | None]:
+        """A venue's category and time zone."""
+        record = self._records.get(venue)
+        return (
+            (UNKNOWN_CATEGORY, None) if record is None else (str(record[_CATEGORY]), _text_or_none(record[_TIMEZONE]))
+        )
 
     def refresh(self) -> dict[bytes, VenueRules]:
         """Read what was registered since the last call, by whomever. Returns the venues whose rules changed."""
@@ -116,6 +127,10 @@ class Registry:
             with store_errors():
                 self._client.insert_arrow("registry_rows", _table(rows, self._newest_version + 1))
         return changed | self.refresh(), letters
+
+
+def _text_or_none(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 def _read(value: bytes) -> Venue | tuple[str, str]:

@@ -159,6 +159,37 @@ def window_table(
     )
 
 
+def estimate_table(
+    venues: Sequence[str],
+    expected: NDArray[np.float64],
+    low: NDArray[np.int64],
+    high: NDArray[np.int64],
+    share: NDArray[np.float64],
+    model: str,
+    gone: Sequence[str],
+    version: int,
+) -> pa.Table:
+    """Rows of `estimate_rows`: what `model` makes of some venues, and the deletion of those of the venues in `gone`."""
+    none = [None] * len(gone)
+    count = len(venues) + len(gone)
+
+    def column(values: NDArray[np.float64] | NDArray[np.int64], kind: pa.DataType) -> pa.Array:
+        return pa.array([*values.tolist(), *none], kind)
+
+    return pa.table(
+        {
+            "venue_id": strings([*venues, *gone]),
+            "expected": column(expected, pa.float64()),
+            "low": column(low, pa.uint32()),
+            "high": column(high, pa.uint32()),
+            "check_out_share": column(share, pa.float64()),
+            "model_version": pa.array([*([model] * len(venues)), *none], pa.string()),
+            "version": _versions(version, count),
+            "is_deleted": pa.array(np.arange(count) >= len(venues)).cast(pa.uint8()),
+        }
+    )
+
+
 def texts_of(*columns: pa.ChunkedArray) -> tuple[NDArray[np.uint8], list[Text]]:
     """Arrow string columns as slices of one buffer."""
     buffers, texts, base = [], [], 0

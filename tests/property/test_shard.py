@@ -8,17 +8,17 @@ from hypothesis import strategies as st
 
 from pipeline.core.fold import ANCIENT, DUPLICATE, ENDED_CHECK_OUT, ENDED_EXPIRED, STORED
 from pipeline.core.names import texts
-from pipeline.core.open_visits import AGES
+from pipeline.core.open_visits import BINS
 from pipeline.core.pools import HOUR, MINUTE, NONE
 from pipeline.core.shard import Shard, VenueRules, horizon_of
 from tests.columns import columns_of
-from tests.reference import DEFAULT_MAX_STAY, Scan, Views, expected_views, open_by_age
+from tests.reference import DEFAULT_MAX_STAY, Scan, Views, expected_views, open_visits
 from tests.strategies import Situation, histories, situations
 from tests.views import differences
 
 CHECKED = ("visits", "occupancy_minutes", "occupancy_hours", "rolling_occupancy", "occupancy_now")
 
-#: Minutes of a step of age.
+#: Minutes of an arrival bin.
 WIDTH = 7
 
 
@@ -121,12 +121,13 @@ def expected(situation: Situation) -> Views:
     return views | {"scans": set()}
 
 
-def open_visits(shard: Shard, as_of: int) -> dict[tuple[str, int], tuple[int, int]]:
-    persons, squares = shard.open_by_age(as_of, np.full(shard.venue_count, WIDTH))
+def open_in_memory(shard: Shard, minute: int) -> dict[tuple[str, int], tuple[int, int]]:
+    persons, squares = shard.open_visits_at(minute, np.full(shard.venue_count, WIDTH))
     names = [venue.decode() for venue in shard.venue_ids()]
+    newest = minute // WIDTH
     return {
-        (names[venue], int(age)): (int(persons[venue, age]), int(squares[venue, age]))
-        for venue, age in zip(*np.nonzero(persons), strict=True)
+        (names[venue], newest - (newest - int(slot)) % BINS): (int(persons[venue, slot]), int(squares[venue, slot]))
+        for venue, slot in zip(*np.nonzero(persons), strict=True)
     }
 
 
@@ -158,7 +159,9 @@ def test_order_repetition_and_cuts_change_no_row(data: st.DataObject) -> None:
 
     found = differences(reader.views(shard, as_of), expected(situation))
     assert not found, found
-    assert open_visits(shard, as_of) == open_by_age(situation.scans, situation.registry.max_stay, as_of, WIDTH, AGES)
+    minute = as_of // MINUTE
+    there = open_visits(situation.scans, situation.registry.max_stay, minute, WIDTH, BINS)
+    assert open_in_memory(shard, minute) == there
     identities = {(s.venue_id, s.visitor_id, s.event_type, s.occurred_at_ms) for s in situation.scans}
     assert counts[STORED] == len(identities)
     assert counts[DUPLICATE] == len(seen) - len(identities)
@@ -192,4 +195,6 @@ def test_forgetting_what_is_too_old_changes_no_row_of_what_comes_after(data: st.
 
     found = differences(reader.views(shard, as_of), expected(situation))
     assert not found, found
-    assert open_visits(shard, as_of) == open_by_age(situation.scans, situation.registry.max_stay, as_of, WIDTH, AGES)
+    minute = as_of // MINUTE
+    there = open_visits(situation.scans, situation.registry.max_stay, minute, WIDTH, BINS)
+    assert open_in_memory(shard, minute) == there

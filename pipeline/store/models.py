@@ -1,0 +1,79 @@
+"""Models of presence in the store: kept for ever, one of them in force."""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from pipeline.store.writer import store_errors
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+else:
+    Client = Any
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A model with its origin: the closed days it was fitted to (None of a cold start), and how well it fits (JSON)."""
+
+    version: str
+    made_at: datetime
+    first_day: date | None
+    last_day: date | None
+    body: str
+    figures: str
+
+
+def save_model(client: Client, model: StoredModel) -> None:
+    """Keep a model; the same one again changes nothing. Raises StoreUnavailableError."""
+    row = pa.table(
+        {
+            "model_version": pa.array([model.version]),
+            "made_at": pa.array([model.made_at], pa.timestamp("ms", "UTC")),
+            "first_day": pa.array([model.first_day], pa.date32()),
+            "last_day": pa.array([model.last_day], pa.date32()),
+            "body": pa.array([model.body]),
+            "figures": pa.array([model.figures]),
+            "version": pa.array([1], pa.uint64()),
+        }
+    )
+    with store_errors():
+        client.insert_arrow("model_rows", row)
+
+
+def stored_models(client: Client) -> list[StoredModel]:
+    """All models, the oldest first. Raises StoreUnavailableError."""
+    with store_errors():
+        rows = client.query(
+            "SELECT model_version, made_at, first_day, last_day, body, figures FROM model_rows FINAL ORDER BY made_at"
+        ).result_rows
+    return [StoredModel(*row) for row in rows]
+
+
+def use_model(client: Client, version: str) -> None:
+    """Put a model in force from now on; an empty `version`: none. Raises StoreUnavailableError."""
+    with store_errors():
+        number = client.query("SELECT max(version) + 1 FROM model_use_rows").result_rows[0][0]
+        row = {
+            "model_version": pa.array([version]),
+            "since": pa.array([datetime.now(UTC)], pa.timestamp("ms", "UTC")),
+            "version": pa.array([number], pa.uint64()),
+        }
+        client.insert_arrow("model_use_rows", pa.table(row))
+
+
+def used_models(client: Client) -> list[tuple[str, datetime]]:
+    """Which model ("" for none) was put in force when, the oldest first. Raises StoreUnavailableError."""
+    with store_errors():
+        rows = client.query("SELECT model_version, since FROM model_use_rows ORDER BY version").result_rows
+    return [(row[0], row[1]) for row in rows]
+
+
+def model_in_force(client: Client) -> StoredModel | None:
+    """The model that holds now. Raises StoreUnavailableError."""
+    used = used_models(client)
+    if not used or not used[-1][0]:
+        return None
+    return next((model for model in stored_models(client) if model.version == used[-1][0]), None)
