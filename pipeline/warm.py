@@ -3,13 +3,17 @@
 Plays a small simulated day through the engine on a store of its own, thrown away afterwards.
 """
 
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pipeline.engine import open_engine
+from pipeline.presence import fit_model
 from pipeline.settings import load_settings
 from pipeline.simulate.day import DayPlan
 from pipeline.simulate.options import SimulationOptions
+from pipeline.store.client import open_store
+from pipeline.store.models import save_model, use_model
 
 _TOPIC = "warm"
 
@@ -18,7 +22,12 @@ def main() -> None:
     """Compile; what is compiled already takes no time."""
     plan = DayPlan(SimulationOptions(check_ins=1_000, seed=1))
     with TemporaryDirectory() as folder:
-        engine = open_engine(load_settings(store=Path(folder)), clock="events")
+        settings = load_settings(store=Path(folder))
+        with closing(open_store(settings)) as client:
+            model = fit_model(client)
+            save_model(client, model)
+            use_model(client, model.version)
+        engine = open_engine(settings, clock="events")
         engine.assign(_TOPIC, [0])
         venues = [venue.model_dump_json(exclude_none=True).encode() for venue in plan.venues()]
         engine.load_venues(venues, [None] * len(venues))

@@ -52,7 +52,7 @@ class Weights:
     """
 
     here: npt.NDArray[np.uint16]
-    by_tilt: npt.NDArray[np.int32]
+    by_tilt: npt.NDArray[np.int16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Estimate:
 
 
 def weights_of(model: Model) -> Weights:
-    """The weights of every category, block, class of log odds and age: once a model, 6 bytes for each."""
+    """The weights of every category, block, class of log odds and age: once a model, 4 bytes for each."""
     strata = len(model.source) * BLOCKS
     ages = np.clip(np.arange(STEPS + 1 + 2 * _MARGIN) - _MARGIN, 0, STEPS)
     # 20 bits: a share of check-outs near 1 must not become 1.
@@ -82,12 +82,7 @@ def weights_of(model: Model) -> Weights:
         return ONE * (checked + (2**20 - share) * curve(others)) // still_open
 
     by_tilt = (weight(model.others_high) - weight(model.others_low)) // 2
-    return Weights(weight(model.others).astype(np.uint16), by_tilt.astype(np.int32))
-
-
-def bin_of(minute: Integers | int, bin_minutes: Integers | int) -> Integers:
-    """The column of `open_persons` in which an arrival belongs, 0–63; minutes since the epoch, UTC."""
-    return np.asarray(minute) // bin_minutes % BINS
+    return Weights(weight(model.others).astype(np.uint16), by_tilt.astype(np.int16))
 
 
 def sums(
@@ -100,8 +95,9 @@ def sums(
 ) -> Integers:
     """The exact sums over each venue's open visits, shape (V, 6); see the constants above for the columns.
 
-    open_persons, open_squares: persons named in open visits and the sum over visits of their squares, by `bin_of` the arrival,
-    (V, 64); a column must be empty of visits older than 64 bins. offset: minutes of local time east of UTC, (V,).
+    open_persons, open_squares: persons named in open visits and the sum over visits of their squares, (V, 64), by the arrival's
+    minute since the epoch over the width of a bin, modulo 64; a column must be empty of visits older than 64 bins.
+    offset: minutes of local time east of UTC, (V,).
     minute: now, in whole minutes since the epoch, UTC: arrivals up to its end are in.
     """
     out = np.zeros((len(open_persons), 6), np.int64)
@@ -150,7 +146,7 @@ def _sums(
     stretch: npt.NDArray[np.int8],
     odds: npt.NDArray[np.int8],
     here: npt.NDArray[np.uint16],
-    by_tilt: npt.NDArray[np.int32],
+    by_tilt: npt.NDArray[np.int16],
     block_of_minute: Integers,
     edge_of_half_minutes: Integers,
     out: Integers,
@@ -167,7 +163,7 @@ def _sums(
                 continue
             start = (newest - back) * width
             # The middle of the bin, or of what has passed of it: now is the end of the minute.
-            passed = min(start + width, minute + 1)
+            passed = start + width if start + width <= minute else np.int64(minute + 1)
             age = edge_of_half_minutes[2 * (minute + 1) - start - passed] + shift
             row = np.int64(category[v]) * BLOCKS + block_of_minute[(start + offset[v]) % MINUTES_OF_DAY]
             weight = np.int64(here[row, row_of_odds, age])
