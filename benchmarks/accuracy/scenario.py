@@ -31,7 +31,7 @@ _WALK: Final = (20.0, 0.6)
 #: how much that share differs from venue to venue.
 _SIZES: Final = ((1, 2, 3, 4), (0.60, 0.22, 0.10, 0.08))
 HIDDEN_PEOPLE: Final = 0.10
-_HIDDEN_DIFFERS: Final = 0.27
+_HIDDEN_DIFFERS: Final = 0.24
 #: Spreads: of the log stay between venues and between a venue's days, of the log odds of a check-out between venues.
 _VENUE_STAY: Final = 0.2
 _VENUE_DAY: Final = 0.08

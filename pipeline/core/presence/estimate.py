@@ -52,7 +52,7 @@ class Weights:
     """
 
     here: npt.NDArray[np.uint16]
-    by_tilt: npt.NDArray[np.int32]
+    by_tilt: npt.NDArray[np.int16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Estimate:
 
 
 def weights_of(model: Model) -> Weights:
-    """The weights of every category, block, class of log odds and age: once a model, 6 bytes for each."""
+    """The weights of every category, block, class of log odds and age: once a model, 4 bytes for each."""
     strata = len(model.source) * BLOCKS
     ages = np.clip(np.arange(STEPS + 1 + 2 * _MARGIN) - _MARGIN, 0, STEPS)
     # 20 bits: a share of check-outs near 1 must not become 1.
@@ -82,7 +82,7 @@ def weights_of(model: Model) -> Weights:
         return ONE * (checked + (2**20 - share) * curve(others)) // still_open
 
     by_tilt = (weight(model.others_high) - weight(model.others_low)) // 2
-    return Weights(weight(model.others).astype(np.uint16), by_tilt.astype(np.int32))
+    return Weights(weight(model.others).astype(np.uint16), by_tilt.astype(np.int16))
 
 
 def bin_of(minute: Integers | int, bin_minutes: Integers | int) -> Integers:
@@ -150,7 +150,7 @@ def _sums(
     stretch: npt.NDArray[np.int8],
     odds: npt.NDArray[np.int8],
     here: npt.NDArray[np.uint16],
-    by_tilt: npt.NDArray[np.int32],
+    by_tilt: npt.NDArray[np.int16],
     block_of_minute: Integers,
     edge_of_half_minutes: Integers,
     out: Integers,

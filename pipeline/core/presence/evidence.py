@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pipeline.core.presence.grid import (
     BLOCK_OF_MINUTE,
     BLOCKS,
+    COMPARED_BLOCKS,
     MILLI_LOG_OF_MINUTE,
     MINUTES_OF_DAY,
     STAY_BIN,
@@ -40,13 +41,13 @@ class Evidence:
     #: Visits without a check-out that have a next, by the time from check-in to check-in, shape (C, blocks, C, steps).
     #: GROUP BY category, block, category of the next, step of that time.
     unclosed: Integers
-    #: Visits with a check-out and a next not before it, by the time from check-in to check-in, shape (C, C, steps).
-    #: GROUP BY category, category of the next, step of that time.
+    #: Visits begun before 16:00 with a check-out and a next not before it, by the time from check-in to check-in, shape
+    #: (C, C, steps). GROUP BY category, category of the next, step of that time.
     closed: Integers
     #: The same visits, by stay and by the walk from check-out to check-in, shape
     #: (C, C, 48, 48). GROUP BY category, category of the next, bin of the stay, bin of the walk.
     walks: Integers
-    #: Visits with a check-out whose next came before it, shape (C, C). GROUP BY category, category of the next.
+    #: Visits begun before 16:00 with a check-out whose next came before it, shape (C, C). GROUP BY category, category of the next.
     inside: Integers
     #: Visits, shape (V,). GROUP BY venue.
     venue_visits: Integers
@@ -120,10 +121,11 @@ def gather(visits: Visits, categories: int, venues: int) -> Evidence:
     i = np.flatnonzero(~closed & followed)
     np.add.at(out.unclosed, (visits.category[i], block[i], visits.next_category[i], STEP_OF_MINUTE[following[i]]), 1)
 
-    i = np.flatnonzero(closed & followed & (following < stay))
+    compared = closed & followed & (block < COMPARED_BLOCKS)
+    i = np.flatnonzero(compared & (following < stay))
     np.add.at(out.inside, (visits.category[i], visits.next_category[i]), 1)
 
-    i = np.flatnonzero(closed & followed & (following >= stay))
+    i = np.flatnonzero(compared & (following >= stay))
     np.add.at(out.closed, (visits.category[i], visits.next_category[i], STEP_OF_MINUTE[following[i]]), 1)
     stay_bin = STEP_OF_MINUTE[stay[i]] // STAY_BIN
     walk_bin = STEP_OF_MINUTE[following[i] - stay[i]] // WALK_BIN

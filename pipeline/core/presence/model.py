@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.core.presence.evidence import Evidence
-from pipeline.core.presence.grid import BLOCKS, CENTRES, EDGES, STEP, STEPS, Integers
+from pipeline.core.presence.grid import BLOCKS, CENTRES, COMPARED_BLOCKS, EDGES, STEP, STEPS, Integers
 from pipeline.core.presence.pooling import DAY_SPREAD, VENUE_SPREAD, Share, Stretch, shares, stretches
 from pipeline.core.presence.tilt import TILT_SPREAD, Floats, Mix, Tilt, tilt_of
 
@@ -35,10 +35,10 @@ _CATEGORY_VISITS: Final = 60
 #: this share of them still inside.
 _FEWEST_PAIRS: Final = 30
 _INSIDE: Final = 0.02
-#: Classes of venues: the stretch in steps of the grid; the log odds of a check-out in quarters.
+#: Classes of venues: the stretch in steps of the grid; the log odds of a check-out in eighths.
 MOST_STRETCH: Final = 20
-ODDS_STEP: Final = 0.25
-MOST_ODDS: Final = 40
+ODDS_STEP: Final = 0.125
+MOST_ODDS: Final = 64
 
 
 class Source(IntEnum):
@@ -93,7 +93,7 @@ class Model:
     #: Tilt and log pace of the others, in thousandths, (C,). For people; the curves hold them already.
     tilt: npt.NDArray[np.int16]
     pace: npt.NDArray[np.int16]
-    #: By venue, (V,): category; stretch of the log stay in steps of 0.05; log odds of a check-out in quarters.
+    #: By venue, (V,): category; stretch of the log stay in steps of 0.05; log odds of a check-out in eighths.
     category: npt.NDArray[np.int16]
     stretch: npt.NDArray[np.int8]
     odds: npt.NDArray[np.int8]
@@ -142,8 +142,8 @@ def fit(
         "category": category.astype(np.int16),
         "stretch": np.clip(np.rint(stretch / STEP), -MOST_STRETCH, MOST_STRETCH).astype(np.int8),
         "odds": np.clip(np.rint(log_odds / ODDS_STEP), -MOST_ODDS, MOST_ODDS).astype(np.int8),
-        "stretch_spread": np.clip(np.rint(1000 * stretch_spread), 0, ONE).astype(np.uint16),
-        "odds_spread": np.clip(np.rint(1000 * odds_spread), 0, ONE).astype(np.uint16),
+        "stretch_spread": np.clip(np.rint(1000 * np.hypot(stretch_spread, STEP / sqrt(12))), 0, ONE).astype(np.uint16),
+        "odds_spread": np.clip(np.rint(1000 * np.hypot(odds_spread, ODDS_STEP / sqrt(12))), 0, ONE).astype(np.uint16),
     }
     # Whoever is there counts as open, whatever the two curves' rounding and sampling says.
     arrays["open_others"] = np.maximum.reduce(
@@ -215,10 +215,10 @@ def _curves_of(pooled: _Pooled, c: int, kind: Kind, here: npt.NDArray[np.bool_],
         profile,
         [
             (stretch.mean, pooled.weights @ checked, pooled.weights @ (visits - checked)),
-            (means, stays.sum(axis=1), others_stays),
+            (means[:COMPARED_BLOCKS], stays[:COMPARED_BLOCKS].sum(axis=1), others_stays[:COMPARED_BLOCKS]),
         ],
     )
-    tilt = tilt_of(pooled.walks[c, closes].sum(axis=0), pooled.closed[c, closes].sum(axis=0), pooled.unclosed[c][:, closes].sum(axis=(0, 1)), log_spread, mix)
+    tilt = tilt_of(pooled.walks[c, closes].sum(axis=0), pooled.closed[c, closes].sum(axis=0), pooled.unclosed[c][:COMPARED_BLOCKS, closes].sum(axis=(0, 1)), log_spread, mix)
     powers = (tilt.power, tilt.power - tilt.spread, tilt.power + tilt.spread)
     open_others = np.ones((BLOCKS, STEPS + 1))
     if moved_on:

@@ -26,7 +26,7 @@ _PACES: Final = np.linspace(-3 * PACE_SPREAD, 3 * PACE_SPREAD, 37)
 #: Points that stand for a bin, by stay and by walk: its middle alone would pile the sums up in few bins.
 _POINTS: Final = 3
 #: Share of the seen times that nothing explains: keeps an empty bin of the table from ruling out what was seen.
-_UNEXPLAINED: Final = 0.01
+_UNEXPLAINED: Final = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,8 @@ def tilt_of(walks: Floats, closed: Floats, unclosed: Floats, log_spread: float, 
 
     walks: visits with a check-out by stay and walk, (48, 48). closed, unclosed: visits with and without a check-out by the time
     to the next check-in, (144,).
-    log_spread: standard deviation of the log stay. mix: what the others' venues and hours make of the stay. The binned likelihood is weighed down for the table's own sampling error:
-    two samples of sizes m and n tell as much as one of m·n/(m+n).
+    log_spread: standard deviation of the log stay. mix: what the others' venues and hours make of the stay. A bin's count is negative binomial: Poisson around
+    an expectation that is known only as well as the bin's checked-out cases tell it.
     """
     seen, own = (times.reshape(-1, WALK_BIN).sum(axis=1) for times in (unclosed, closed))
     checked, others = walks.sum(), seen.sum()
@@ -68,14 +68,14 @@ def tilt_of(walks: Floats, closed: Floats, unclosed: Floats, log_spread: float, 
     tilted = np.exp(np.outer(_TILTS / log_spread, stays.mean(axis=1) - middle))
     log_posterior = -0.5 * ((_TILTS[:, None] / TILT_SPREAD) ** 2 + (_PACES[None, :] / PACE_SPREAD) ** 2)
     if checked and others:
-        weight = checked / (checked + others)
+        known = own + 0.5
         # Bins blur the sums. What they make of the checked-out visits' own times, which are known, corrects for it.
         sharper = (own + 0.5) / (_table(walks, stays, 0.0).sum(axis=0) + 0.5)
         for j, pace in enumerate(_PACES):
             expected = tilted @ _table(walks, mix.others(stays), pace) * sharper
             expected /= expected.sum(axis=1, keepdims=True)
-            expected = (1 - _UNEXPLAINED) * expected + _UNEXPLAINED / len(seen)
-            log_posterior[:, j] += weight * (np.log(expected) @ seen)
+            expected = others * ((1 - _UNEXPLAINED) * expected + _UNEXPLAINED / len(seen))
+            log_posterior[:, j] += np.log(expected) @ seen - np.log(expected + known) @ (seen + known)
     posterior = np.exp(log_posterior - log_posterior.max())
     posterior /= posterior.sum()
     by_tilt = posterior.sum(axis=1)
