@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from benchmarks.accuracy.scenario import Day, Flags, Floats, Integers, Scenario, World
-from pipeline.core.presence.estimate import Hidden, estimate, sums, weights_of
+from pipeline.core.presence.estimate import estimate, sums, weights_of
 from pipeline.core.presence.evidence import gather
 from pipeline.core.presence.model import BINS, Dwell, Kind, Model, bin_minutes_of, fit
 from pipeline.simulate.facts import CATEGORIES
@@ -52,12 +52,13 @@ def judge(scenario: Scenario, seed: int) -> Cells:
         ESTIMATOR: fit(evidence, LEARNED_DAYS, world.category, _KINDS),
         MOVED_ON: fit(evidence, LEARNED_DAYS, world.category, _KINDS, moved_on=True),
     }
-    stays = [np.concatenate([d.stay[d.checks_out & (d.category == c)] for d in days.values()]) for c in range(len(CATEGORIES))]
+    stays = [
+        np.concatenate([d.stay[d.checks_out & (d.category == c)] for d in days.values()])
+        for c in range(len(CATEGORIES))
+    ]
     max_stay = np.array([np.quantile(some, 0.95) for some in stays])
     median = np.array([np.median(some) for some in stays])
     today = world.day(tested=True)
-    people_by_named, squares_by_named = world.people_by_named
-    hidden = Hidden(people_by_named, squares_by_named)
 
     shape = (len(HOURS), len(world.category))
     truth = np.zeros(shape)
@@ -68,25 +69,33 @@ def judge(scenario: Scenario, seed: int) -> Cells:
         now = 60.0 * hour
         age = now - today.arrival
         come = age > 0
-        truth[i] = _by_venue(world, today, come & (today.stay > age), today.people)
+        there = come & (today.stay > age)
+        truth[i] = np.bincount(today.venue[there], today.people[there], len(world.category))
         still = come & ~(today.checks_out & (today.stay <= age))
-        said[FIXED][i] = _by_venue(world, today, still & (age < 240), today.named)
-        said[MAX_STAY][i] = _by_venue(world, today, still & (age < max_stay[today.category]), today.named)
+        named, so_far, limit, middle = (
+            today.named[still],
+            age[still],
+            max_stay[today.category[still]],
+            median[today.category[still]],
+        )
+        venue = today.venue[still]
+        said[FIXED][i] = np.bincount(venue, named * (so_far < 240), len(world.category))
+        said[MAX_STAY][i] = np.bincount(venue, named * (so_far < limit), len(world.category))
+        said[FLOOR][i] = np.bincount(venue, named * world.present_if_open(today, age)[still], len(world.category))
         for j, factor in enumerate(_FACTORS):
-            expiries[j, i] = _by_venue(world, today, still & (age < factor * median[today.category]), today.named)
-        said[FLOOR][i] = _by_venue(world, today, still, today.named * world.present_if_open(today, age))
+            expiries[j, i] = np.bincount(venue, named * (so_far < factor * middle), len(world.category))
         for method, model in models.items():
             counted = still
             if method == MOVED_ON:
                 counts = model.closes.astype(bool)[today.category, today.next_category] & (today.next_category >= 0)
                 counted = still & ~(counts & ~today.checks_out & (today.next_after <= age))
             summed = _sums(model, world, today, counted, now)
-            found = estimate(model, summed, hidden)
+            found = estimate(model, summed, world.hidden)
             said[method][i] = found.expected
             covered[method][i] = (found.low <= truth[i]) & (truth[i] <= found.high)
     for method in (FIXED, MAX_STAY, FLOOR):
-        said[method] *= people_by_named
-    said[TUNED] = _best(expiries * people_by_named, truth, world.category)
+        said[method] *= world.hidden.mean
+    said[TUNED] = _best(expiries * world.hidden.mean, truth, world.category)
 
     judged = truth >= FEWEST_PRESENT
     return Cells(
@@ -96,10 +105,6 @@ def judge(scenario: Scenario, seed: int) -> Cells:
         {method: values[judged] for method, values in said.items()},
         {method: values[judged] for method, values in covered.items()},
     )
-
-
-def _by_venue(world: World, day: Day, where: Flags, what: Integers | Floats) -> Floats:
-    return np.bincount(day.venue[where], what[where], len(world.category))
 
 
 def _sums(model: Model, world: World, day: Day, counted: Flags, now: float) -> Integers:

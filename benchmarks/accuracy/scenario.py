@@ -4,11 +4,12 @@ Categories, their dwell, hours and mix are those of `pipeline.simulate.facts`; e
 """
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.core.presence.estimate import Hidden
 from pipeline.core.presence.evidence import Visits
 from pipeline.simulate.facts import CATEGORIES, HOURLY_SHARES, LONGEST_STAY
 
@@ -40,7 +41,9 @@ _VENUE_ODDS: Final = 0.5
 _MEDIANS: Final = np.log([category.dwell_median for category in CATEGORIES])
 _SIGMAS: Final = np.array([category.dwell_sigma for category in CATEGORIES])
 _CLOSES: Final = np.array([60 * (category.closes or 48) for category in CATEGORIES])
-_MALL, _RESTAURANT = (next(i for i, one in enumerate(CATEGORIES) if one.name == name) for name in ("mall", "restaurant"))
+_MALL, _RESTAURANT = (
+    next(i for i, one in enumerate(CATEGORIES) if one.name == name) for name in ("mall", "restaurant")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,20 @@ class Day:
         )
 
 
+class _Round(NamedTuple):
+    """Columns of some visits, before they are put in order."""
+
+    visitor: Integers
+    venue: Integers
+    category: Integers
+    arrival: Floats
+    stay: Floats
+    checks_out: Flags
+    people: Integers
+    named: Integers
+    log_median: Floats
+
+
 class World:
     """300 venues of a scenario, and their days. The same seed gives the same."""
 
@@ -121,16 +138,17 @@ class World:
         self.category: Integers = np.repeat(np.arange(len(CATEGORIES)), counts)
         sizes = np.exp(random.normal(0, _SIZE_SIGMA, VENUES))
         self._sizes = [np.cumsum(np.where(self.category == c, sizes, 0.0)) for c in range(len(CATEGORIES))]
-        self._log_stay = random.normal(0, _VENUE_STAY, VENUES)
+        self._log_stay: Floats = random.normal(0, _VENUE_STAY, VENUES)
         self.log_odds: Floats = _log_odds(scenario) + random.normal(0, _VENUE_ODDS, VENUES)
         sizes_of_parties, often = np.array(_SIZES)
         in_larger = (sizes_of_parties - 1) @ often
         hides = HIDDEN_PEOPLE * (sizes_of_parties @ often) / in_larger
         self._hides = np.clip(hides * (1 + random.normal(0, _HIDDEN_DIFFERS, VENUES)), 0, 1)
-        # What head counts would give: all people over the named, and the same of the squares.
+        # What head counts would give: a larger party says one with probability `hides`, the truth otherwise.
         squares = sizes_of_parties**2 @ often
         named_squares = squares - hides * ((sizes_of_parties**2 - 1) @ often)
-        self.people_by_named = (1 / (1 - HIDDEN_PEOPLE), float(squares / named_squares))
+        products = squares - hides * ((sizes_of_parties**2 - sizes_of_parties) @ often)
+        self.hidden = Hidden(1 / (1 - HIDDEN_PEOPLE), float(squares / named_squares), float(products / named_squares))
 
     def day(self, *, tested: bool) -> Day:
         """One more day; `tested`: the one on which the scenario's stays are shifted."""
@@ -139,7 +157,7 @@ class World:
         minutes = np.repeat(np.array(HOURLY_SHARES) / sum(HOURLY_SHARES), 60) / 60
         visitor = np.arange(_PARTIES)
         arrival = random.choice(1440, _PARTIES, p=minutes) + random.random(_PARTIES)
-        rounds: list[tuple[npt.NDArray[np.generic], ...]] = []
+        rounds: list[_Round] = []
         for _ in range(_MOST_VISITS):
             category = self._categories(arrival)
             visit = self._visits(visitor, category, arrival, longer)
@@ -147,7 +165,7 @@ class World:
             if s.nested:
                 rounds.append(self._nested(visit, longer))
             walk = np.exp(random.normal(np.log(_WALK[0]), _WALK[1], len(visitor)))
-            following = arrival + visit[4] + walk * np.where(visit[5], 1.0, s.slower)
+            following = arrival + visit.stay + walk * np.where(visit.checks_out, 1.0, s.slower)
             goes_on = (random.random(len(visitor)) < s.goes_on) & (following < 1440)
             visitor, arrival = visitor[goes_on], following[goes_on]
         return self._ordered(rounds)
@@ -166,16 +184,16 @@ class World:
         longer = np.maximum(1 - np.cumsum(density), 0.0)
         here = longer / np.maximum(longer + gone_silent, 1e-300)
         at = (np.log(np.maximum(age, 1e-3)) - day.log_median) / _SIGMAS[day.category]
-        return here[day.venue, np.clip(np.floor((at + ends) / step), 0, len(z) - 1).astype(np.int64)]
+        found: Floats = here[day.venue, np.clip(np.floor((at + ends) / step), 0, len(z) - 1).astype(np.int64)]
+        return found
 
     def _categories(self, arrival: Floats) -> Integers:
         eager = np.array([[one.share * int(digit) for digit in one.eagerness] for one in CATEGORIES])
         upto = np.cumsum(eager / eager.sum(axis=0), axis=0)[:, (arrival // 60).astype(np.int64)]
-        return np.minimum((self._random.random(len(arrival)) > upto).sum(axis=0), len(CATEGORIES) - 1)
+        drawn: Integers = (self._random.random(len(arrival)) > upto).sum(axis=0)
+        return np.minimum(drawn, len(CATEGORIES) - 1)
 
-    def _visits(
-        self, visitor: Integers, category: Integers, arrival: Floats, longer: Floats
-    ) -> tuple[npt.NDArray[np.generic], ...]:
+    def _visits(self, visitor: Integers, category: Integers, arrival: Floats, longer: Floats) -> _Round:
         random, n = self._random, len(visitor)
         venue = np.empty(n, np.int64)
         for c, upto in enumerate(self._sizes):
@@ -190,23 +208,20 @@ class World:
         checks_out = random.random(n) < 1 / (1 + np.exp(-log_odds))
         people = random.choice(_SIZES[0], n, p=_SIZES[1])
         named = np.where(random.random(n) < self._hides[venue], 1, people)
-        return visitor, venue, category, arrival, stay, checks_out, people, named, log_median
+        return _Round(visitor, venue, category, arrival, stay, checks_out, people, named, log_median)
 
-    def _nested(
-        self, mall: tuple[npt.NDArray[np.generic], ...], longer: Floats
-    ) -> tuple[npt.NDArray[np.generic], ...]:
+    def _nested(self, mall: _Round, longer: Floats) -> _Round:
         """Restaurant visits during some of the mall stays."""
-        visitor, _, category, arrival, stay, *_ = mall
-        inside = (category == _MALL) & (self._random.random(len(category)) < self.scenario.nested)
-        begins = arrival[inside] + self._random.uniform(0.1, 0.6, inside.sum()) * stay[inside]
+        inside = (mall.category == _MALL) & (self._random.random(len(mall.category)) < self.scenario.nested)
+        arrival, stay = mall.arrival[inside], mall.stay[inside]
+        begins = arrival + self._random.uniform(0.1, 0.6, len(arrival)) * stay
         begins = np.minimum(begins, 1439.0)
         restaurant = np.full(len(begins), _RESTAURANT)
-        visit = list(self._visits(visitor[inside], restaurant, begins, longer))
-        visit[4] = np.minimum(visit[4], arrival[inside] + stay[inside] - begins)
-        return tuple(visit)
+        visit = self._visits(mall.visitor[inside], restaurant, begins, longer)
+        return visit._replace(stay=np.minimum(visit.stay, arrival + stay - begins))
 
     @staticmethod
-    def _ordered(rounds: list[tuple[npt.NDArray[np.generic], ...]]) -> Day:
+    def _ordered(rounds: list[_Round]) -> Day:
         columns = [np.concatenate(column) for column in zip(*rounds, strict=True)]
         order = np.lexsort((columns[3], columns[0]))
         visitor, venue, category, arrival, stay, checks_out, people, named, log_median = (c[order] for c in columns)

@@ -47,7 +47,8 @@ class Evidence:
     #: The same visits, by stay and by the walk from check-out to check-in, shape
     #: (C, C, 48, 48). GROUP BY category, category of the next, bin of the stay, bin of the walk.
     walks: Integers
-    #: Visits begun before 16:00 with a check-out whose next came before it, shape (C, C). GROUP BY category, category of the next.
+    #: Visits begun before 16:00 with a check-out whose next came before it, shape (C, C).
+    #: GROUP BY category, category of the next.
     inside: Integers
     #: Visits, shape (V,). GROUP BY venue.
     venue_visits: Integers

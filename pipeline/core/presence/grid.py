@@ -17,8 +17,8 @@ STEPS: Final = 144
 STAY_BIN: Final = 3
 WALK_BIN: Final = 3
 
-#: Local minutes of the day at which a block of arrivals begins: the night, two hours each, and one hour each in the evening, where
-#: the closing hour cuts stays.
+#: Local minutes of the day at which a block of arrivals begins: the night, two hours each, and one hour each in the evening,
+#: where the closing hour cuts stays.
 BLOCK_STARTS: Final = (0, 360, 480, 600, 720, 840, 960, 1080, 1140, 1200, 1260, 1320)
 #: What follows a stay is compared for arrivals before 16:00 only, the blocks before this one: later it is the closing hour that
 #: ends a stay, and the end of the day that leaves it without a next.

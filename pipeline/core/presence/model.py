@@ -218,7 +218,13 @@ def _curves_of(pooled: _Pooled, c: int, kind: Kind, here: npt.NDArray[np.bool_],
             (means[:COMPARED_BLOCKS], stays[:COMPARED_BLOCKS].sum(axis=1), others_stays[:COMPARED_BLOCKS]),
         ],
     )
-    tilt = tilt_of(pooled.walks[c, closes].sum(axis=0), pooled.closed[c, closes].sum(axis=0), pooled.unclosed[c][:COMPARED_BLOCKS, closes].sum(axis=(0, 1)), log_spread, mix)
+    tilt = tilt_of(
+        pooled.walks[c, closes].sum(axis=0),
+        pooled.closed[c, closes].sum(axis=0),
+        pooled.unclosed[c][:COMPARED_BLOCKS, closes].sum(axis=(0, 1)),
+        log_spread,
+        mix,
+    )
     powers = (tilt.power, tilt.power - tilt.spread, tilt.power + tilt.spread)
     open_others = np.ones((BLOCKS, STEPS + 1))
     if moved_on:
