@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test lint bench faults schemas lock clean
+.PHONY: help install demo test lint bench accuracy faults schemas lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ lint: install  ## ruff, mypy --strict and the import rules
 
 bench: install  ## scans/s from Kafka to stored, beside a bare librdkafka + orjson read of the same topic
 	$(BIN)/python -m benchmarks.main
+
+accuracy: install  ## error of the estimated occupancy against a simulated truth, beside simpler rules
+	$(BIN)/python -m benchmarks.accuracy
 
 faults: install  ## kill workers at random under load and compare with the reference, for longer than the tests do
 	$(BIN)/python -m pytest tests/integration/test_worker_killed.py --faults-rounds 20

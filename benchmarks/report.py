@@ -47,18 +47,18 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(header), line(rule), *map(line, rows)])
 
 
-def write_between(marker: str, text: str) -> None:
-    """Replace what stands in docs/performance.md between `<!-- marker -->` and `<!-- /marker -->`.
+def write_between(marker: str, text: str, page: Path = PAGE) -> None:
+    """Replace what stands in the page, docs/performance.md unless told, between `<!-- marker -->` and `<!-- /marker -->`.
 
     Raises UserError if one of the two is missing.
     """
     start, end = f"<!-- {marker} -->\n", f"<!-- /{marker} -->"
-    page = PAGE.read_text() if PAGE.is_file() else ""
+    page = page.read_text() if page.is_file() else ""
     before, found, rest = page.partition(start)
     _, found_end, after = rest.partition(end)
     if not (found and found_end):
-        raise UserError(f"{PAGE} lacks the lines {start.strip()} and {end}: put them where the figures belong")
-    PAGE.write_text(f"{before}{start}{text}\n{end}{after}")
+        raise UserError(f"{page} lacks the lines {start.strip()} and {end}: put them where the figures belong")
+    page.write_text(f"{before}{start}{text}\n{end}{after}")
 
 
 def run(command: Callable[..., object]) -> None:

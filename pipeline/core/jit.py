@@ -18,7 +18,7 @@ def _cache_folder() -> Path:
     # would go unnoticed, and the old code would run on. One cache per state of all the sources cannot be stale.
     here = Path(__file__).parent
     digest = sha256()
-    for source in sorted(here.glob("*.py")):
+    for source in sorted(here.rglob("*.py")):
         digest.update(source.read_bytes())
     return here / "__pycache__" / f"kernels-{digest.hexdigest()[:12]}"
 

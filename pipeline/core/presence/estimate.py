@@ -36,11 +36,13 @@ _NINETY: Final = 1.645
 class Hidden:
     """People behind a scan over those it names, from head counts; 1 where every scan names everybody.
 
-    `mean`: all people over all named. `square`: sum of squares over sum of squares. `spread`: of the mean between venues.
+    With M people behind a scan that names m, `mean`: ΣM/Σm; `square`: ΣM²/Σm²; `product`: ΣM·m/Σm². `spread`: standard deviation
+    of the mean between venues, over the mean.
     """
 
     mean: float = 1.0
     square: float = 1.0
+    product: float = 1.0
     spread: float = 0.03
 
 
@@ -85,6 +87,11 @@ def weights_of(model: Model) -> Weights:
     return Weights(weight(model.others).astype(np.uint16), by_tilt.astype(np.int16))
 
 
+def bin_of(minute: Integers | int, bin_minutes: Integers | int) -> Integers:
+    """The column of `open_persons` in which an arrival belongs, 0–63; minutes since the epoch, UTC."""
+    return np.asarray(minute, np.int64) // np.asarray(bin_minutes, np.int64) % BINS
+
+
 def sums(
     model: Model,
     weights: Weights,
@@ -95,9 +102,8 @@ def sums(
 ) -> Integers:
     """The exact sums over each venue's open visits, shape (V, 6); see the constants above for the columns.
 
-    open_persons, open_squares: persons named in open visits and the sum over visits of their squares, (V, 64), by the arrival's
-    minute since the epoch over the width of a bin, modulo 64; a column must be empty of visits older than 64 bins.
-    offset: minutes of local time east of UTC, (V,).
+    open_persons, open_squares: persons named in open visits and the sum over visits of their squares, by `bin_of` the arrival,
+    (V, 64); a column must be empty of visits older than 64 bins. offset: minutes of local time east of UTC, (V,).
     minute: now, in whole minutes since the epoch, UTC: arrivals up to its end are in.
     """
     out = np.zeros((len(open_persons), 6), np.int64)
@@ -126,7 +132,9 @@ def estimate(model: Model, summed: Integers, hidden: Hidden) -> Estimate:
     odds = summed[:, BY_ODDS] / (2 * ODDS_STEP) * (model.odds_spread / 1000)
     tilt = summed[:, BY_TILT].astype(np.float64)
     expected = hidden.mean * summed[:, PERSONS] / ONE
-    chance = hidden.square * summed[:, SQUARES] / ONE - hidden.mean**2 * summed[:, SQUARED_WEIGHTS] / ONE**2
+    # Over visits, the variance of M·(there or not) − mean·m·w.
+    chance = hidden.square * summed[:, SQUARES] / ONE
+    chance += (hidden.mean**2 - 2 * hidden.mean * hidden.product) * summed[:, SQUARED_WEIGHTS] / ONE**2
     unknown = (hidden.mean / ONE) ** 2 * (stretch**2 + odds**2 + tilt**2) + (hidden.spread * expected) ** 2
     half = _NINETY * np.sqrt(np.maximum(chance, 0.0) + unknown)
     low = np.floor(np.maximum(expected - half, 0.0)).astype(np.int64)
@@ -163,8 +171,8 @@ def _sums(
                 continue
             start = (newest - back) * width
             # The middle of the bin, or of what has passed of it: now is the end of the minute.
-            passed = start + width if start + width <= minute else np.int64(minute + 1)
-            age = edge_of_half_minutes[2 * (minute + 1) - start - passed] + shift
+            passed = min(width, minute + 1 - start)
+            age = edge_of_half_minutes[2 * (minute + 1 - start) - passed] + shift
             row = np.int64(category[v]) * BLOCKS + block_of_minute[(start + offset[v]) % MINUTES_OF_DAY]
             weight = np.int64(here[row, row_of_odds, age])
             squares = np.int64(open_squares[v, slot])

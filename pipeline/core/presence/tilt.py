@@ -57,8 +57,10 @@ def tilt_of(walks: Floats, closed: Floats, unclosed: Floats, log_spread: float, 
 
     walks: visits with a check-out by stay and walk, (48, 48). closed, unclosed: visits with and without a check-out by the time
     to the next check-in, (144,).
-    log_spread: standard deviation of the log stay. mix: what the others' venues and hours make of the stay. A bin's count is
-    negative binomial: Poisson around an expectation that is known only as well as the bin's checked-out cases tell it.
+    log_spread: standard deviation of the log stay. mix: what the others' venues and hours make of the stay.
+
+    A bin's count is negative binomial: Poisson around an expectation that is known only as well as the bin's checked-out cases
+    tell it.
     """
     seen, own = (times.reshape(-1, WALK_BIN).sum(axis=1) for times in (unclosed, closed))
     checked, others = walks.sum(), seen.sum()
@@ -101,5 +103,5 @@ def _table(walks: Floats, stays: Floats, pace: float) -> Floats:
     to = np.clip((np.log(sums) / width).astype(np.int64), 0, bins - 1)
     rows = np.arange(len(stays))[:, None, None, None]
     weights = np.broadcast_to(walks[:, :, None, None] / _POINTS**2, to.shape)
-    counted = np.bincount((rows * bins + to).ravel(), weights.ravel(), len(stays) * bins)
-    return counted.astype(np.float64).reshape(len(stays), bins)
+    table = np.bincount((rows * bins + to).ravel(), weights.ravel(), len(stays) * bins)
+    return table.astype(np.float64).reshape(len(stays), bins)
