@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from pipeline.core.judge import judge_scan
 from schemas.scan import Scan as ValidScan
 from tests.isolated import run_isolated
 from tests.reference import Scan, Views
+from tests.waiting import PATIENCE, wait_until
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,9 +67,9 @@ class Worker:
         """What it has said so far."""
         return self._log.read_text()
 
-    def wait_for(self, text: str, seconds: float = 60) -> None:
+    def wait_for(self, text: str) -> None:
         """Return once its log holds `text`."""
-        wait_until(lambda: text in self.log or self.process.poll() is not None, seconds)
+        wait_until(lambda: text in self.log or self.process.poll() is not None)
         assert text in self.log, self.log
 
     def kill(self) -> None:
@@ -76,10 +77,10 @@ class Worker:
         self.process.kill()
         self.process.wait()
 
-    def stop(self, seconds: float = 30) -> int:
+    def stop(self) -> int:
         """SIGTERM; returns the exit status."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(seconds)
+        return self.process.wait(PATIENCE)
 
 
 class World:
@@ -172,21 +173,13 @@ class World:
         return [sys.executable, "-m", "pipeline", *map(str, arguments)]
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Return once the condition holds; AssertionError after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"it did not happen in {seconds:.0f} s"
-        time.sleep(0.2)
-
-
 def read_topic(kafka: str, topic: str) -> list[Message]:
     """Every record of a topic."""
     ends = {partition: end for partition, end in _ends(kafka, topic).items() if end}
     consumer = Consumer({"bootstrap.servers": kafka, "group.id": "reader", "enable.auto.commit": False})
     consumer.assign([TopicPartition(topic, partition, 0) for partition in ends])
     found: list[Message] = []
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while len(found) < sum(ends.values()):
         assert time.monotonic() < deadline, f"{topic} gave {len(found)} of {sum(ends.values())} records"
         found += consumer.consume(1_000, 0.5)

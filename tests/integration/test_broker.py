@@ -6,8 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -17,6 +16,7 @@ from pipeline import broker as broker_module
 from pipeline.broker import HOST, RunningBroker, answers, find_broker, start_broker
 from pipeline.errors import UserError
 from pipeline.topics import Topic, ensure_topics
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -36,13 +36,6 @@ def taken_port() -> Iterator[int]:
         other.bind((HOST, 0))
         other.listen()
         yield other.getsockname()[1]
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def pipeline(*arguments: str, home: Path, port: int = 1) -> "subprocess.CompletedProcess[str]":

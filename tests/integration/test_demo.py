@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from pipeline.broker import find_broker, free_port
 from pipeline.produce import ScanProducer
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -84,13 +84,6 @@ def read_until(running: "subprocess.Popen[str]", text: str) -> str:
         if text in line:
             return "".join(lines)
     raise AssertionError(f"{''.join(lines)}\n{running.stderr and running.stderr.read()}")
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_a_day_is_stored_verified_and_summed_up_and_nothing_stays(demo: Demo) -> None:

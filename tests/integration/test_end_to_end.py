@@ -22,9 +22,9 @@ from tests.integration.checkins import (
     valid_scans,
     view_differences,
     views_as_csv,
-    wait_until,
 )
 from tests.reference import DAY, HOUR, MINUTE, ROWS, Scan, expected_views, line_of
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 

@@ -20,6 +20,7 @@ from pipeline.broker import start_broker
 from pipeline.errors import UserError
 from pipeline.produce import ScanProducer, produce_files
 from pipeline.topics import Topic, ensure_topics
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.kafka
 
@@ -28,7 +29,7 @@ SCANS = [
 ]
 
 
-def read_all(kafka: str, topic: str, seconds: float = 20) -> list[Any]:
+def read_all(kafka: str, topic: str) -> list[Any]:
     """Every message of the topic by partition and offset."""
     consumer = Consumer({"bootstrap.servers": kafka, "group.id": "none", "enable.auto.commit": False})
     try:
@@ -36,7 +37,7 @@ def read_all(kafka: str, topic: str, seconds: float = 20) -> list[Any]:
         ends = {number: consumer.get_watermark_offsets(TopicPartition(topic, number))[1] for number in partitions}
         consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
         messages: list[Any] = []
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + PATIENCE
         while len(messages) < sum(ends.values()):
             assert time.monotonic() < deadline
             messages += consumer.consume(10_000, 0.2)

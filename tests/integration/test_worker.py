@@ -10,13 +10,16 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+
+from pipeline.streaming.worker import VENUES_FIRST_SECONDS
+from tests.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -100,7 +103,7 @@ class Bench:
 
     def drain(self, **options: Any) -> dict[str, Any]:
         worker = self.start(drain=True, **options)
-        output, _ = worker.communicate(timeout=40)
+        output, _ = worker.communicate(timeout=PATIENCE)
         assert worker.returncode == 0, self.log_of(worker)
         summary: dict[str, Any] = json.loads(output.splitlines()[-1])
         return summary
@@ -166,13 +169,6 @@ class Bench:
         self.drop_topics()
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def bench(kafka: str, tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(kafka, tmp_path)
@@ -186,7 +182,7 @@ def bench(kafka: str, tmp_path: Path) -> Iterator[Bench]:
 def test_a_drain_of_empty_topics_ends_at_once(bench: Bench) -> None:
     begun = time.monotonic()
     assert bench.drain()["scans"] == 0
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < VENUES_FIRST_SECONDS, "it waited for a registry that is empty"
 
 
 def test_after_restarts_each_offset_is_stored_once_and_committed(bench: Bench) -> None:
@@ -202,7 +198,7 @@ def test_after_restarts_each_offset_is_stored_once_and_committed(bench: Bench) -
     before = sum(bench.stored().values())
     wait_until(lambda: sum(bench.stored().values()) > before)
     worker.terminate()
-    assert worker.wait(20) == 0, bench.log_of(worker)
+    assert worker.wait(PATIENCE) == 0, bench.log_of(worker)
     assert bench.committed() == bench.stored()
 
     bench.drain()
@@ -239,7 +235,7 @@ def test_commits_follow_the_store_at_once(bench: Bench) -> None:
     wait_until(lambda: sum(bench.stored().values()) == 1_000)
     begun = time.monotonic()
     wait_until(lambda: bench.committed() == bench.stored())
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 2.8, "no sooner than Faust itself would have committed"
 
 
 def test_while_the_store_is_away_reading_pauses_and_nothing_is_lost(bench: Bench) -> None:
@@ -275,10 +271,10 @@ def test_a_worker_stopped_while_the_store_is_away_leaves_what_it_has_to_be_read_
 
     brisk.terminate()
     patient.send_signal(signal.SIGINT)
-    assert brisk.wait(10) == 0, bench.log_of(brisk)
+    assert brisk.wait(PATIENCE) == 0, bench.log_of(brisk)
     wait_until(lambda: "Ctrl-C again" in bench.log_of(patient))
     patient.send_signal(signal.SIGINT)
-    assert patient.wait(5) == 130, bench.log_of(patient)
+    assert patient.wait(30) == 130, bench.log_of(patient)
 
     bench.outage.unlink()
     assert bench.drain()["scans"] == 5_000
@@ -302,11 +298,11 @@ def test_workers_come_and_go_and_each_offset_is_stored_once(bench: Bench) -> Non
     first.wait()
     bench.produce([SCAN] * 20_000)
     drained = bench.start(drain=True)
-    wait_until(lambda: drained.poll() is not None, 40)
+    wait_until(lambda: drained.poll() is not None)
     assert drained.returncode == 0, bench.log_of(drained)
     assert bench.committed() == bench.stored() == bench.ends()
     second.terminate()
-    assert second.wait(20) == 0, bench.log_of(second)
+    assert second.wait(PATIENCE) == 0, bench.log_of(second)
     bench.assert_each_offset_was_stored_once()
 
 
@@ -335,7 +331,7 @@ def test_the_venue_registry_is_read_before_the_scans_that_wait_with_it(bench: Be
 def test_a_bug_in_the_engine_stops_the_worker_and_commits_nothing(bench: Bench) -> None:
     bench.produce([b"bug"])
     worker = bench.start()
-    assert worker.wait(20) == 1
+    assert worker.wait(PATIENCE) == 1
     assert "a bug in the engine" in bench.log_of(worker)
     assert not any(bench.committed().values())
 
@@ -360,7 +356,7 @@ def test_what_retention_has_deleted_is_counted_and_reading_goes_on_behind_it(ben
 def test_missing_topics_are_one_sentence_with_the_way_out(bench: Bench) -> None:
     bench.drop_topics()
     worker = bench.start()
-    assert worker.wait(20) == 1
+    assert worker.wait(PATIENCE) == 1
     assert "create them with: pipeline topics" in bench.log_of(worker)
 
 
@@ -374,7 +370,7 @@ def test_without_kafka_a_worker_waits_and_can_be_interrupted(tmp_path: Path) -> 
             assert bench.status(worker, "/livez")[0] == 200
             assert bench.status(worker, "/readyz")[0] == 503
             worker.send_signal(signal.SIGINT)
-            assert worker.wait(10) == 0
+            assert worker.wait(PATIENCE) == 0
             lines = [line for line in bench.log_of(worker).splitlines() if "Kafka does not answer" in line]
             assert len(lines) == 1
             assert "Traceback" not in bench.log_of(worker)
