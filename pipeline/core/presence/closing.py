@@ -55,7 +55,9 @@ def stays_of(counts: Floats) -> Stays:
     for b in range(BLOCKS):
         expected = ahead[b] * rates
         excess = counts[b] > expected
-        surprise = 2 * (counts[b] * np.log(np.maximum(counts[b], 1e-9) / np.maximum(expected, 1e-9)) - counts[b] + expected)
+        surprise = 2 * (
+            counts[b] * np.log(np.maximum(counts[b], 1e-9) / np.maximum(expected, 1e-9)) - counts[b] + expected
+        )
         cost = np.where(excess, np.minimum(surprise, _CLOSING), surprise).sum(axis=1)
         best = int(np.argmin(cost + ((shifts - before) / _SHIFT_SPREAD) ** 2))
         before = float(shifts[best])

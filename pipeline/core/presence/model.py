@@ -14,10 +14,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.core.presence.closing import Stays, stays_of
 from pipeline.core.presence.evidence import Evidence
 from pipeline.core.presence.grid import BLOCKS, CENTRES, COMPARED_BLOCKS, EDGES, STEP, STEPS, Integers
 from pipeline.core.presence.pooling import DAY_SPREAD, VENUE_SPREAD, Share, Stretch, shares, stretches
-from pipeline.core.presence.closing import Stays, stays_of
 from pipeline.core.presence.smoothing import Floats
 from pipeline.core.presence.tilt import NOT_FOLLOWED, TILT_SPREAD, Followed, Mix, Tilt, tilts_of
 

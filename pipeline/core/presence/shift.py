@@ -28,14 +28,14 @@ from pipeline.core.presence.smoothing import Floats
 
 #: What is believed of a category's day before its check-outs: the spread of its log stays around the learned days'. Chosen.
 DAY_SPREAD: Final = 0.2
-#: A category's shift counts from this on: below, what it would correct is less than what a wrong one costs (study).
-LEAST: Final = 0.12
 _HOURS: Final = 24
 #: Arrivals of the hours before 16:00 are compared: later, closing ends stays that would have been longer.
 _COMPARED_HOURS: Final = BLOCK_STARTS[COMPARED_BLOCKS] // 60
 #: Parts of an hour of arrival, each taken for its middle.
 _PARTS: Final = 4
 _ROUNDS: Final = 4
+#: No stays are taken for longer or shorter than by this.
+_MOST: Final = 0.7
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,16 +50,14 @@ class StaysSoFar:
 
     def __add__(self, other: Self) -> Self:
         """Of two sets of visits at the same moment."""
-        return type(self)(
-            self.stays + other.stays, self.log_stay + other.log_stay, np.maximum(self.now, other.now)
-        )
+        return type(self)(self.stays + other.stays, self.log_stay + other.log_stay, np.maximum(self.now, other.now))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shifts:
     """By how much the log stay is above the model's today, in hundredths, and the spread of that in thousandths."""
 
-    #: (C,): the category as a whole; 0 where it is below `LEAST`. For people: the venues' hold it already.
+    #: (C,): the category as a whole. For people: the venues' hold it already.
     category: Integers
     category_spread: Integers
     #: (V,): the venue. `spread` takes the place of the model's.
@@ -85,16 +83,13 @@ def shifts_of(model: Model, so_far: StaysSoFar) -> Shifts:
     Of a venue with information I about its own shift, whose stretch has the spread q, the shift is ŝ with variance 1/I around the
     category's, of which it tells with the precision 1/(q² + 1/I). Expectations are a lognormal's response to a shift.
     """
-    categories, venues = len(model.source), len(model.category)
-    category, category_spread, shift = np.zeros(categories), np.full(categories, DAY_SPREAD), np.zeros(venues)
-    spread = model.stretch_spread / 1000
+    category = np.zeros(len(model.source))
+    category_spread = np.full(len(model.source), DAY_SPREAD)
+    shift, spread = np.zeros(len(model.category)), model.stretch_spread / 1000
+    come = so_far.stays[:, :_COMPARED_HOURS].sum(axis=1) > 0
     for c in np.flatnonzero(model.source == Source.LEARNED):
-        here = np.flatnonzero((model.category == c) & (so_far.stays[:, :_COMPARED_HOURS].sum(axis=1) > 0))
-        if not len(here):
-            continue
-        moments = _Moments(model, int(c))
-        own = spread[here]
-        at = np.zeros(len(here))
+        here = np.flatnonzero((model.category == c) & come)
+        moments, own, at = _Moments(model, int(c)), spread[here], np.zeros(len(here))
         common, variance = 0.0, DAY_SPREAD**2
         for _ in range(_ROUNDS):
             score, information = moments.score(so_far, here, model.stretch[here] * STEP + at)
@@ -102,15 +97,13 @@ def shifts_of(model: Model, so_far: StaysSoFar) -> Shifts:
             precision = 1 / (own**2 + noise)
             variance = 1 / (precision.sum() + 1 / DAY_SPREAD**2)
             common = float(precision @ found) * variance
-            used = common if round(100 * abs(common)) > 100 * LEAST else 0.0
             trust = own**2 * precision
-            at = np.clip(used + trust * (found - used), -0.7, 0.7)
-        category[c], category_spread[c] = used, sqrt(variance)
-        shift[here] = at
-        spread[here] = np.sqrt(trust * noise + (1 - trust) ** 2 * (variance if used else 0.0))
-        elsewhere = (model.category == c) & (so_far.stays[:, :_COMPARED_HOURS].sum(axis=1) == 0)
-        shift[elsewhere] = used
-        spread[elsewhere] = np.hypot(spread[elsewhere], sqrt(variance) if used else 0.0)
+            at = np.clip(common + trust * (found - common), -_MOST, _MOST)
+            after = np.sqrt(trust * noise + (1 - trust) ** 2 * variance)
+        category[c], category_spread[c] = common, sqrt(variance)
+        elsewhere = np.flatnonzero((model.category == c) & ~come)
+        shift[elsewhere], spread[elsewhere] = common, np.hypot(spread[elsewhere], sqrt(variance))
+        shift[here], spread[here] = at, after
     return Shifts(
         np.rint(100 * category).astype(np.int64),
         np.rint(1000 * category_spread).astype(np.int64),
@@ -125,7 +118,9 @@ def shifted(model: Model, shifts: Shifts) -> Model:
     changed = replace(
         model,
         stretch=np.clip(np.rint(steps), -MOST_STRETCH, MOST_STRETCH).astype(np.int8),
-        stretch_spread=np.clip(np.rint(np.hypot(shifts.venue_spread, 1000 * STEP / sqrt(12))), 0, ONE).astype(np.uint16),
+        stretch_spread=np.clip(np.rint(np.hypot(shifts.venue_spread, 1000 * STEP / sqrt(12))), 0, ONE).astype(
+            np.uint16
+        ),
     )
     return replace(changed, version=version_of(changed))
 
@@ -137,17 +132,14 @@ class _Moments:
         longer = model.checked[c].astype(np.float64) / ONE
         density = longer[:, :-1] - longer[:, 1:]
         zero = np.zeros((len(density), 1))
-        self._upto = [
-            np.append(zero, np.cumsum(density * CENTRES**power, axis=1), axis=1) for power in range(3)
-        ]
+        self._upto = [np.append(zero, np.cumsum(density * CENTRES**power, axis=1), axis=1) for power in range(3)]
         mean = (density * CENTRES).sum(axis=1)
-        self._variance = (density * CENTRES**2).sum(axis=1) - mean**2
+        self._variance = np.maximum((density * CENTRES**2).sum(axis=1) - mean**2, STEP**2)
 
     def score(self, so_far: StaysSoFar, venues: Integers, stretch: Floats) -> tuple[Floats, Floats]:
         """The derivative of the log-likelihood by the shift at each venue, and the information."""
         score, information = np.zeros(len(venues)), np.full(len(venues), 1e-9)
         for hour in range(_COMPARED_HOURS):
-            count = so_far.stays[venues, hour]
             block = BLOCK_OF_MINUTE[60 * hour]
             middles = 60 * hour + 60 * (np.arange(_PARTS) + 0.5) / _PARTS
             age = np.maximum(so_far.now[venues][:, None] - middles[None, :], 1e-3)
@@ -156,6 +148,7 @@ class _Moments:
             ended = np.maximum(ended, 1e-9)
             mean, variance = first / ended, self._variance[block]
             seen_variance = np.clip(second / ended - mean**2, 0.0, variance)
+            count = so_far.stays[venues, hour]
             score += (so_far.log_stay[venues, hour] / 1000 - count * (mean + stretch)) / variance
             information += count * seen_variance / variance**2
         return score, information
