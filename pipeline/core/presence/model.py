@@ -190,9 +190,9 @@ class _Pooled:
         self.days = days
         self.weights = weights / _FULL_WEIGHT
         # Sums of integers, so that nothing depends on an order.
-        self.visits, self.stays, self.unclosed, self.closed, self.walks = (
+        self.visits, self.stays, self.unclosed, self.walks = (
             sum(int(weight) * getattr(day, name) for day, weight in zip(days, weights, strict=True)) / _FULL_WEIGHT
-            for name in ("visits", "stays", "unclosed", "closed", "walks")
+            for name in ("visits", "stays", "unclosed", "walks")
         )
 
     def check_outs(self, c: int) -> int:
@@ -202,7 +202,7 @@ class _Pooled:
     def closes(self, c: int) -> npt.NDArray[np.bool_]:
         """Which categories' check-ins prove the end of a visit to `c`, (C,)."""
         inside = sum(day.inside[c] for day in self.days)
-        followed = inside + sum(day.closed[c].sum(axis=1) for day in self.days)
+        followed = inside + sum(day.walks[c].sum(axis=(1, 2)) for day in self.days)
         return (followed >= _FEWEST_PAIRS) & (inside < _INSIDE * followed)
 
 

@@ -11,6 +11,7 @@ are drawn from one distribution each, whose centre and width come from all of th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Final
 
 import numpy as np
@@ -93,7 +94,7 @@ def _log_likelihood(one: Followed) -> Floats:
     # Powers act on the stay relative to the category's own middle, to keep the numbers small; a constant factor cancels.
     tilted = np.exp(np.outer(_TILTS / one.log_spread, CENTRES - middle)) * stays
     tilted /= tilted.sum(axis=1, keepdims=True)
-    others_stays = np.exp(one.mix.others(CENTRES))[:, None]
+    others_stays = np.exp(one.mix.others(np.asarray(CENTRES, np.float64)))[:, None]
     log_walk = CENTRES[None, :] + slope * (CENTRES[:, None] - middle)
     for j, pace in enumerate(_PACES):
         # The difference of two whole minutes is right on average, and the bins are of minutes + ½.
@@ -111,43 +112,37 @@ def _walks_given(walks: Floats, middle: float) -> tuple[float, Floats]:
     """The density of the log walk at a middling stay, (144,), and by how much a stay longer by one shifts it."""
     walks = spread_minutes(spread_minutes(walks.T).T)
     stay, walk = CENTRES.reshape(-1, STAY_BIN).mean(axis=1), CENTRES.reshape(-1, WALK_BIN).mean(axis=1)
-    count = walks.sum()
-    away = stay - float(walks.sum(axis=1) @ stay) / count
+    count = float(walks.sum())
+    away: Floats = stay - float(walks.sum(axis=1) @ stay) / count
     slope = float(away @ walks @ walk) / max(float(walks.sum(axis=1) @ away**2), STEP**2 * count)
     # In bins, each case shared between the two that its middling walk lies between.
     at = np.clip((walk[None, :] - slope * (stay[:, None] - middle) - walk[0]) / (WALK_BIN * STEP), 0, len(walk) - 1.001)
     low = at.astype(np.int64)
     upper = (at - low) * walks
-    shared = np.bincount(low.ravel(), (walks - upper).ravel(), len(walk))
-    shared += np.bincount(low.ravel() + 1, upper.ravel(), len(walk))
+    shared = np.bincount(np.append(low, low + 1), np.append(walks - upper, upper), len(walk)).astype(np.float64)
     return slope, finer(smooth_density(shared))
 
 
 def _posteriors(likelihoods: Sequence[Floats]) -> list[Floats]:
     """Of each category the posterior over (tilt, pace), given all the others'."""
-    prior = np.exp(-0.5 * ((_TILTS[:, None] / TILT_SPREAD) ** 2 + (_PACES[None, :] / PACE_SPREAD) ** 2))
-    found = [np.zeros_like(prior) for _ in likelihoods]
-    logs: list[float] = []
-    parts: list[list[Floats]] = []
-    for tilt_width in _TILT_WIDTHS:
-        near = _near(_TILTS, tilt_width)
-        for pace_width in _PACE_WIDTHS:
-            beside = _near(_PACES, pace_width)
-            # The evidence of a category for the common values, its own integrated out.
-            own = [np.log(np.maximum(near @ one @ beside.T, 1e-300)) for one in likelihoods]
-            together = np.log(prior) + sum(own, np.zeros_like(prior))
-            logs.append(float(together.max() + np.log(np.exp(together - together.max()).sum())))
-            parts.append(
-                [
-                    one * (near.T @ np.exp(together - alone - logs[-1] + 0.0) @ beside)
-                    for one, alone in zip(likelihoods, own, strict=True)
-                ]
-            )
-    weights = np.exp(np.array(logs) - max(logs))
-    for weight, part in zip(weights, parts, strict=True):
-        for total, one in zip(found, part, strict=True):
-            total += weight * one
-    return [one / one.sum() for one in found]
+    log_prior = -0.5 * ((_TILTS[:, None] / TILT_SPREAD) ** 2 + (_PACES[None, :] / PACE_SPREAD) ** 2)
+    # By category, one posterior for each pair of widths, and the logarithm of what it weighs.
+    parts: list[list[tuple[float, Floats]]] = [[] for _ in likelihoods]
+    for tilt_width, pace_width in product(_TILT_WIDTHS, _PACE_WIDTHS):
+        near, beside = _near(_TILTS, tilt_width), _near(_PACES, pace_width)
+        # What each category tells about the common values, its own integrated out.
+        told = [np.log(np.maximum(near @ one @ beside.T, 1e-300)) for one in likelihoods]
+        common = log_prior + sum(told, np.zeros_like(log_prior))
+        for one, own, part in zip(likelihoods, told, parts, strict=True):
+            others = common - own
+            peak = float(others.max())
+            part.append((peak, one * (near.T @ np.exp(others - peak) @ beside)))
+    posteriors = []
+    for part in parts:
+        most = max(weight for weight, _ in part)
+        total = sum((np.exp(weight - most) * one for weight, one in part), np.zeros_like(log_prior))
+        posteriors.append(total / total.sum())
+    return posteriors
 
 
 def _near(values: Floats, width: float) -> Floats:
