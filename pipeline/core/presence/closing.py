@@ -19,6 +19,7 @@ _MOST_SHIFT: Final = 20
 _SHIFT_SPREAD: Final = 3.0
 #: Twice the log-likelihood at which one step's leaving is taken for closing: two standard deviations.
 _CLOSING: Final = 4.0
+_RAREST: Final = 1e-12
 #: Visits for which the fitted law counts beside a block's own.
 _FITTED_VISITS: Final = 60
 
@@ -36,8 +37,7 @@ class Stays:
     def tilted(self, power: float) -> Floats:
         """The seen stays weighted by what they would have been to the power, (blocks, 144), every row with sum 1."""
         own = np.exp(power * (CENTRES - (self.natural @ CENTRES)[:, None]))
-        weighed, left = self.natural * own, self.natural
-        beyond = _from_here_on(weighed) / np.maximum(_from_here_on(left), 1e-300)
+        beyond = _from_here_on(self.natural * own) / _from_here_on(self.natural)
         found = self.seen * ((1 - self.closed) * own + self.closed * beyond)
         return found / found.sum(axis=1, keepdims=True)
 
@@ -48,7 +48,9 @@ def stays_of(counts: Floats) -> Stays:
     shifts = np.arange(-_MOST_SHIFT, _MOST_SHIFT + 1)
     law = _own_law(counts)
     laws = np.array([np.interp(CENTRES - shift * STEP, CENTRES, law, left=0, right=0) for shift in shifts])
-    rates = np.minimum(laws / np.maximum(_from_here_on(laws), 1e-12), 1.0)
+    # No stay is impossible, or one that was seen could not be weighed.
+    laws = np.maximum(laws, _RAREST)
+    rates = np.minimum(laws / np.maximum(_from_here_on(laws), _RAREST), 1.0)
     still_there = _from_here_on(counts)
     natural, seen, closed = np.zeros((3, BLOCKS, STEPS))
     before = 0
