@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from time import monotonic
 from typing import Final
 
 import click
@@ -51,7 +50,6 @@ def command(seeds: int, scenario: str | None, quick: bool, write: bool) -> None:
         raise UserError(f"no scenario {scenario!r}; there are: {', '.join(one.name for one in SCENARIOS)}")
     worlds = range(_FIRST_SEED, _FIRST_SEED + (1 if quick else seeds))
     missing = (_MOSTLY_MISSING,) if quick else _MISSING
-    began = monotonic()
     judged: dict[tuple[str, float], list[Cells]] = {}
     for one in chosen:
         for share in missing:
@@ -59,8 +57,7 @@ def command(seeds: int, scenario: str | None, quick: bool, write: bool) -> None:
             click.echo(f"{one.name}, {share:.0%} missing: {_summary(judged[one.name, share], ESTIMATOR)}", err=True)
     options = " --quick" if quick else f" --seeds {seeds}"
     options += f" --scenario {scenario!r}" if scenario else ""
-    minutes = (monotonic() - began) / 60
-    parts = [setting("python -m benchmarks.accuracy" + options), f"It took {minutes:.0f} minutes.", _scenarios(judged)]
+    parts = [setting("python -m benchmarks.accuracy" + options), _scenarios(judged)]
     if chosen[0] == SCENARIOS[0]:
         parts.append(_detail({share: judged[SCENARIOS[0].name, share] for share in missing}))
     text = "\n\n".join(parts)

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from benchmarks.accuracy.scenario import Day, Flags, Floats, Integers, Scenario, World
-from pipeline.core.presence.estimate import Weights, estimate, sums, weights_of
+from pipeline.core.presence.estimate import estimate, sums, weights_of
 from pipeline.core.presence.evidence import gather
 from pipeline.core.presence.model import BINS, ONE, Dwell, Kind, Model, bin_minutes_of, fit
 from pipeline.core.presence.shift import shifted, shifts_of, stays_so_far
@@ -92,12 +92,14 @@ def judge(scenario: Scenario, seed: int) -> Cells:
             expiries[j, i] = np.bincount(venue, named * (so_far < factor * middle), len(world.category))
         shifts = shifts_of(nightly, stays_so_far(today.visits(gone), now, len(world.category)))
         not_moved_on = still & ~(closed_by_next & ~today.checks_out & (today.next_after <= age))
-        for method, model, by_age, counted in (
-            (ESTIMATOR, shifted(nightly, shifts), weights, still),
-            (NIGHTLY, nightly, weights, still),
-            (MOVED_ON, shifted(moved_on, shifts), moved_on_weights, not_moved_on),
+        counted = _open_persons(nightly, today, still, now)
+        for method, model, by_age, (persons, squares) in (
+            (ESTIMATOR, shifted(nightly, shifts), weights, counted),
+            (NIGHTLY, nightly, weights, counted),
+            (MOVED_ON, shifted(moved_on, shifts), moved_on_weights, _open_persons(nightly, today, not_moved_on, now)),
         ):
-            found = estimate(model, _sums(model, by_age, today, counted, now), world.hidden)
+            summed = sums(model, by_age, persons, squares, np.zeros(len(world.category), np.int64), now - 1)
+            found = estimate(model, summed, world.hidden)
             said[method][i] = found.expected
             covered[method][i] = (found.low <= truth[i]) & (truth[i] <= found.high)
     for method in (FIXED, MAX_STAY, FLOOR):
@@ -114,16 +116,18 @@ def judge(scenario: Scenario, seed: int) -> Cells:
     )
 
 
-def _sums(model: Model, weights: Weights, day: Day, counted: Flags, now: int) -> Integers:
-    minute, venues = now - 1, len(model.category)
-    width = model.bin_minutes.astype(np.int64)[day.category]
-    bins = (day.arrival // width).astype(np.int64)
-    held = counted & (bins > minute // width - BINS)
-    to = day.venue[held] * BINS + bins[held] % BINS
+def _open_persons(model: Model, day: Day, counted: Flags, now: int) -> tuple[Integers, Integers]:
+    """Persons in open visits, and the sum of their squares, by venue and arrival bin."""
+    minute, size = now - 1, len(model.category) * BINS
+    category, arrival = day.category[counted], day.arrival[counted]
+    width = model.bin_minutes.astype(np.int64)[category]
+    bins = (arrival // width).astype(np.int64)
+    held = bins > minute // width - BINS
+    to, named = (day.venue[counted] * BINS + bins % BINS)[held], day.named[counted][held]
     persons, squares = (
-        np.bincount(to, day.named[held] ** power, venues * BINS).astype(np.int64).reshape(-1, BINS) for power in (1, 2)
+        np.bincount(to, weight, size).astype(np.int64).reshape(-1, BINS) for weight in (named, named * named)
     )
-    return sums(model, weights, persons, squares, np.zeros(venues, np.int64), minute)
+    return persons, squares
 
 
 def _best(expiries: Floats, truth: Floats, category: Integers) -> Floats:

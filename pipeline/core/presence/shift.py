@@ -140,6 +140,9 @@ class _Moments:
         """The derivative of the log-likelihood by the shift at each venue, and the information."""
         score, information = np.zeros(len(venues)), np.full(len(venues), 1e-9)
         for hour in range(_COMPARED_HOURS):
+            count = so_far.stays[venues, hour]
+            if not count.any():
+                continue
             block = BLOCK_OF_MINUTE[60 * hour]
             middles = 60 * hour + 60 * (np.arange(_PARTS) + 0.5) / _PARTS
             age = np.maximum(so_far.now[venues][:, None] - middles[None, :], 1e-3)
@@ -148,7 +151,6 @@ class _Moments:
             ended = np.maximum(ended, 1e-9)
             mean, variance = first / ended, self._variance[block]
             seen_variance = np.clip(second / ended - mean**2, 0.0, variance)
-            count = so_far.stays[venues, hour]
             score += (so_far.log_stay[venues, hour] / 1000 - count * (mean + stretch)) / variance
             information += count * seen_variance / variance**2
         return score, information
