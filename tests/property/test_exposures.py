@@ -32,16 +32,18 @@ def a_world(rng: random.Random, day: date) -> tuple[Case, list[Visit]]:
     step = rng.choice([MINUTE * 5, MINUTE * 5, MINUTE * 30, 7_919])
     venues = [(f"v{i}", rng.choice(CATEGORIES)) for i in range(rng.randint(1, 3))]
     reach = rng.choice([DAY // 4, DAY, 3 * DAY])
+    # Some worlds are of two people who stay long: only part of an overlap fits into 24 hours.
+    long_stays = rng.random() < 0.3
+    visitors = [0, 1] if long_stays else [0, 0, 1, 2, 3]
+    minutes = [240, 600, 900, 1300] if long_stays else [0, 5, 10, 14, 15, 16, 20, 45, 60, 240, 900]
     visits = set()
     for _ in range(rng.randint(2, 24)):
         venue, category = rng.choice(venues)
         start = around + rng.randrange(-reach, reach) // step * step
-        stay = rng.choice([0, 5, 10, 14, 15, 16, 20, 45, 60, 240, 900]) * MINUTE + rng.choice([0, 0, 0, 1, -1, 30_000])
+        stay = rng.choice(minutes) * MINUTE + rng.choice([0, 0, 0, 1, -1, 30_000])
         stay = max(stay, 0)
         ended_by = rng.choice(["check_out", "check_out", "expired", "open"])
-        visits.add(
-            Visit(f"p{rng.choice([0, 0, 1, 2, 3])}", venue, category, start, start + stay, ended_by, rng.randint(1, 3))
-        )
+        visits.add(Visit(f"p{rng.choice(visitors)}", venue, category, start, start + stay, ended_by, rng.randint(1, 3)))
     edges = [edge for visit in visits for edge in (visit.start, visit.left)]
     onset = rng.choice([None, day + timedelta(days=rng.randint(-4, 4))])
     specimen = rng.choice([None, day + timedelta(days=rng.randint(-4, 4))])

@@ -380,6 +380,49 @@ def test_the_expected_stays_are_those_that_the_simulator_assumes() -> None:
         assert policy.automatic_expiry.expected_minutes == {"default": 60, **assumed}
 
 
+# The documentation.
+
+
+def row_of(policy: Policy) -> str:
+    """The policy's row of the table in the documentation."""
+    rule, days = policy.exposure, policy.infectious
+    interval = {
+        "none": "",
+        "outward_15": "outward to quarter hours",
+        "nearest_10": "nearest 10-minute intervals",
+        "slots_30": f"half hour ± {policy.exposure.slots['default'] if policy.exposure.slots else ''}",
+    }[rule.rounding]
+    parts = [
+        f"stays from {rule.minimum_stay_minutes} min" if rule.minimum_stay_minutes else "",
+        f"+ {rule.aerosol_minutes} min" if rule.aerosol_minutes else "",
+        f"+ stay, at most {rule.aerosol_up_to_stay_minutes} min" if rule.aerosol_up_to_stay_minutes else "",
+        interval,
+    ]
+    tiers = [
+        f"{tier.name} ≥ {tier.at_least_minutes}"
+        if tier.at_least_minutes is not None
+        else f"{tier.name} > {tier.more_than_minutes}"
+        for tier in policy.tiers
+    ]
+    cells = [
+        f"`{policy.id}`",
+        f"−{days.days_before_onset} … +{days.days_after_onset}",
+        f"−{days.days_before_specimen} … +{days.days_after_specimen}",
+        str(policy.look_back.days),
+        f"`{rule.boundary}`",
+        ", ".join(part for part in parts if part) or "the stay",
+        rule.cumulative.replace("_", " "),
+        ", ".join(tiers) + (" (weighted)" if policy.weights else ""),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+@pytest.mark.parametrize("policy_id", IDS)
+def test_the_documentation_shows_the_policy_as_it_is(policy_id: str) -> None:
+    page = (Path(__file__).parents[2] / "docs/epidemiology/tracing.md").read_text("utf-8")
+    assert row_of(policy_of(policy_id)) in page.splitlines()
+
+
 # Files.
 
 

@@ -65,6 +65,20 @@ def test_sources_are_cases_infectious_then_at_visits_of_the_look_back() -> None:
     assert possible_visits(index.stays, index.infection).tolist() == [0, 1]
 
 
+def test_what_a_stay_shares_after_the_look_back_is_no_source() -> None:
+    over_midnight = Visit("index", "a", "mall", at(20, "22:00"), at(21, "03:00"), "check_out")
+    visits = [
+        over_midnight,
+        visit("after", 21, "01:00", "02:00"),
+        Visit("across", "a", "mall", at(20, "23:00"), at(21, "02:00"), "check_out"),
+    ]
+    index = case_of("index", 20, visits)
+    others = [case_of("after", 21, visits), case_of("across", 21, visits)]
+    found = sources(index.stays, index.infection, others, CATEGORIES, MIDNIGHT)
+    assert found.source.tolist() == [1]
+    assert found.middle_ms.tolist() == [180 * MINUTE]
+
+
 def test_without_other_cases_there_is_no_source() -> None:
     index = case_of("index", 20, [visit("index", 10, "12:00", "13:00")])
     assert len(sources(index.stays, index.infection, [], CATEGORIES, MIDNIGHT).source) == 0
