@@ -8,6 +8,7 @@ from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
@@ -66,6 +67,12 @@ class Settings(BaseSettings):
     store_memory_mib: int = Field(2048, ge=256, description="Memory limit of the embedded ClickHouse, in MiB.")
     durable_writes: bool = Field(False, description="fsync each insert: survives a power cut, at some cost in delay.")
 
+    policy: str = Field("who", description="The exposure policy of cases that name none.")
+    policies: Path | None = Field(
+        None, description="A folder with exposure policies of your own, beside the shipped ones."
+    )
+    timezone: str = Field("UTC", description="IANA name of the time zone whose days onset and specimen are given in.")
+
     @field_validator("max_stay", "max_stay_by_category")
     @classmethod
     def _stay_is_within_a_day(cls, value: timedelta | dict[str, timedelta]) -> timedelta | dict[str, timedelta]:
@@ -80,6 +87,14 @@ class Settings(BaseSettings):
         if value < timedelta(hours=2):
             raise ValueError("must be at least 2 hours")
         return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone_is_known(cls, value: str) -> str:
+        try:
+            return ZoneInfo(value).key
+        except (KeyError, ValueError, OSError):
+            raise ValueError("must be an IANA time zone such as Asia/Jakarta") from None
 
     @cached_property
     def store_path(self) -> Path:
