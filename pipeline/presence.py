@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.presence.estimate import Hidden, Weights, estimate, sums, weights_of
+from pipeline.core.presence.estimate import Weights, estimate, sums, weights_of
 from pipeline.core.presence.evidence import Evidence, gather
 from pipeline.core.presence.grid import EDGES
 from pipeline.core.presence.model import (
@@ -137,7 +137,7 @@ class Presence:
     def present(self, places: Places, persons: NDArray[np.int32], squares: NDArray[np.int32], minute: int) -> Present:
         """Who is there at the end of a minute since the epoch, from the open visits by venue and arrival bin."""
         summed = sums(places.model, self._weights, persons, squares, places.offset, minute)
-        found = estimate(places.model, summed, Hidden())
+        found = estimate(places.model, summed)
         known = np.flatnonzero(found.expected >= 0)
         return Present(
             self.version,

@@ -9,13 +9,14 @@ The number of people present is then a sum of independent trials (Poisson-binomi
 does not know is the larger part of the uncertainty. All sums are integers, so they don't depend on an order or on shards.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.core.jit import kernel
+from pipeline.core.presence.calibration import Hidden
 from pipeline.core.presence.grid import BLOCK_OF_MINUTE, BLOCKS, MINUTES_OF_DAY, STEP, STEPS, Integers
 from pipeline.core.presence.model import BINS, MOST_ODDS, MOST_STRETCH, ODDS_STEP, ONE, Model, Source
 
@@ -29,21 +30,7 @@ _EDGE_OF_HALF_MINUTES: Final[Integers] = np.clip(
 #: Columns of the sums.
 PERSONS, SQUARES, SQUARED_WEIGHTS, BY_STRETCH, BY_ODDS, BY_TILT = range(6)
 #: Two-sided 90 % of a normal distribution.
-_NINETY: Final = 1.645
-
-
-@dataclass(frozen=True, slots=True)
-class Hidden:
-    """People behind a scan over those it names, from head counts; 1 where every scan names everybody.
-
-    With M people behind a scan that names m, `mean`: ΣM/Σm; `square`: ΣM²/Σm²; `product`: ΣM·m/Σm². `spread`: standard deviation
-    of the mean between venues, over the mean.
-    """
-
-    mean: float = 1.0
-    square: float = 1.0
-    product: float = 1.0
-    spread: float = 0.03
+NINETY: Final = 1.645
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,18 +112,22 @@ def sums(
     return out
 
 
-def estimate(model: Model, summed: Integers, hidden: Hidden) -> Estimate:
-    """Expected people and the interval from the sums: chance, hidden people, and what the model does not know."""
+def estimate(model: Model, summed: Integers, hidden: Hidden | None = None) -> Estimate:
+    """Expected people and the interval from the sums: chance, hidden people, and what the model does not know.
+
+    `hidden` holds for all categories in place of the model's own.
+    """
+    mean, square, product, spread = model.hidden[model.category].T / 1000 if hidden is None else astuple(hidden)
     # Differences between neighbours: of two steps of the stretch, of two of the log odds.
     stretch = summed[:, BY_STRETCH] / (2 * STEP) * (model.stretch_spread / 1000)
     odds = summed[:, BY_ODDS] / (2 * ODDS_STEP) * (model.odds_spread / 1000)
     tilt = summed[:, BY_TILT].astype(np.float64)
-    expected = hidden.mean * summed[:, PERSONS] / ONE
+    expected = mean * summed[:, PERSONS] / ONE
     # Over visits, the variance of M·(there or not) − mean·m·w.
-    chance = hidden.square * summed[:, SQUARES] / ONE
-    chance += (hidden.mean**2 - 2 * hidden.mean * hidden.product) * summed[:, SQUARED_WEIGHTS] / ONE**2
-    unknown = (hidden.mean / ONE) ** 2 * (stretch**2 + odds**2 + tilt**2) + (hidden.spread * expected) ** 2
-    half = _NINETY * np.sqrt(np.maximum(chance, 0.0) + unknown)
+    chance = square * summed[:, SQUARES] / ONE
+    chance += (mean**2 - 2 * mean * product) * summed[:, SQUARED_WEIGHTS] / ONE**2
+    unknown = (mean / ONE) ** 2 * (stretch**2 + odds**2 + tilt**2) + (spread * expected) ** 2
+    half = NINETY * np.sqrt(np.maximum(chance, 0.0) + unknown)
     low = np.floor(np.maximum(expected - half, 0.0)).astype(np.int64)
     high = np.ceil(expected + half).astype(np.int64)
     known = model.source[model.category] != Source.NONE

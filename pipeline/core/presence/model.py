@@ -5,7 +5,7 @@ of the estimate: the same scans and the same model give the same numbers, on any
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
 from hashlib import sha256
 from math import erf, exp, log, sqrt
@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.core.presence.calibration import Hidden, thousandths
 from pipeline.core.presence.evidence import Evidence
 from pipeline.core.presence.grid import BLOCKS, CENTRES, COMPARED_BLOCKS, EDGES, STEP, STEPS, Integers
 from pipeline.core.presence.pooling import DAY_SPREAD, VENUE_SPREAD, Share, Stretch, shares, stretches
@@ -100,6 +101,8 @@ class Model:
     #: Their standard deviations, in thousandths of the log stay and of the log odds.
     stretch_spread: npt.NDArray[np.uint16]
     odds_spread: npt.NDArray[np.uint16]
+    #: People behind a scan by category: mean, square, product and spread of `Hidden` in thousandths, (C, 4).
+    hidden: npt.NDArray[np.uint16]
     #: Why a category has no estimate, or an assumed one; empty where it is learned.
     reasons: tuple[str, ...]
     #: SHA-256, in hex, of all of the above but the reasons.
@@ -144,12 +147,21 @@ def fit(
         "odds": np.clip(np.rint(log_odds / ODDS_STEP), -MOST_ODDS, MOST_ODDS).astype(np.int8),
         "stretch_spread": np.clip(np.rint(1000 * np.hypot(stretch_spread, STEP / sqrt(12))), 0, ONE).astype(np.uint16),
         "odds_spread": np.clip(np.rint(1000 * np.hypot(odds_spread, ODDS_STEP / sqrt(12))), 0, ONE).astype(np.uint16),
+        "hidden": thousandths([Hidden()] * len(kinds)),
     }
     # Whoever is there counts as open, whatever the two curves' rounding and sampling says.
     arrays["open_others"] = np.maximum.reduce(
         [arrays[name] for name in ("open_others", "others", "others_low", "others_high")]
     )
     return Model(**arrays, reasons=tuple(found.reason for found in curves), version=_version(arrays))
+
+
+def calibrated(model: Model, hidden: Sequence[Hidden]) -> Model:
+    """The same model with what head counts say, by category; another version, unless they say the same."""
+    arrays = {field.name: getattr(model, field.name) for field in fields(model)}
+    reasons, _ = arrays.pop("reasons"), arrays.pop("version")
+    arrays["hidden"] = thousandths(hidden)
+    return Model(**arrays, reasons=reasons, version=_version(arrays))
 
 
 @dataclass(frozen=True, slots=True)
