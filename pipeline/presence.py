@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.presence.calibration import Hidden, from_thousandths
 from pipeline.core.presence.estimate import Weights, estimate, sums, weights_of
 from pipeline.core.presence.evidence import Evidence, gather
 from pipeline.core.presence.grid import EDGES
@@ -26,6 +27,7 @@ from pipeline.core.presence.model import (
     Model,
     Source,
     bin_minutes_of,
+    calibrated,
     fit,
 )
 from pipeline.errors import UserError
@@ -48,6 +50,12 @@ ASSUMED: Final = {
     "worship": Dwell(60, 0.3),
     "attraction": Dwell(150, 0.5),
 }
+
+#: Of a category's figures, what head counts told: people behind a named one, and how many counts at how many venues say so.
+CALIBRATION_FIGURES: Final = ("people_per_named", "head_counts", "counted_venues")
+
+#: Category and time zone of a venue that nobody registered.
+NOT_REGISTERED: Final = ("unknown", None)
 
 #: Share of a category's stays that its arrival bins must hold.
 _HELD: Final = 0.995
@@ -101,22 +109,25 @@ class Presence:
         self.version = stored.version
         try:
             body = json.loads(stored.body)
-            self._categories = {name: code for code, name in enumerate(body["categories"])}
-            self._venues = {name: code for code, name in enumerate(body["venues"])}
-            self._model = _unpacked(body)
+            #: Names by code; the last category is that of which nothing is known.
+            self.categories: list[str] = body["categories"]
+            self.venues: list[str] = body["venues"]
+            #: For the venues above, and behind them, for each category, one that nothing is known of.
+            self.model = _unpacked(body)
         except (KeyError, ValueError, TypeError) as error:
             raise UserError(
                 f"the model {stored.version} cannot be read ({error}): fit a new one, `pipeline model fit`"
             ) from None
-        self._weights: Weights = weights_of(self._model)
+        self._category_codes = {name: code for code, name in enumerate(self.categories)}
+        self._venue_codes = {name: code for code, name in enumerate(self.venues)}
+        self._weights: Weights = weights_of(self.model)
 
     def places(self, places: Sequence[Place]) -> Places:
         """The model for these venues; one that it does not know is like its category."""
-        model, unknown = self._model, self._categories[_NO_CATEGORY]
-        category = np.array([self._categories.get(place.category, unknown) for place in places], np.int64)
-        # Behind the venues stands, for each category, one that nothing is known of.
-        average = len(self._venues) + category
-        row = np.array([self._venues.get(place.venue, -1) for place in places], np.int64)
+        model, unknown = self.model, self._category_codes[_NO_CATEGORY]
+        category = np.array([self._category_codes.get(place.category, unknown) for place in places], np.int64)
+        average = len(self.venues) + category
+        row = np.array([self._venue_codes.get(place.venue, -1) for place in places], np.int64)
         row = np.where((row >= 0) & (model.category[row] == category), row, average)
         here = replace(
             model,
@@ -134,9 +145,21 @@ class Presence:
             1 / (1 + np.exp(-ODDS_STEP * here.odds.astype(np.float64))),
         )
 
+    def sums(
+        self, places: Places, persons: NDArray[np.int32], squares: NDArray[np.int32], minute: int
+    ) -> NDArray[np.int64]:
+        """The exact sums over the open visits, as the core has them; see `present`."""
+        return sums(places.model, self._weights, persons, squares, places.offset, minute)
+
+    def hidden_of(self, category: str) -> Hidden:
+        """The people behind a category's scans, as head counts told."""
+        return from_thousandths(
+            self.model.hidden[self._category_codes.get(category, self._category_codes[_NO_CATEGORY])]
+        )
+
     def present(self, places: Places, persons: NDArray[np.int32], squares: NDArray[np.int32], minute: int) -> Present:
         """Who is there at the end of a minute since the epoch, from the open visits by venue and arrival bin."""
-        summed = sums(places.model, self._weights, persons, squares, places.offset, minute)
+        summed = self.sums(places, persons, squares, minute)
         found = estimate(places.model, summed)
         known = np.flatnonzero(found.expected >= 0)
         return Present(
@@ -149,19 +172,26 @@ class Presence:
         )
 
 
-def fit_model(client: Client, days: int = DAYS, told: Callable[[date], None] = lambda _day: None) -> StoredModel:
+def fit_model(
+    client: Client,
+    days: int = DAYS,
+    told: Callable[[date], None] = lambda _day: None,
+    *,
+    counted: StoredModel | None = None,
+) -> StoredModel:
     """Fit a model to the last closed days of the store; without any, it rests on ASSUMED stays alone.
 
-    `told` hears of each day that is done. Raises StoreUnavailableError.
+    `told` hears of each day that is done. `counted`: a model whose calibration from head counts is kept. Raises
+    StoreUnavailableError.
     """
     closed = closed_days.closed_days(client)[-days:]
     if closed:
         closed = [day for day in closed if day > closed[-1] - timedelta(days)]
     categories = [*closed_days.categories(client), _NO_CATEGORY]
-    registered = closed_days.categories_of_venues(client)
+    registered = closed_days.places_of(client)
     venues = closed_days.venues_of(client, closed)
     place = {name: code for code, name in enumerate(categories)}
-    known = [place[registered.get(venue, "unknown")] for venue in venues]
+    known = [place[registered.get(venue, NOT_REGISTERED)[0]] for venue in venues]
     category = np.array([*known, *range(len(categories))], np.int64)
     evidence: dict[int, Evidence] = {}
     for day in closed:
@@ -173,16 +203,28 @@ def fit_model(client: Client, days: int = DAYS, told: Callable[[date], None] = l
     today = closed[-1].toordinal() + 1 if closed else 1
     kinds = [_kind(name, code, evidence.values()) for code, name in enumerate(categories)]
     model = fit(evidence, today, category, kinds)
+    figures = _figures(model, categories, evidence.values())
+    if counted is not None:
+        before = Presence(counted)
+        model = calibrated(model, [before.hidden_of(name) for name in categories])
+        told_before = {row["category"]: row for row in json.loads(counted.figures)}
+        for row in figures:
+            row |= {name: told_before.get(row["category"], {}).get(name, row[name]) for name in CALIBRATION_FIGURES}
+    first, last = (closed[0], closed[-1]) if closed else (None, None)
+    return stored_model(model, categories, venues, (first, last), figures)
+
+
+def stored_model(
+    model: Model,
+    categories: Sequence[str],
+    venues: Sequence[str],
+    days: tuple[date | None, date | None],
+    figures: Sequence[dict[str, Any]],
+) -> StoredModel:
+    """A model as the store keeps it: named for the last of the closed days that it was fitted to, and for its hash."""
     body = _packed(model, categories, venues)
     digest = sha256(body.encode()).hexdigest()[:12]
-    return StoredModel(
-        f"{closed[-1] if closed else 'assumed'}-{digest}",
-        datetime.now(UTC),
-        closed[0] if closed else None,
-        closed[-1] if closed else None,
-        body,
-        json.dumps(_figures(model, categories, evidence.values())),
-    )
+    return StoredModel(f"{days[1] or 'assumed'}-{digest}", datetime.now(UTC), *days, body, json.dumps(figures))
 
 
 def _kind(name: str, code: int, days: Any) -> Kind:
@@ -213,6 +255,7 @@ def _figures(model: Model, categories: Sequence[str], days: Any) -> list[dict[st
                 "pace": int(model.pace[code]) / 1000,
                 "bin_minutes": int(model.bin_minutes[code]),
                 "moves_on_to": [categories[other] for other in np.flatnonzero(model.closes[code]).tolist()],
+                **dict(zip(CALIBRATION_FIGURES, (1.0, 0, 0), strict=True)),
             }
         )
     return figures

@@ -28,7 +28,8 @@ _PRIOR_SPREAD: Final = 0.2
 #: Spread of the factor between venues before any count, which counts as much as this many venues.
 _VENUE_SPREAD: Final = 0.03
 _VENUE_SPREAD_WEIGHT: Final = 3.0
-#: Beyond so many standard deviations a venue's pull grows no further: 95 % as good as the mean where nothing is wrong (Huber 1964).
+#: Beyond so many standard deviations a venue's pull grows no further; with that, 95 % as efficient as the mean where nothing is
+#: wrong (Huber 1964).
 _HUBER: Final = 1.345
 _ROUNDS: Final = 30
 #: Factors outside are taken for a broken counter, or another door than the scans'.
@@ -66,16 +67,15 @@ class HeadCounts:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What a category's head counts say. `counts` and `venues`: those that could be used. `reason`: why nothing was learned."""
+    """What a category's head counts say; None where too few, of `counts` at `venues`, could be used."""
 
-    hidden: Hidden
+    hidden: Hidden | None
     counts: int
     venues: int
-    reason: str = ""
 
 
 def calibrate(head: HeadCounts, categories: int) -> list[Calibration]:
-    """The hidden factors of each category, 0 … `categories` − 1; the uncalibrated ones where there are too few counts."""
+    """The hidden factors of each category, 0 … `categories` − 1."""
     usable = head.expected >= LEAST_EXPECTED
     return [_calibrated(head, np.flatnonzero(usable & (head.category == c))) for c in range(categories)]
 
@@ -83,8 +83,7 @@ def calibrate(head: HeadCounts, categories: int) -> list[Calibration]:
 def _calibrated(head: HeadCounts, rows: Integers) -> Calibration:
     venues = np.unique(head.venue[rows])
     if len(rows) < FEWEST_COUNTS or len(venues) < FEWEST_VENUES:
-        needed = f"{FEWEST_COUNTS} at {FEWEST_VENUES} venues needed"
-        return Calibration(Hidden(), len(rows), len(venues), f"{len(rows)} counts at {len(venues)} venues, {needed}")
+        return Calibration(None, len(rows), len(venues))
     at = [rows[head.venue[rows] == venue] for venue in venues]
     ratios = np.array([_weighted_median(head.counted[i] / head.expected[i], head.expected[i]) for i in at])
     logs = np.log(np.clip(ratios, *_RANGE))
