@@ -15,6 +15,7 @@ from pipeline.settings import load_settings
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
+    from pipeline.core.presence.check import Checked
     from pipeline.store.models import StoredModel
 
 _STORE = click.option(
@@ -90,6 +91,34 @@ def calibrate(counts: Path, version: str, at_once: bool, store: Path | None) -> 
     for why, count in found.left_out.items():
         click.echo(f"left out: {count:,} counts {why}")
     _tell(found.model.version, at_once)
+
+
+@command.command(epilog="Example: pipeline model check --day 2021-09-19")
+@click.option("--day", type=click.DateTime(["%Y-%m-%d"]), help="A closed day (UTC). Default: the last one.")
+@_STORE
+def check(day: datetime | None, store: Path | None) -> None:
+    """Hide a closed day's known check-outs, predict who was there by the model of that day, and compare.
+
+    coverage: share of venues and full hours whose 90 % interval held the truth; under 85 %, hours, venues or the day are unlike
+    the model. bias: too many (+) or too few predicted. drift: largest distance between the shares of stays longer than any
+    length, seen and modelled; from 0.10 on, stays have changed. out: visits with a check-out, and what the model expects.
+
+    It can NOT find that those who never check out stay longer or shorter than those who do, nor people whom no scan names:
+    only head counts do (pipeline model calibrate). What is found is kept in the view model_checks.
+    """
+    from pipeline.model_check import check_model
+
+    with _open(store) as client:
+        checked, model, found = check_model(client, day.date() if day else None)
+    click.echo(f"{checked} against model {model.version}, fitted to {_days(model)}")
+    if model.last_day is not None and model.last_day >= checked:
+        click.echo("the model has learned that very day, which flatters it; nightly it is held against the day after")
+    click.echo(
+        f"{'category':<16} {'visits':>11} {'out':>6} {'expected':>8} {'cells':>7} {'coverage':>8} {'bias':>7} "
+        f"{'drift':>6} {'stays':>7}"
+    )
+    for name, one in found.items():
+        click.echo(f"{name:<16} {_figures(one)}")
 
 
 @command.command(epilog="Example: pipeline model show latest")
@@ -174,6 +203,19 @@ def _print(model: "StoredModel") -> None:
             f"{row['people_per_named']:>7.2f}  {_source(row)}"
         )
     click.echo("people: for each one whom scans name, from head counts; 1.00 without any (pipeline model calibrate)")
+
+
+def _figures(one: "Checked") -> str:
+    def shown(value: float | None, form: str, width: int) -> str:
+        return f"{'–' if value is None else format(value, form):>{width}}"
+
+    return (
+        f"{one.visits:>11,} {shown(one.check_outs / one.visits if one.visits else None, '.0%', 6)} "
+        f"{shown(one.expected_check_outs / one.visits if one.visits else None, '.0%', 8)} {one.cells:>7,} "
+        f"{shown(one.held / one.cells if one.cells else None, '.0%', 8)} "
+        f"{shown(one.predicted / one.there - 1 if one.there else None, '+.1%', 7)} {shown(one.drift, '.2f', 6)} "
+        f"{'–' if one.stay_ratio is None else f'× {one.stay_ratio:.2f}':>7}"
+    )
 
 
 def _minutes(row: dict[str, Any]) -> str:

@@ -49,16 +49,17 @@ def stored_models(client: Client) -> list[StoredModel]:
         rows = client.query(
             "SELECT model_version, made_at, first_day, last_day, body, figures FROM model_rows FINAL ORDER BY made_at"
         ).result_rows
-    return [StoredModel(*row) for row in rows]
+    # The driver gives times of UTC without a zone.
+    return [StoredModel(version, at.replace(tzinfo=UTC), *rest) for version, at, *rest in rows]
 
 
-def use_model(client: Client, version: str) -> None:
-    """Put a model in force from now on; an empty `version`: none. Raises StoreUnavailableError."""
+def use_model(client: Client, version: str, since: datetime | None = None) -> None:
+    """Put a model in force from an event time on, or from now on; an empty `version`: none. Raises StoreUnavailableError."""
     with store_errors():
         number = client.query("SELECT max(version) + 1 FROM model_use_rows").result_rows[0][0]
         row = {
             "model_version": pa.array([version]),
-            "since": pa.array([datetime.now(UTC)], pa.timestamp("ms", "UTC")),
+            "since": pa.array([since or datetime.now(UTC)], pa.timestamp("ms", "UTC")),
             "version": pa.array([number], pa.uint64()),
         }
         client.insert_arrow("model_use_rows", pa.table(row))
@@ -68,12 +69,20 @@ def used_models(client: Client) -> list[tuple[str, datetime]]:
     """Which model ("" for none) was put in force when, the oldest first. Raises StoreUnavailableError."""
     with store_errors():
         rows = client.query("SELECT model_version, since FROM model_use_rows ORDER BY version").result_rows
-    return [(row[0], row[1]) for row in rows]
+    return [(version, since.replace(tzinfo=UTC)) for version, since in rows]
 
 
 def model_in_force(client: Client) -> StoredModel | None:
     """The model that holds now. Raises StoreUnavailableError."""
     used = used_models(client)
-    if not used or not used[-1][0]:
-        return None
-    return next((model for model in stored_models(client) if model.version == used[-1][0]), None)
+    return _stored(client, used[-1][0]) if used else None
+
+
+def model_at(client: Client, at: datetime) -> StoredModel | None:
+    """The model that holds for an event time: of what is said of it, the last. Raises StoreUnavailableError."""
+    said = [version for version, since in used_models(client) if since <= at]
+    return _stored(client, said[-1]) if said else None
+
+
+def _stored(client: Client, version: str) -> StoredModel | None:
+    return next((model for model in stored_models(client) if model.version == version), None)
