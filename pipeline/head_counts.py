@@ -22,7 +22,7 @@ from pipeline.core.presence.calibration import (
 from pipeline.core.presence.estimate import NINETY, SQUARES, estimate
 from pipeline.core.presence.model import ONE, calibrated
 from pipeline.errors import UserError
-from pipeline.presence import CALIBRATION_FIGURES, NOT_REGISTERED, Place, Presence, stored_model
+from pipeline.presence import CALIBRATION_FIGURES, NOT_REGISTERED, Place, Presence, as_stored
 from pipeline.store.closed_days import clock_of, places_of, utc_offset
 from pipeline.store.models import StoredModel
 from pipeline.store.open_visits import NO_VISITS, open_in_bins, read_open_visits
@@ -79,7 +79,7 @@ def calibrate_model(client: Client, base: StoredModel, counts: Sequence[HeadCoun
         if one.hidden is not None:
             row |= dict(zip(CALIBRATION_FIGURES, (round(one.hidden.mean, 3), one.counts, one.venues), strict=True))
     days = (base.first_day, base.last_day)
-    model = stored_model(calibrated(presence.model, factors), presence.categories, presence.venues, days, figures)
+    model = as_stored(calibrated(presence.model, factors), presence.categories, presence.venues, days, figures)
     return Calibrated(model, found, {why: count for why, count in left_out.items() if count})
 
 

@@ -211,10 +211,10 @@ def fit_model(
         for row in figures:
             row |= {name: told_before.get(row["category"], {}).get(name, row[name]) for name in CALIBRATION_FIGURES}
     first, last = (closed[0], closed[-1]) if closed else (None, None)
-    return stored_model(model, categories, venues, (first, last), figures)
+    return as_stored(model, categories, venues, (first, last), figures)
 
 
-def stored_model(
+def as_stored(
     model: Model,
     categories: Sequence[str],
     venues: Sequence[str],

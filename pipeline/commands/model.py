@@ -43,13 +43,16 @@ def fit(days: int, at_once: bool, store: Path | None) -> None:
     counts told (`calibrate`) is kept of the model in force.
     """
     from pipeline.presence import fit_model
-    from pipeline.store.models import model_in_force, save_model, use_model
+    from pipeline.store.closed_days import clock_of
+    from pipeline.store.models import model_at, save_model, use_model
 
     with _open(store) as client:
         from pipeline.progress import progress_bar
 
         with progress_bar("reading closed days", None) as advance:
-            model = fit_model(client, days, lambda day: advance(1, str(day)), counted=model_in_force(client))
+            model = fit_model(
+                client, days, lambda day: advance(1, str(day)), counted=model_at(client, clock_of(client))
+            )
         save_model(client, model)
         if at_once:
             use_model(client, model.version)

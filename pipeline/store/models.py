@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 else:
     Client = Any
+
+#: Before any event time.
+BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +57,15 @@ def stored_models(client: Client) -> list[StoredModel]:
 
 
 def use_model(client: Client, version: str, since: datetime | None = None) -> None:
-    """Put a model in force from an event time on, or from now on; an empty `version`: none. Raises StoreUnavailableError."""
+    """Let a model hold for all event times from `since` on, or for all there are; an empty `version`: none.
+
+    Raises StoreUnavailableError.
+    """
     with store_errors():
         number = client.query("SELECT max(version) + 1 FROM model_use_rows").result_rows[0][0]
         row = {
             "model_version": pa.array([version]),
-            "since": pa.array([since or datetime.now(UTC)], pa.timestamp("ms", "UTC")),
+            "since": pa.array([since or BEGINNING], pa.timestamp("ms", "UTC")),
             "version": pa.array([number], pa.uint64()),
         }
         client.insert_arrow("model_use_rows", pa.table(row))
@@ -82,6 +88,16 @@ def model_at(client: Client, at: datetime) -> StoredModel | None:
     """The model that holds for an event time: of what is said of it, the last. Raises StoreUnavailableError."""
     said = [version for version, since in used_models(client) if since <= at]
     return _stored(client, said[-1]) if said else None
+
+
+def newest_learned_day(client: Client) -> date | None:
+    """The last day that any model has learned which was ever put in force. Raises StoreUnavailableError."""
+    with store_errors():
+        rows = client.query(
+            "SELECT max(last_day) FROM model_rows WHERE model_version IN (SELECT model_version FROM model_use_rows)"
+        ).result_rows
+    day: date | None = rows[0][0]
+    return day
 
 
 def _stored(client: Client, version: str) -> StoredModel | None:

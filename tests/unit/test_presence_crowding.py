@@ -5,7 +5,8 @@ from math import ceil
 import numpy as np
 import pytest
 
-from pipeline.core.presence.crowding import probability_over, shown
+from pipeline.core.presence.crowding import probability_over
+from pipeline.core.presence.words import shown
 
 
 @pytest.mark.parametrize(("expected", "deviation"), [(100.0, 12.0), (30.0, 5.0), (250.0, 8.0)])

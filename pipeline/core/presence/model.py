@@ -5,7 +5,7 @@ of the estimate: the same scans and the same model give the same numbers, on any
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from hashlib import sha256
 from math import erf, exp, log, sqrt
@@ -153,15 +153,25 @@ def fit(
     arrays["open_others"] = np.maximum.reduce(
         [arrays[name] for name in ("open_others", "others", "others_low", "others_high")]
     )
-    return Model(**arrays, reasons=tuple(found.reason for found in curves), version=_version(arrays))
+    model = Model(**arrays, reasons=tuple(found.reason for found in curves), version="")
+    return replace(model, version=version_of(model))
+
+
+def version_of(model: Model) -> str:
+    """SHA-256, in hex, of all of a model but its reasons."""
+    digest = sha256(b"presence 2")
+    for field in fields(model):
+        array = getattr(model, field.name)
+        if isinstance(array, np.ndarray):
+            digest.update(f"{field.name} {array.dtype.str} {array.shape}\n".encode())
+            digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()
 
 
 def calibrated(model: Model, hidden: Sequence[Hidden]) -> Model:
     """The same model with what head counts say, by category; another version, unless they say the same."""
-    arrays = {field.name: getattr(model, field.name) for field in fields(model)}
-    reasons, _ = arrays.pop("reasons"), arrays.pop("version")
-    arrays["hidden"] = thousandths(hidden)
-    return Model(**arrays, reasons=reasons, version=_version(arrays))
+    counted = replace(model, hidden=thousandths(hidden))
+    return replace(counted, version=version_of(counted))
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,11 +313,3 @@ def _longer(density: Floats, narrower: float) -> Floats:
 
 def _sixteen_bits(probabilities: Sequence[Floats]) -> npt.NDArray[np.uint16]:
     return np.rint(ONE * np.clip(probabilities, 0.0, 1.0)).astype(np.uint16)
-
-
-def _version(arrays: Mapping[str, npt.NDArray[np.integer]]) -> str:
-    digest = sha256(b"presence 1")
-    for name, array in arrays.items():
-        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
-    return digest.hexdigest()
