@@ -5,6 +5,7 @@ new model in force.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -56,15 +57,13 @@ class StoreModelCare:
             people = client.query(_PEOPLE).result_rows
         counted = sum(row[1] for row in people)
         checked = last_checks(client)
-        sums = _Sums(checked[1] if checked else {})
-        return ModelFigures(
-            None if model is None or model.last_day is None else (now - _end_of(model.last_day)).total_seconds(),
-            sum(row[2] < row[1] for row in people),
-            sum(row[2] for row in people) / counted if counted else None,
-            sums.coverage,
-            sums.bias,
-            {name: one.drift for name, one in sums.most.items() if one.drift is not None},
-            {name: one.check_outs / one.visits for name, one in sums.most.items() if one.visits},
+        return replace(
+            checked_figures(checked[1] if checked else {}),
+            age_seconds=None
+            if model is None or model.last_day is None
+            else (now - _end_of(model.last_day)).total_seconds(),
+            categories_without_estimate=sum(row[2] < row[1] for row in people),
+            covered=sum(row[2] for row in people) / counted if counted else None,
         )
 
     def refit(self) -> str | None:
@@ -120,16 +119,18 @@ class StoreModelCare:
         return self._opened
 
 
-class _Sums:
-    """A day's checks over all categories."""
-
-    def __init__(self, checks: Mapping[str, Checked]) -> None:
-        cells = sum(one.cells for one in checks.values())
-        there = sum(one.there for one in checks.values())
-        self.coverage = sum(one.held for one in checks.values()) / cells if cells else None
-        self.bias = sum(one.predicted for one in checks.values()) / there - 1 if there else None
-        order = sorted(checks, key=lambda name: (-checks[name].check_outs, name))
-        self.most = {name: checks[name] for name in order[:MOST_CATEGORIES]}
+def checked_figures(checks: Mapping[str, Checked]) -> ModelFigures:
+    """What a day's checks, by category, say of the model; the rest of the figures is left open."""
+    cells = sum(one.cells for one in checks.values())
+    there = sum(one.there for one in checks.values())
+    order = sorted(checks, key=lambda name: (-checks[name].check_outs, name))
+    most = {name: checks[name] for name in order[:MOST_CATEGORIES]}
+    return ModelFigures(
+        check_coverage=sum(one.held for one in checks.values()) / cells if cells else None,
+        check_bias=sum(one.predicted for one in checks.values()) / there - 1 if there else None,
+        drift={name: one.drift for name, one in most.items() if one.drift is not None},
+        check_out_share={name: one.check_outs / one.visits for name, one in most.items() if one.visits},
+    )
 
 
 def _end_of(day: date) -> datetime:
