@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 from pipeline.commands.model import command
 from pipeline.errors import UserError
 from pipeline.streaming.ports import ModelFigures
+from tests.integration.checkins import World
 from tests.isolated import run_isolated
 from tests.reference import DAY, HOUR, MINUTE, Scan, line_of
 
@@ -185,6 +187,31 @@ def test_a_day_like_the_others_passes(lived: dict[str, Any]) -> None:
     kiosk = lived["by hand"]
     assert kiosk.held / kiosk.cells > 0.85
     assert kiosk.drift < 0.1
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+def test_a_worker_renews_the_model_by_itself_and_goes_on(kafka_topics: Callable[..., str], tmp_path: Path) -> None:
+    world = World(kafka_topics(2), tmp_path, PIPELINE_CLOCK="events", PIPELINE_MODEL_REFIT="nightly")
+    scans = [*a_day(_MONDAY, 1, random.Random(4))[0], Scan("kiosk-0", "k", "check_in", _MONDAY + DAY + 13 * HOUR)]
+    day, venues = tmp_path / "day.ndjson", tmp_path / "venues.ndjson"
+    day.write_bytes(b"\n".join(map(line_of, scans)))
+    venues.write_text("\n".join(map(json.dumps, _VENUES)))
+    try:
+        world.run("venues", "load", venues)
+        world.run("produce", day)
+        worker = world.start_worker(tmp_path / "store")
+        worker.wait_for("the model of presence 2021-09-20-", 240)
+        worker.wait_for("is in force", 60)
+        assert worker.stop() == 0
+    finally:
+        world.close()
+    assert "2021-09-20-" in world.run("model", "history", "--store", tmp_path / "store").stdout
+    columns = "venue_id, expected IS NOT NULL AS estimated"
+    shown = world.run(
+        "query", f"SELECT {columns} FROM occupancy_now WHERE venue_id = 'kiosk-0'", "--store", tmp_path / "store"
+    )
+    assert shown.stdout.split()[-1] == "1"
 
 
 @pytest.mark.parametrize("arguments", [["check"], ["calibrate", "counts.csv"]])
