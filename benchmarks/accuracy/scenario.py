@@ -54,6 +54,8 @@ class Scenario:
     missing: float = 0.70
     #: Change of the log odds of a check-out by one standard deviation of the log stay.
     informative: float = 0.0
+    #: How much more it is in every second category, and less in the others.
+    differs: float = 0.0
     #: Share of mall stays in which the visitor checks in at a restaurant, and stays in the mall.
     nested: float = 0.0
     #: Amplitude of the log stay over the day: longest for arrivals at 8, shortest at 20.
@@ -63,6 +65,12 @@ class Scenario:
     goes_on: float = _GOES_ON
     #: Factor of the walk of those who do not check out.
     slower: float = 1.0
+    #: Whether head counts have told how many people are hidden behind the scans.
+    hidden_known: bool = True
+
+    def slopes(self) -> Floats:
+        """The change of the log odds by category, (C,)."""
+        return self.informative + self.differs * (np.arange(len(CATEGORIES)) % 2 * 2.0 - 1.0)
 
     def at(self, missing: float) -> "Scenario":
         """The same with another share of check-outs missing."""
@@ -78,6 +86,9 @@ SCENARIOS: Final = (
     Scenario("all stays × 1.3 that day", shifted=1.3),
     Scenario("few move on", goes_on=0.165),
     Scenario("others walk 1.5 × slower", slower=1.5),
+    Scenario("less, and few move on", informative=-1.0, goes_on=0.165),
+    Scenario("less in some categories, more in others", differs=0.75),
+    Scenario("hidden people not known", hidden_known=False),
     Scenario("all mixed", informative=-0.5, nested=0.25, by_hour=0.25, shifted=1.1, goes_on=0.4, slower=1.2),
 )
 
@@ -100,9 +111,9 @@ class Day:
     #: Median of the log stay of such visits, truth.
     log_median: Floats
 
-    def visits(self) -> Visits:
-        """What the scans tell at the end of the day, in whole minutes."""
-        return Visits(
+    def visits(self, which: Flags | slice = slice(None)) -> Visits:
+        """What the scans tell at the end of the day, in whole minutes, of all or some visits."""
+        columns = (
             self.venue,
             self.category,
             self.arrival.astype(np.int64),
@@ -110,6 +121,7 @@ class Day:
             np.where(np.isfinite(self.next_after), self.next_after, -1).astype(np.int64),
             self.next_category,
         )
+        return Visits(*(column[which] for column in columns))
 
 
 class _Round(NamedTuple):
@@ -139,7 +151,9 @@ class World:
         sizes = np.exp(random.normal(0, _SIZE_SIGMA, VENUES))
         self._sizes = [np.cumsum(np.where(self.category == c, sizes, 0.0)) for c in range(len(CATEGORIES))]
         self._log_stay: Floats = random.normal(0, _VENUE_STAY, VENUES)
-        self.log_odds: Floats = _log_odds(scenario) + random.normal(0, _VENUE_ODDS, VENUES)
+        self._slope: Floats = scenario.slopes()[self.category]
+        middles = np.array([_log_odds(scenario.missing, slope) for slope in scenario.slopes()])
+        self.log_odds: Floats = middles[self.category] + random.normal(0, _VENUE_ODDS, VENUES)
         sizes_of_parties, often = np.array(_SIZES)
         in_larger = (sizes_of_parties - 1) @ often
         hides = HIDDEN_PEOPLE * (sizes_of_parties @ often) / in_larger
@@ -148,7 +162,8 @@ class World:
         squares = sizes_of_parties**2 @ often
         named_squares = squares - hides * ((sizes_of_parties**2 - 1) @ often)
         products = squares - hides * ((sizes_of_parties**2 - sizes_of_parties) @ often)
-        self.hidden = Hidden(1 / (1 - HIDDEN_PEOPLE), float(squares / named_squares), float(products / named_squares))
+        counted = Hidden(1 / (1 - HIDDEN_PEOPLE), float(squares / named_squares), float(products / named_squares))
+        self.hidden = counted if scenario.hidden_known else Hidden()
 
     def day(self, *, tested: bool) -> Day:
         """One more day; `tested`: the one on which the scenario's stays are shifted."""
@@ -179,7 +194,7 @@ class World:
         z = np.arange(-ends, ends, step) + step / 2
         density = np.exp(-0.5 * z**2)
         density /= density.sum()
-        silent = 1 / (1 + np.exp(self.log_odds[:, None] + self.scenario.informative * z))
+        silent = 1 / (1 + np.exp(self.log_odds[:, None] + self._slope[:, None] * z))
         gone_silent = np.cumsum(density * silent, axis=1)
         longer = np.maximum(1 - np.cumsum(density), 0.0)
         here = longer / np.maximum(longer + gone_silent, 1e-300)
@@ -204,7 +219,7 @@ class World:
         z = random.normal(0, 1, n)
         stay = np.minimum(np.exp(log_median + _SIGMAS[category] * z), 60 * LONGEST_STAY)
         stay = np.minimum(stay, np.maximum(_CLOSES[category] - arrival, 1.0))
-        log_odds = self.log_odds[venue] + self.scenario.informative * z
+        log_odds = self.log_odds[venue] + self._slope[venue] * z
         checks_out = random.random(n) < 1 / (1 + np.exp(-log_odds))
         people = random.choice(_SIZES[0], n, p=_SIZES[1])
         named = np.where(random.random(n) < self._hides[venue], 1, people)
@@ -231,15 +246,15 @@ class World:
         return Day(venue, category, arrival, stay, checks_out, next_after, next_category, people, named, log_median)
 
 
-def _log_odds(scenario: Scenario) -> float:
-    """The middle log odds of a check-out at which the scenario's share is missing."""
-    spread = np.hypot(_VENUE_ODDS, scenario.informative)
+def _log_odds(missing: float, slope: float) -> float:
+    """The middle log odds of a check-out at which such a share is missing."""
+    spread = np.hypot(_VENUE_ODDS, slope)
     z = np.linspace(-5, 5, 1001)
     density = np.exp(-0.5 * z**2) / np.exp(-0.5 * z**2).sum()
     low, high = -10.0, 10.0
     for _ in range(60):
         middle = (low + high) / 2
-        if density @ (1 / (1 + np.exp(middle + spread * z))) > scenario.missing:
+        if density @ (1 / (1 + np.exp(middle + spread * z))) > missing:
             low = middle
         else:
             high = middle

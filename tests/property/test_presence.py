@@ -31,7 +31,8 @@ def test_evidence_counts_every_visit_once() -> None:
     assert evidence.visits.sum() == evidence.venue_visits.sum() == 5000
     assert evidence.stays.sum() == evidence.venue_stays.sum() == (day.stay >= 0).sum()
     assert evidence.unclosed.sum() == ((day.stay < 0) & (day.next_after >= 0)).sum()
-    assert evidence.walks.sum() == evidence.closed.sum()
+    compared = (day.stay >= 0) & (day.next_after >= 0) & (day.arrival < 16 * 60)
+    assert evidence.walks.sum() + evidence.inside.sum() == compared.sum()
 
 
 def test_evidence_of_other_venues_does_not_add_up() -> None:

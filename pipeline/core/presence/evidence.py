@@ -41,11 +41,8 @@ class Evidence:
     #: Visits without a check-out that have a next, by the time from check-in to check-in, shape (C, blocks, C, steps).
     #: GROUP BY category, block, category of the next, step of that time.
     unclosed: Integers
-    #: Visits begun before 16:00 with a check-out and a next not before it, by the time from check-in to check-in, shape
-    #: (C, C, steps). GROUP BY category, category of the next, step of that time.
-    closed: Integers
-    #: The same visits, by stay and by the walk from check-out to check-in, shape
-    #: (C, C, 48, 48). GROUP BY category, category of the next, bin of the stay, bin of the walk.
+    #: Visits begun before 16:00 with a check-out and a next not before it, by stay and by the walk from check-out to check-in,
+    #: shape (C, C, 48, 48). GROUP BY category, category of the next, bin of the stay, bin of the walk.
     walks: Integers
     #: Visits begun before 16:00 with a check-out whose next came before it, shape (C, C).
     #: GROUP BY category, category of the next.
@@ -65,7 +62,6 @@ class Evidence:
             (categories, BLOCKS),
             (categories, BLOCKS, STEPS),
             (categories, BLOCKS, categories, STEPS),
-            (categories, categories, STEPS),
             (categories, categories, stay_bins, walk_bins),
             (categories, categories),
             (venues,),
@@ -127,7 +123,6 @@ def gather(visits: Visits, categories: int, venues: int) -> Evidence:
     np.add.at(out.inside, (visits.category[i], visits.next_category[i]), 1)
 
     i = np.flatnonzero(compared & (following >= stay))
-    np.add.at(out.closed, (visits.category[i], visits.next_category[i], STEP_OF_MINUTE[following[i]]), 1)
     stay_bin = STEP_OF_MINUTE[stay[i]] // STAY_BIN
     walk_bin = STEP_OF_MINUTE[following[i] - stay[i]] // WALK_BIN
     np.add.at(out.walks, (visits.category[i], visits.next_category[i], stay_bin, walk_bin), 1)

@@ -15,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.core.presence.calibration import Hidden, thousandths
+from pipeline.core.presence.closing import Stays, stays_of
 from pipeline.core.presence.evidence import Evidence
 from pipeline.core.presence.grid import BLOCKS, CENTRES, COMPARED_BLOCKS, EDGES, STEP, STEPS, Integers
 from pipeline.core.presence.pooling import DAY_SPREAD, VENUE_SPREAD, Share, Stretch, shares, stretches
-from pipeline.core.presence.tilt import TILT_SPREAD, Floats, Mix, Tilt, tilt_of
+from pipeline.core.presence.smoothing import Floats
+from pipeline.core.presence.tilt import NOT_FOLLOWED, TILT_SPREAD, Followed, Mix, Tilt, tilts_of
 
 #: A probability of one, in 16 bits.
 ONE: Final = 65_535
@@ -123,7 +125,9 @@ def fit(
         [round(_FULL_WEIGHT * 2 ** (-age / HALF_LIFE)) for age in sorted(ages)] or [_FULL_WEIGHT], np.int64
     )
     pooled = _Pooled(used, weights)
-    curves = [_curves_of(pooled, c, kind, category == c, moved_on) for c, kind in enumerate(kinds)]
+    begun = [_begun(pooled, c, category == c) for c in range(len(kinds))]
+    tilts = tilts_of([one.followed for one in begun])
+    curves = [_curves_of(pooled, c, kinds[c], begun[c], tilts[c], moved_on) for c in range(len(kinds))]
     stretch, stretch_spread, log_odds, odds_spread = np.zeros((4, len(category)))
     stretch_spread += sqrt(VENUE_SPREAD**2 + DAY_SPREAD**2)
     for c, found in enumerate(curves):
@@ -196,9 +200,9 @@ class _Pooled:
         self.days = days
         self.weights = weights / _FULL_WEIGHT
         # Sums of integers, so that nothing depends on an order.
-        self.visits, self.stays, self.unclosed, self.closed, self.walks = (
+        self.visits, self.stays, self.unclosed, self.walks = (
             sum(int(weight) * getattr(day, name) for day, weight in zip(days, weights, strict=True)) / _FULL_WEIGHT
-            for name in ("visits", "stays", "unclosed", "closed", "walks")
+            for name in ("visits", "stays", "unclosed", "walks")
         )
 
     def check_outs(self, c: int) -> int:
@@ -208,61 +212,73 @@ class _Pooled:
     def closes(self, c: int) -> npt.NDArray[np.bool_]:
         """Which categories' check-ins prove the end of a visit to `c`, (C,)."""
         inside = sum(day.inside[c] for day in self.days)
-        followed = inside + sum(day.closed[c].sum(axis=1) for day in self.days)
+        followed = inside + sum(day.walks[c].sum(axis=(1, 2)) for day in self.days)
         return (followed >= _FEWEST_PAIRS) & (inside < _INSIDE * followed)
 
 
-def _curves_of(pooled: _Pooled, c: int, kind: Kind, here: npt.NDArray[np.bool_], moved_on: bool) -> _Curves:
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """What is known of one category before its tilt is."""
+
+    check_outs: int
+    stays: Stays | None
+    #: Visits without a check-out by block.
+    silent: Floats
+    narrower: float
+    followed: Followed
+    stretch: Stretch | None
+    share: Share
+
+
+def _begun(pooled: _Pooled, c: int, here: npt.NDArray[np.bool_]) -> _Begun:
     checked = np.array([day.venue_stays[here].sum(axis=1) for day in pooled.days])
     visits = np.array([day.venue_visits[here] for day in pooled.days])
     share = shares(pooled.weights @ visits, pooled.weights @ checked)
-    seen = pooled.check_outs(c)
-    if seen < FEWEST_CHECK_OUTS:
-        return _without_evidence(kind, seen, share)
-
-    stays, others_stays = pooled.stays[c], pooled.visits[c] - pooled.stays[c].sum(axis=1)
-    profile = stays.sum(axis=0) / stays.sum()
-    blended = stays + _CATEGORY_VISITS * profile
-    blended /= blended.sum(axis=1, keepdims=True)
-    means = blended @ CENTRES
-    variance = max(float((stays * (CENTRES - means[:, None]) ** 2).sum() / stays.sum()), STEP**2)
+    stays, silent = pooled.stays[c], pooled.visits[c] - pooled.stays[c].sum(axis=1)
+    if pooled.check_outs(c) < FEWEST_CHECK_OUTS:
+        return _Begun(pooled.check_outs(c), None, silent, 1.0, NOT_FOLLOWED, None, share)
+    found = stays_of(stays)
+    means = found.seen @ CENTRES
+    variance = max(float((stays * (CENTRES - means[:, None]) ** 2).sum() / max(stays.sum(), 1e-9)), STEP**2)
     excess = np.array([day.venue_log_stay[here] / 1000 - day.venue_stays[here] @ means for day in pooled.days])
     stretch = stretches(excess, checked, pooled.weights, variance)
+    closes = pooled.closes(c)
+    followed = Followed(
+        pooled.walks[c, closes].sum(axis=0),
+        pooled.unclosed[c][:COMPARED_BLOCKS, closes].sum(axis=(0, 1)),
+        sqrt(float(found.natural[0] @ (CENTRES - found.natural[0] @ CENTRES) ** 2)),
+        _mix(
+            stays[:COMPARED_BLOCKS].sum(axis=0) / max(stays[:COMPARED_BLOCKS].sum(), 1e-9),
+            [
+                (stretch.mean, pooled.weights @ checked, pooled.weights @ (visits - checked)),
+                (means[:COMPARED_BLOCKS], stays[:COMPARED_BLOCKS].sum(axis=1), silent[:COMPARED_BLOCKS]),
+            ],
+        ),
+    )
     # A venue's own curve is narrower than its category's: what the stretches explain is taken out again.
     narrower = sqrt(max(1 - stretch.explained / variance, 0.05))
+    return _Begun(pooled.check_outs(c), found, silent, narrower, followed, stretch, share)
 
-    closes = pooled.closes(c)
-    log_spread = sqrt(float(profile @ (CENTRES - profile @ CENTRES) ** 2) or STEP**2)
-    mix = _mix(
-        profile,
-        [
-            (stretch.mean, pooled.weights @ checked, pooled.weights @ (visits - checked)),
-            (means[:COMPARED_BLOCKS], stays[:COMPARED_BLOCKS].sum(axis=1), others_stays[:COMPARED_BLOCKS]),
-        ],
-    )
-    tilt = tilt_of(
-        pooled.walks[c, closes].sum(axis=0),
-        pooled.closed[c, closes].sum(axis=0),
-        pooled.unclosed[c][:COMPARED_BLOCKS, closes].sum(axis=(0, 1)),
-        log_spread,
-        mix,
-    )
+
+def _curves_of(pooled: _Pooled, c: int, kind: Kind, begun: _Begun, tilt: Tilt, moved_on: bool) -> _Curves:
+    if begun.stays is None:
+        return _without_evidence(kind, begun.check_outs, begun.share)
     powers = (tilt.power, tilt.power - tilt.spread, tilt.power + tilt.spread)
     open_others = np.ones((BLOCKS, STEPS + 1))
     if moved_on:
-        moved = pooled.unclosed[c][:, closes].sum(axis=1)
-        moved_share = moved.sum(axis=0) / max(others_stays.sum(), 1e-9)
-        blended_moves = (moved + _CATEGORY_VISITS * moved_share) / (others_stays + _CATEGORY_VISITS)[:, None]
+        moved = pooled.unclosed[c][:, pooled.closes(c)].sum(axis=1)
+        moved_share = moved.sum(axis=0) / max(begun.silent.sum(), 1e-9)
+        blended_moves = (moved + _CATEGORY_VISITS * moved_share) / (begun.silent + _CATEGORY_VISITS)[:, None]
         open_others[:, 1:] -= np.cumsum(blended_moves, axis=1)
     return _Curves(
         Source.LEARNED,
         "",
-        _longer(blended, narrower),
-        tuple(_longer(_tilted(blended, power), narrower) for power in powers),  # type: ignore[arg-type]
+        _longer(begun.stays.seen, begun.narrower),
+        tuple(_longer(begun.stays.tilted(power), begun.narrower) for power in powers),  # type: ignore[arg-type]
         open_others,
         tilt,
-        stretch,
-        share,
+        begun.stretch,
+        begun.share,
     )
 
 
@@ -295,11 +311,6 @@ def _mix(profile: Floats, groups: Sequence[tuple[Floats, Floats, Floats]]) -> Mi
             others_middle += sign * float(share @ means)
             others_variance += sign * float(share @ (means - share @ means) ** 2)
     return Mix(middle, others_middle, sqrt(max(others_variance / variance, 0.25)))
-
-
-def _tilted(density: Floats, power: float) -> Floats:
-    weighed = density * np.exp(power * (CENTRES - density @ CENTRES[:, None]))
-    return weighed / weighed.sum(axis=1, keepdims=True)
 
 
 def _longer(density: Floats, narrower: float) -> Floats:

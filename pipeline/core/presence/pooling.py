@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from pipeline.core.presence.grid import Integers
-from pipeline.core.presence.tilt import Floats
+from pipeline.core.presence.smoothing import Floats
 
 #: Assumed where the evidence cannot tell: spread of the log stay between venues, and between one venue's days; and the visits
 #: for which the category's share of check-outs counts at a venue.
