@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.pools import I32, I64, Moves
 from pipeline.core.presence.calibration import Hidden, from_thousandths
-from pipeline.core.presence.estimate import Weights, estimate, sums, weights_of
+from pipeline.core.presence.estimate import Weights, sums, sums_at, weights_of
 from pipeline.core.presence.evidence import Evidence, gather
 from pipeline.core.presence.grid import EDGES
 from pipeline.core.presence.model import (
@@ -83,24 +84,6 @@ class Places:
     share: NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Present:
-    """Who is there at the venues that `model` has an estimate for: expected to a tenth of a person, the 90 % interval in whole
-    persons, and the share of visits with a check-out; arrays of one length.
-    """
-
-    model: str
-    venues: list[str]
-    expected: NDArray[np.float64]
-    low: NDArray[np.int64]
-    high: NDArray[np.int64]
-    share: NDArray[np.float64]
-
-
-#: Without a model.
-NOBODY: Final = Present("", [], np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
-
-
 class Presence:
     """A stored model, ready to estimate with."""
 
@@ -148,7 +131,7 @@ class Presence:
     def sums(
         self, places: Places, persons: NDArray[np.int32], squares: NDArray[np.int32], minute: int
     ) -> NDArray[np.int64]:
-        """The exact sums over the open visits, as the core has them; see `present`."""
+        """The exact sums over the open visits, as the core has them."""
         return sums(places.model, self._weights, persons, squares, places.offset, minute)
 
     def hidden_of(self, category: str) -> Hidden:
@@ -157,19 +140,18 @@ class Presence:
             self.model.hidden[self._category_codes.get(category, self._category_codes[_NO_CATEGORY])]
         )
 
-    def present(self, places: Places, persons: NDArray[np.int32], squares: NDArray[np.int32], minute: int) -> Present:
-        """Who is there at the end of a minute since the epoch, from the open visits by venue and arrival bin."""
-        summed = self.sums(places, persons, squares, minute)
-        found = estimate(places.model, summed)
-        known = np.flatnonzero(found.expected >= 0)
-        return Present(
-            self.version,
-            [places.venues[i] for i in known.tolist()],
-            np.round(found.expected[known], 1),
-            found.low[known],
-            found.high[known],
-            np.round(places.share[known], 3),
-        )
+    def add_sums(
+        self,
+        places: Places,
+        log: tuple[I32, Moves],
+        offset: I64,
+        venue: I64,
+        minute: I64,
+        place: I64,
+        out: I64,
+    ) -> None:
+        """The exact sums of some venues' minutes from their log of moves, as the core has them: see `sums_at`."""
+        sums_at(places.model, self._weights, log, offset, venue, minute, place, out)
 
 
 def fit_model(
