@@ -9,9 +9,10 @@ from pipeline.core.presence.check import Checked, check_day
 from pipeline.core.presence.evidence import Visits
 from pipeline.errors import UserError
 from pipeline.presence import NOT_REGISTERED, Place, Presence
+from pipeline.shift import unshifted_at
 from pipeline.store import closed_days
 from pipeline.store.model_checks import save_checks
-from pipeline.store.models import StoredModel, model_at
+from pipeline.store.models import StoredModel
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -31,7 +32,10 @@ def check_model(client: Client, day: date | None = None) -> tuple[date, StoredMo
     if day is not None and day not in closed:
         raise UserError(f"{day} is not closed, or has no visits: closed days are {closed[0]} to {closed[-1]}")
     day = day or closed[-1]
-    stored = model_at(client, datetime.combine(day, time.max, UTC)) or model_at(client, closed_days.clock_of(client))
+    # Without the shift of a day, which has learned from that day.
+    stored = unshifted_at(client, datetime.combine(day, time.max, UTC)) or unshifted_at(
+        client, closed_days.clock_of(client)
+    )
     if stored is None:
         raise UserError("no model is in force: `pipeline model fit --use` makes one")
     checks = _checked(client, Presence(stored), day)

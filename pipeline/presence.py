@@ -110,7 +110,7 @@ class Presence:
         model, unknown = self.model, self._category_codes[_NO_CATEGORY]
         category = np.array([self._category_codes.get(place.category, unknown) for place in places], np.int64)
         average = len(self.venues) + category
-        row = np.array([self._venue_codes.get(place.venue, -1) for place in places], np.int64)
+        row = self.codes_of([place.venue for place in places])
         row = np.where((row >= 0) & (model.category[row] == category), row, average)
         here = replace(
             model,
@@ -133,6 +133,10 @@ class Presence:
     ) -> NDArray[np.int64]:
         """The exact sums over the open visits, as the core has them."""
         return sums(places.model, self._weights, persons, squares, places.offset, minute)
+
+    def codes_of(self, venues: Sequence[str]) -> NDArray[np.int64]:
+        """The model's codes of venues, −1 where it does not know one."""
+        return np.array([self._venue_codes.get(venue, -1) for venue in venues], np.int64)
 
     def hidden_of(self, category: str) -> Hidden:
         """The people behind a category's scans, as head counts told."""

@@ -128,6 +128,32 @@ def check(day: datetime | None, store: Path | None) -> None:
         click.echo(f"{name:<16} {_figures(one)}")
 
 
+@command.command(epilog="Example: pipeline model shift --use")
+@click.option(
+    "--use", "at_once", is_flag=True, help="Put it in force from the current hour until the end of the UTC day."
+)
+@_STORE
+def shift(at_once: bool, store: Path | None) -> None:
+    """Shift the model in force by today's stays so far, for a day unlike the learned ones: a new model.
+
+    Today is that of each venue's clocks, until the store's clock. Run it each hour: it always begins with the unshifted model,
+    which holds again from the next UTC day on.
+    """
+    from pipeline.shift import shift_model
+    from pipeline.store.models import save_model, use_model
+
+    with _open(store) as client:
+        found = shift_model(client)
+        save_model(client, found.model)
+        if at_once:
+            _use(client, found.model.version, found.since)
+            use_model(client, found.base.version, found.until)
+    for name, (factor, spread) in found.by_category.items():
+        click.echo(f"{name}: stays × {factor:.2f} today (± {spread:.0%})")
+    if not at_once:
+        click.echo(f"not in force: pipeline model shift --use; it would hold until {_time(found.until)}")
+
+
 @command.command(epilog="Example: pipeline model show latest")
 @click.argument("version", default="latest")
 @_STORE
