@@ -102,8 +102,7 @@ class _Service:
             await _within(LEAVE_SECONDS, app.stop())
             return _exit_now(1)
         seconds = time.monotonic() - (worker.reading_since or time.monotonic())
-        if self._care and tending:
-            self._care.stop()
+        if tending:
             tending.cancel()
             await asyncio.gather(tending, return_exceptions=True)
         await worker.stop()
@@ -158,31 +157,34 @@ class _Service:
     async def _tend_models(self, worker: Worker[Any], care: ModelCare) -> None:
         """Show where the model of presence stands and, if asked to, renew it, at quiet moments and beside the stream."""
         loop = asyncio.get_running_loop()
+        thread = ThreadPoolExecutor(1, "models")
         look_at = 0.0
-        with ThreadPoolExecutor(1, "models") as thread:
-            try:
-                while True:
-                    await asyncio.sleep(1)
-                    if time.monotonic() < look_at or not worker.quiet:
-                        continue
-                    look_at = time.monotonic() + MODEL_SECONDS
-                    try:
-                        self._metrics.model = await loop.run_in_executor(thread, care.figures)
-                        # One of the workers is enough.
-                        if self._settings.model_refit == "nightly" and (CHECK_INS, 0) in worker.stored:
-                            version = await loop.run_in_executor(thread, care.refit)
-                            if version is not None and await worker.settle():
-                                log.info("the model of presence %s is in force", version)
-                                look_at = 0.0
-                    except StoreUnavailableError as error:
-                        log.warning("the model of presence cannot be looked after: the store is away (%s)", error)
-                    except Exception:
-                        # Estimates may wait, the stream may not.
-                        self._metrics.refit_failures.inc()
-                        look_at = time.monotonic() + REFIT_AGAIN_SECONDS
-                        log.exception("the model of presence could not be renewed: the old one goes on")
-            finally:
-                thread.submit(care.close)
+        try:
+            while True:
+                await asyncio.sleep(1)
+                if time.monotonic() < look_at or not worker.quiet:
+                    continue
+                look_at = time.monotonic() + MODEL_SECONDS
+                try:
+                    self._metrics.model = await loop.run_in_executor(thread, care.figures)
+                    # One of the workers is enough.
+                    if self._settings.model_refit == "nightly" and (CHECK_INS, 0) in worker.stored:
+                        version = await loop.run_in_executor(thread, care.refit)
+                        if version is not None and await worker.settle():
+                            log.info("the model of presence %s is in force", version)
+                            look_at = 0.0
+                except StoreUnavailableError as error:
+                    log.warning("the model of presence cannot be looked after: the store is away (%s)", error)
+                except Exception:
+                    # Estimates may wait, the stream may not.
+                    self._metrics.refit_failures.inc()
+                    look_at = time.monotonic() + REFIT_AGAIN_SECONDS
+                    log.exception("the model of presence could not be renewed: the old one goes on")
+        finally:
+            # A call under way ends at its next day; the stream goes on until then.
+            care.stop()
+            thread.submit(care.close)
+            await asyncio.to_thread(thread.shutdown)
 
     async def _until_drained(
         self, app: faust.App, worker: Worker[Any], ends: dict[Partition, int], drained: asyncio.Event
