@@ -71,9 +71,14 @@ def unshifted_at(client: Client, at: datetime) -> StoredModel | None:
         if use.minute * 60 > at.timestamp():
             continue
         model = stored_model(client, use.version) if use.version else None
-        if model is None or not any(DAY_FACTOR in row for row in json.loads(model.figures)):
+        if model is None or not is_shifted(model):
             return model
     return None
+
+
+def is_shifted(model: StoredModel) -> bool:
+    """Whether a model holds for the rest of one day only."""
+    return any(DAY_FACTOR in row for row in json.loads(model.figures))
 
 
 def _so_far(client: Client, presence: Presence, now: datetime) -> StaysSoFar:

@@ -263,7 +263,10 @@ def _chosen(models: "Sequence[StoredModel]", version: str) -> "StoredModel":
     if not models:
         raise UserError("there is no model yet: make one with `pipeline model fit`")
     if version == "latest":
-        return models[-1]
+        from pipeline.shift import is_shifted
+
+        # A day's shift is no model to go on from; what it began with stands before it.
+        return next((model for model in reversed(models) if not is_shifted(model)), models[-1])
     for model in models:
         if model.version == version:
             return model
