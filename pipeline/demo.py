@@ -19,6 +19,7 @@ from kafka.errors import KafkaError
 
 from pipeline.broker import find_broker, free_port, is_free, start_broker
 from pipeline.cluster import open_admin
+from pipeline.core.presence.words import shown
 from pipeline.errors import UserError
 from pipeline.interrupts import stop_on_interrupt
 from pipeline.parts import Part, PartFailedError, Parts
@@ -45,9 +46,9 @@ SELECT
     (SELECT groupArray((reason, records)) FROM
         (SELECT reason, count() AS records FROM dead_letters GROUP BY reason ORDER BY records DESC, reason)
     ) AS dead_letters,
-    (SELECT groupArray((name, occupancy, capacity)) FROM
-        (SELECT name, occupancy, venues.capacity AS capacity FROM occupancy_now JOIN venues USING (venue_id)
-         ORDER BY occupancy DESC, venue_id LIMIT 5)
+    (SELECT groupArray((name, occupancy, capacity, expected, low, high, check_out_share, model_version)) FROM
+        (SELECT name, occupancy, venues.capacity AS capacity, expected, low, high, check_out_share, model_version
+         FROM occupancy_now JOIN venues USING (venue_id) ORDER BY occupancy DESC, venue_id LIMIT 5)
     ) AS busiest
 """
 
@@ -74,6 +75,19 @@ def run_demo(settings: Settings, *, once: bool, scans: int, seed: int, say: Say)
             say(f'ask it more: pipeline query --store {demo.store} "SELECT * FROM occupancy_now LIMIT 5"')
         else:
             demo.serve()
+
+
+def busy_line(name: str, counted: int | str, capacity: int | str | None, *estimate: Any) -> str:
+    """A busy venue as the summary has it: people counted of its capacity, and what is expected where a model says.
+
+    estimate: expected, low, high, check_out_share and model_version, of `occupancy_now`; numbers may come as text.
+    """
+    of = "" if capacity is None else f" of {int(capacity):,}"
+    expected, low, high, share, model_version = estimate
+    if expected is None:
+        return f"{int(counted):>6,}{of:<10} {name}"
+    said = shown(int(counted), float(expected), int(low), int(high), float(share), model_version)
+    return f"{name}: {said}{f' · capacity {int(capacity):,}' if capacity is not None else ''}"
 
 
 class _Demo:
@@ -109,9 +123,8 @@ class _Demo:
         """Say what is in the store."""
         answer = json.loads(self._ask("query", _SUMMARY, "--format", "json", "--store", str(self.store)))
         self._say(f"{int(answer['visits']):,} visits; busiest at {answer['as_of']} UTC, the last scan:")
-        for name, occupancy, capacity in answer["busiest"]:
-            of = "" if capacity is None else f" of {int(capacity):,}"
-            self._say(f"    {int(occupancy):>6,}{of:<10} {name}")
+        for venue in answer["busiest"]:
+            self._say(f"    {busy_line(*venue)}")
         letters = ", ".join(f"{int(records):,} {reason}" for reason, records in answer["dead_letters"])
         self._say(f"dead letters: {letters or 'none'}")
 

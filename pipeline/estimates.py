@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.occupancy import HourRows, MinuteRows
 from pipeline.core.pools import I32, I64, Moves
-from pipeline.core.presence.estimate import Hidden, estimate
+from pipeline.core.presence.estimate import estimate
 from pipeline.core.presence.grid import MINUTES_OF_DAY
 from pipeline.presence import Place, Places, Presence
 from pipeline.store.closed_days import utc_offset
@@ -197,7 +197,7 @@ def _estimate(
     places = places[order]
     presence.add_sums(here, log, offsets, venue[places], when[order], places, summed)
     for some, minutes in ((each, 1), (hours, len(MINUTES_OF_HOUR))):
-        estimated = estimate(here.model, summed[some], Hidden(), venue[some], minutes)
+        estimated = estimate(here.model, summed[some], venue=venue[some], minutes=minutes)
         known = np.flatnonzero(estimated.expected >= 0)
         found.put(
             presence.version,

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.pools import I32, I64, Moves
-from pipeline.core.presence.estimate import Weights, sums_at, weights_of
+from pipeline.core.presence.calibration import Hidden, from_thousandths
+from pipeline.core.presence.estimate import Weights, sums, sums_at, weights_of
 from pipeline.core.presence.evidence import Evidence, gather
 from pipeline.core.presence.grid import EDGES
 from pipeline.core.presence.model import (
@@ -27,6 +28,7 @@ from pipeline.core.presence.model import (
     Model,
     Source,
     bin_minutes_of,
+    calibrated,
     fit,
 )
 from pipeline.errors import UserError
@@ -49,6 +51,12 @@ ASSUMED: Final = {
     "worship": Dwell(60, 0.3),
     "attraction": Dwell(150, 0.5),
 }
+
+#: Of a category's figures, what head counts told: people behind a named one, and how many counts at how many venues say so.
+CALIBRATION_FIGURES: Final = ("people_per_named", "head_counts", "counted_venues")
+
+#: Category and time zone of a venue that nobody registered.
+NOT_REGISTERED: Final = ("unknown", None)
 
 #: Share of a category's stays that its arrival bins must hold.
 _HELD: Final = 0.995
@@ -102,7 +110,7 @@ class Presence:
         model, unknown = self.model, self._category_codes[_NO_CATEGORY]
         category = np.array([self._category_codes.get(place.category, unknown) for place in places], np.int64)
         average = len(self.venues) + category
-        row = np.array([self._venue_codes.get(place.venue, -1) for place in places], np.int64)
+        row = self.codes_of([place.venue for place in places])
         row = np.where((row >= 0) & (model.category[row] == category), row, average)
         here = replace(
             model,
@@ -120,6 +128,22 @@ class Presence:
             1 / (1 + np.exp(-ODDS_STEP * here.odds.astype(np.float64))),
         )
 
+    def sums(
+        self, places: Places, persons: NDArray[np.int32], squares: NDArray[np.int32], minute: int
+    ) -> NDArray[np.int64]:
+        """The exact sums over the open visits, as the core has them."""
+        return sums(places.model, self._weights, persons, squares, places.offset, minute)
+
+    def codes_of(self, venues: Sequence[str]) -> NDArray[np.int64]:
+        """The model's codes of venues, −1 where it does not know one."""
+        return np.array([self._venue_codes.get(venue, -1) for venue in venues], np.int64)
+
+    def hidden_of(self, category: str) -> Hidden:
+        """The people behind a category's scans, as head counts told."""
+        return from_thousandths(
+            self.model.hidden[self._category_codes.get(category, self._category_codes[_NO_CATEGORY])]
+        )
+
     def add_sums(
         self,
         places: Places,
@@ -134,19 +158,26 @@ class Presence:
         sums_at(places.model, self._weights, log, offset, venue, minute, place, out)
 
 
-def fit_model(client: Client, days: int = DAYS, told: Callable[[date], None] = lambda _day: None) -> StoredModel:
+def fit_model(
+    client: Client,
+    days: int = DAYS,
+    told: Callable[[date], None] = lambda _day: None,
+    *,
+    counted: StoredModel | None = None,
+) -> StoredModel:
     """Fit a model to the last closed days of the store; without any, it rests on ASSUMED stays alone.
 
-    `told` hears of each day that is done. Raises StoreUnavailableError.
+    `told` hears of each day that is done. `counted`: a model whose calibration from head counts is kept. Raises
+    StoreUnavailableError.
     """
     closed = closed_days.closed_days(client)[-days:]
     if closed:
         closed = [day for day in closed if day > closed[-1] - timedelta(days)]
     categories = [*closed_days.categories(client), _NO_CATEGORY]
-    registered = closed_days.categories_of_venues(client)
+    registered = closed_days.places_of(client)
     venues = closed_days.venues_of(client, closed)
     place = {name: code for code, name in enumerate(categories)}
-    known = [place[registered.get(venue, "unknown")] for venue in venues]
+    known = [place[registered.get(venue, NOT_REGISTERED)[0]] for venue in venues]
     category = np.array([*known, *range(len(categories))], np.int64)
     evidence: dict[int, Evidence] = {}
     for day in closed:
@@ -158,16 +189,28 @@ def fit_model(client: Client, days: int = DAYS, told: Callable[[date], None] = l
     today = closed[-1].toordinal() + 1 if closed else 1
     kinds = [_kind(name, code, evidence.values()) for code, name in enumerate(categories)]
     model = fit(evidence, today, category, kinds)
+    figures = _figures(model, categories, evidence.values())
+    if counted is not None:
+        before = Presence(counted)
+        model = calibrated(model, [before.hidden_of(name) for name in categories])
+        told_before = {row["category"]: row for row in json.loads(counted.figures)}
+        for row in figures:
+            row |= {name: told_before.get(row["category"], {}).get(name, row[name]) for name in CALIBRATION_FIGURES}
+    first, last = (closed[0], closed[-1]) if closed else (None, None)
+    return as_stored(model, categories, venues, (first, last), figures)
+
+
+def as_stored(
+    model: Model,
+    categories: Sequence[str],
+    venues: Sequence[str],
+    days: tuple[date | None, date | None],
+    figures: Sequence[dict[str, Any]],
+) -> StoredModel:
+    """A model as the store keeps it: named for the last of the closed days that it was fitted to, and for its hash."""
     body = _packed(model, categories, venues)
     digest = sha256(body.encode()).hexdigest()[:12]
-    return StoredModel(
-        f"{closed[-1] if closed else 'assumed'}-{digest}",
-        datetime.now(UTC),
-        closed[0] if closed else None,
-        closed[-1] if closed else None,
-        body,
-        json.dumps(_figures(model, categories, evidence.values())),
-    )
+    return StoredModel(f"{days[1] or 'assumed'}-{digest}", datetime.now(UTC), *days, body, json.dumps(figures))
 
 
 def _kind(name: str, code: int, days: Any) -> Kind:
@@ -198,6 +241,7 @@ def _figures(model: Model, categories: Sequence[str], days: Any) -> list[dict[st
                 "pace": int(model.pace[code]) / 1000,
                 "bin_minutes": int(model.bin_minutes[code]),
                 "moves_on_to": [categories[other] for other in np.flatnonzero(model.closes[code]).tolist()],
+                **dict(zip(CALIBRATION_FIGURES, (1.0, 0, 0), strict=True)),
             }
         )
     return figures

@@ -59,6 +59,10 @@ class Settings(BaseSettings):
     late_window: timedelta = Field(
         timedelta(hours=6), description="Scans up to this late are corrected from memory; later ones from the store."
     )
+    model_refit: Literal["off", "nightly"] = Field(
+        "off",
+        description="nightly: when a UTC day is closed, a worker checks the model of presence, fits it anew, puts it in force.",
+    )
     flush_rows: int = Field(200_000, ge=1, description="Write to the store after this many scans …")
     flush_seconds: float = Field(0.5, gt=0, le=60, description="… or after this long, whichever comes first.")
     buffer_scans: int = Field(

@@ -16,6 +16,7 @@ from schemas.fields import parse_instant
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
+    from pipeline.core.presence.check import Checked
     from pipeline.store.models import StoredModel
 
 _STORE = click.option(
@@ -40,22 +41,117 @@ def command() -> None:
 def fit(days: int, at_once: bool, store: Path | None) -> None:
     """Fit a model to the last closed days (UTC) of the store.
 
-    A category with fewer than 50 check-outs in them rests on an assumed stay, or has no estimate; both are said.
+    A category with fewer than 50 check-outs in them rests on an assumed stay, or has no estimate; both are said. What head
+    counts told (`calibrate`) is kept of the model in force.
     """
     from pipeline.presence import fit_model
-    from pipeline.store.models import save_model
+    from pipeline.store.closed_days import clock_of
+    from pipeline.store.models import model_at, save_model
 
     with _open(store) as client:
         from pipeline.progress import progress_bar
 
         with progress_bar("reading closed days", None) as advance:
-            model = fit_model(client, days, lambda day: advance(1, str(day)))
+            model = fit_model(
+                client, days, lambda day: advance(1, str(day)), counted=model_at(client, clock_of(client))
+            )
         save_model(client, model)
         if at_once:
             _use(client, model.version, _since(client, model))
     _print(model)
     if not at_once:
         click.echo(f"not in force yet: pipeline model use {model.version}")
+
+
+@command.command(epilog="Example: pipeline model calibrate counts.csv --use")
+@click.argument("counts", type=click.Path(path_type=Path))
+@click.option("--model", "version", default="latest", show_default=True, help="The model to calibrate.")
+@click.option("--use", "at_once", is_flag=True, help="Put it in force at once.")
+@_STORE
+def calibrate(counts: Path, version: str, at_once: bool, store: Path | None) -> None:
+    """Correct a model for people whom nobody scanned, by head counts of gates or cameras: a new model.
+
+    COUNTS is CSV with a header, or NDJSON, of venue_id, at (RFC 3339) and persons: everybody in the venue then, not those who
+    came in. By category, 20 counts at 3 venues are needed where at least 5 people are expected. It is the only check that sees
+    hidden people, and stays of those who never check out that differ from the others'; a counter that is wrong everywhere
+    looks the same.
+    """
+    from pipeline.venues import read_head_counts
+
+    rows = read_head_counts(counts)
+    from pipeline.head_counts import calibrate_model
+    from pipeline.store.models import save_model, stored_models
+
+    with _open(store) as client:
+        found = calibrate_model(client, _chosen(stored_models(client), version), rows)
+        save_model(client, found.model)
+        if at_once:
+            _use(client, found.model.version, _since(client, found.model))
+    for name, one in found.by_category.items():
+        if one.hidden is not None:
+            click.echo(
+                f"{name}: {one.hidden.mean:.2f} people a named one, ± {one.hidden.spread:.0%} from venue to venue"
+            )
+        elif one.counts:
+            click.echo(f"{name}: unchanged; {one.counts} counts at {one.venues} venues are too few")
+    for why, count in found.left_out.items():
+        click.echo(f"left out: {count:,} counts {why}")
+    if not at_once:
+        click.echo(f"not in force yet: pipeline model use {found.model.version}")
+
+
+@command.command(epilog="Example: pipeline model check --day 2021-09-19")
+@click.option("--day", type=click.DateTime(["%Y-%m-%d"]), help="A closed day (UTC). Default: the last one.")
+@_STORE
+def check(day: datetime | None, store: Path | None) -> None:
+    """Hide a closed day's known check-outs, predict who was there by the model of that day, and compare.
+
+    coverage: share of venues and full hours whose 90 % interval held the truth; under 85 %, hours, venues or the day are unlike
+    the model. bias: too many (+) or too few predicted. drift: largest distance between the shares of stays longer than any
+    length, seen and modelled; from 0.10 on, stays have changed. out: visits with a check-out, and what the model expects.
+
+    It can NOT find that those who never check out stay longer or shorter than those who do, nor people whom no scan names:
+    only head counts do (pipeline model calibrate). What is found is kept in the view model_checks.
+    """
+    from pipeline.model_check import check_model
+
+    with _open(store) as client:
+        checked, model, found = check_model(client, day.date() if day else None)
+    click.echo(f"{checked} against model {model.version}, fitted to {_days(model)}")
+    if model.last_day is not None and model.last_day >= checked:
+        click.echo("the model has learned that very day, which flatters it; nightly it is held against the day after")
+    click.echo(
+        f"{'category':<16} {'visits':>11} {'out':>6} {'expected':>8} {'cells':>7} {'coverage':>8} {'bias':>7} "
+        f"{'drift':>6} {'stays':>7}"
+    )
+    for name, one in found.items():
+        click.echo(f"{name:<16} {_figures(one)}")
+
+
+@command.command(epilog="Example: pipeline model shift --use")
+@click.option(
+    "--use", "at_once", is_flag=True, help="Put it in force from the current hour until the end of the UTC day."
+)
+@_STORE
+def shift(at_once: bool, store: Path | None) -> None:
+    """Shift the model in force by today's stays so far, for a day unlike the learned ones: a new model.
+
+    Today is that of each venue's clocks, until the store's clock. Run it each hour: it always begins with the unshifted model,
+    which holds again from the next UTC day on.
+    """
+    from pipeline.shift import shift_model
+    from pipeline.store.models import save_model, use_model
+
+    with _open(store) as client:
+        found = shift_model(client)
+        save_model(client, found.model)
+        if at_once:
+            _use(client, found.model.version, found.since)
+            use_model(client, found.base.version, found.until)
+    for name, (factor, spread) in found.by_category.items():
+        click.echo(f"{name}: stays × {factor:.2f} today (± {spread:.0%})")
+    if not at_once:
+        click.echo(f"not in force: pipeline model shift --use; it would hold until {_time(found.until)}")
 
 
 @command.command(epilog="Example: pipeline model show latest")
@@ -167,7 +263,10 @@ def _chosen(models: "Sequence[StoredModel]", version: str) -> "StoredModel":
     if not models:
         raise UserError("there is no model yet: make one with `pipeline model fit`")
     if version == "latest":
-        return models[-1]
+        from pipeline.shift import is_shifted
+
+        # A day's shift is no model to go on from; what it began with stands before it.
+        return next((model for model in reversed(models) if not is_shifted(model)), models[-1])
     for model in models:
         if model.version == version:
             return model
@@ -176,11 +275,26 @@ def _chosen(models: "Sequence[StoredModel]", version: str) -> "StoredModel":
 
 def _print(model: "StoredModel") -> None:
     click.echo(f"model {model.version}, made {_time(model.made_at)} from {_days(model)}")
-    click.echo(f"{'category':<16} {'visits':>11} {'check-outs':>11} {'median stay':>12}  rests on")
+    click.echo(f"{'category':<16} {'visits':>11} {'check-outs':>11} {'median stay':>12} {'people':>7}  rests on")
     for row in json.loads(model.figures):
         click.echo(
-            f"{row['category']:<16} {row['visits']:>11,} {row['check_outs']:>11,} {_minutes(row):>12}  {_source(row)}"
+            f"{row['category']:<16} {row['visits']:>11,} {row['check_outs']:>11,} {_minutes(row):>12} "
+            f"{row['people_per_named']:>7.2f}  {_source(row)}"
         )
+    click.echo("people: for each one whom scans name, from head counts; 1.00 without any (pipeline model calibrate)")
+
+
+def _figures(one: "Checked") -> str:
+    def shown(value: float | None, form: str, width: int) -> str:
+        return f"{'–' if value is None else format(value, form):>{width}}"
+
+    return (
+        f"{one.visits:>11,} {shown(one.check_outs / one.visits if one.visits else None, '.0%', 6)} "
+        f"{shown(one.expected_check_outs / one.visits if one.visits else None, '.0%', 8)} {one.cells:>7,} "
+        f"{shown(one.held / one.cells if one.cells else None, '.0%', 8)} "
+        f"{shown(one.predicted / one.there - 1 if one.there else None, '+.1%', 7)} {shown(one.drift, '.2f', 6)} "
+        f"{'–' if one.stay_ratio is None else f'× {one.stay_ratio:.2f}':>7}"
+    )
 
 
 def _minutes(row: dict[str, Any]) -> str:

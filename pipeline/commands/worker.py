@@ -23,10 +23,11 @@ def command(context: click.Context, drain: bool, store: Path | None) -> None:
     duplicates.
     """
     from pipeline.engine import open_engine
+    from pipeline.model_care import StoreModelCare
     from pipeline.streaming.logs import set_up_logging
     from pipeline.streaming.service import run_worker
 
     settings = load_settings(store=store)
     set_up_logging()
     engine = open_engine(settings, clock=settings.clock or "wall")
-    context.exit(run_worker(settings, engine, drain=drain))
+    context.exit(run_worker(settings, engine, drain=drain, care=None if drain else StoreModelCare(settings)))

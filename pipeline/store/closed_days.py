@@ -31,15 +31,21 @@ _SLICE: Final = 1_000_000
 
 def closed_days(client: Client) -> list[date]:
     """The UTC days with visits that are closed by the store's clock, oldest first. Raises StoreUnavailableError."""
+    now = clock_of(client)
     with store_errors():
-        as_of = client.query("SELECT toUnixTimestamp64Milli(toDateTime64(as_of, 3, 'UTC')) FROM clock").result_rows
         days = client.query("SELECT DISTINCT toDate(checked_in_at) AS day FROM visit_rows ORDER BY day").result_rows
-    now = datetime.fromtimestamp(as_of[0][0] / 1000, UTC) if as_of else datetime.fromtimestamp(0, UTC)
     return [
         day
         for (day,) in days
         if datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(1) + CLOSED_AFTER <= now
     ]
+
+
+def clock_of(client: Client) -> datetime:
+    """The store's clock (`as_of`), UTC; 1970 of an empty store. Raises StoreUnavailableError."""
+    with store_errors():
+        as_of = client.query("SELECT toUnixTimestamp64Milli(toDateTime64(as_of, 3, 'UTC')) FROM clock").result_rows
+    return datetime.fromtimestamp(as_of[0][0] / 1000 if as_of else 0, UTC)
 
 
 def categories(client: Client) -> list[str]:
@@ -49,10 +55,11 @@ def categories(client: Client) -> list[str]:
     return sorted({"unknown", *(row[0] for row in rows)})
 
 
-def categories_of_venues(client: Client) -> dict[str, str]:
-    """The category of each registered venue. Raises StoreUnavailableError."""
+def places_of(client: Client) -> dict[str, tuple[str, str | None]]:
+    """The category and the time zone of each registered venue. Raises StoreUnavailableError."""
     with store_errors():
-        return dict(client.query("SELECT venue_id, category FROM venues").result_rows)
+        rows = client.query("SELECT venue_id, category, timezone FROM venues").result_rows
+    return {venue: (category, zone or None) for venue, category, zone in rows}
 
 
 def venues_of(client: Client, days: list[date]) -> list[str]:
@@ -85,7 +92,7 @@ def read_day(client: Client, day: date, categories: list[str], venues: list[str]
     }
     for number in range(slices):
         with store_errors():
-            table = client.query_arrow(_sql("closed_day"), {**parameters, "slice": number}, use_strings=True)
+            table = client.query_arrow(presence_sql("closed_day"), {**parameters, "slice": number}, use_strings=True)
         if table.num_rows:
             yield _columns(table, categories, venues)
 
@@ -112,5 +119,6 @@ def _columns(table: pa.Table, categories: list[str], venues: list[str]) -> Visit
 
 
 @cache
-def _sql(name: str) -> str:
+def presence_sql(name: str) -> str:
+    """A query of `sql/presence`, by its name."""
     return resources.files("pipeline.store").joinpath("sql", "presence", f"{name}.sql").read_text(encoding="utf-8")

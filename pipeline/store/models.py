@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 else:
     Client = Any
 
-
 #: Before any event time.
 BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -54,7 +53,7 @@ def stored_models(client: Client) -> list[StoredModel]:
     """All models, the oldest first. Raises StoreUnavailableError."""
     with store_errors():
         rows = client.query(f"{_MODELS} ORDER BY made_at").result_rows
-    return [StoredModel(*row) for row in rows]
+    return [_model(row) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +121,13 @@ def stored_model(client: Client, version: str) -> StoredModel | None:
     """The model of that version, if there is one. Raises StoreUnavailableError."""
     with store_errors():
         rows = client.query(f"{_MODELS} WHERE model_version = {{version:String}}", {"version": version}).result_rows
-    return StoredModel(*rows[0]) if rows else None
+    return _model(rows[0]) if rows else None
+
+
+def _model(row: Sequence[Any]) -> StoredModel:
+    version, made_at, *rest = row
+    # The driver gives times of UTC without a zone.
+    return StoredModel(version, made_at.replace(tzinfo=UTC), *rest)
 
 
 def applied_use(client: Client, places: Sequence[tuple[str, int]]) -> int:
@@ -147,3 +152,13 @@ def applied_table(places: Sequence[tuple[str, int]], number: int, version: int) 
             "version": pa.array([version] * count, pa.uint64()),
         }
     )
+
+
+def newest_learned_day(client: Client) -> date | None:
+    """The last day that any model has learned which was ever put in force. Raises StoreUnavailableError."""
+    with store_errors():
+        rows = client.query(
+            "SELECT max(last_day) FROM model_rows WHERE model_version IN (SELECT model_version FROM model_use_rows)"
+        ).result_rows
+    day: date | None = rows[0][0]
+    return day

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from pipeline.streaming.ports import ModelFigures
+
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
@@ -103,6 +105,46 @@ ASSIGNED: Final = Meaning(
     "Partitions of check-ins that this worker reads.",
     "Zero on some workers: there are more workers than partitions.",
 )
+MODEL_AGE: Final = Meaning(
+    "pipeline_model_age_seconds",
+    "Event time since the end of the last day that the model of presence in force has learned.",
+    "Above two days: see model_refit and the failures below, or fit one by hand.",
+)
+MODEL_GAPS: Final = Meaning(
+    "pipeline_model_categories_without_estimate",
+    "Venue categories with people counted at venues that have no estimate.",
+    "Rising: pipeline model show says what is lacking; blind to estimates that are wrong.",
+)
+MODEL_COVERED: Final = Meaning(
+    "pipeline_model_people_covered_ratio",
+    "Share of the people counted now whose venues have an estimate.",
+    "Falling: new venues of categories that the model does not know; blind to estimates that are wrong.",
+)
+CHECK_COVERAGE: Final = Meaning(
+    "pipeline_model_check_coverage_ratio",
+    "Of the last closed day's known check-outs, hidden: share of 90 % intervals that held who was there.",
+    "Under 0.85: see the view model_checks for the category; blind to those who never check out, and to hidden people.",
+)
+CHECK_BIAS: Final = Meaning(
+    "pipeline_model_check_bias_ratio",
+    "Of the same people, predicted over there, minus 1: too many are positive.",
+    "Beyond 0.05 for days: stays have changed; blind to those who never check out, and to hidden people.",
+)
+MODEL_DRIFT: Final = Meaning(
+    "pipeline_model_drift_ratio",
+    "Largest distance between the shares of stays longer than any length, last closed day and model, by category.",
+    "From 0.1 on: stays have changed, expect wrong estimates until they are learned; blind to those who never check out.",
+)
+CHECK_OUT_SHARE: Final = Meaning(
+    "pipeline_model_check_out_ratio",
+    "Share of the last closed day's visits that were checked out of, by category.",
+    "Falling: a gate or the app has stopped asking; blind to why people do not check out.",
+)
+REFIT_FAILURES: Final = Meaning(
+    "pipeline_model_refit_failures_total",
+    "Nightly checks and fits that ended with an error; tried again after an hour, the old model goes on.",
+    "Rising: read the log; pipeline model fit by hand shows the same error.",
+)
 
 #: Which of the engine's counters are shown as what.
 _ENGINE_COUNTERS: Final = {
@@ -169,6 +211,26 @@ class _Snapshot(Collector):
         if counters.get("newest_event_ms"):
             yield GaugeMetricFamily(NEWEST_EVENT.name, NEWEST_EVENT.help, value=counters["newest_event_ms"] / 1000)
         yield self._metrics.delays.family()
+        yield from _model_families(self._metrics.model)
+
+
+def _model_families(model: ModelFigures | None) -> Iterator[Metric]:
+    if model is None:
+        return
+    for meaning, value in (
+        (MODEL_AGE, model.age_seconds),
+        (MODEL_GAPS, model.categories_without_estimate),
+        (MODEL_COVERED, model.covered),
+        (CHECK_COVERAGE, model.check_coverage),
+        (CHECK_BIAS, model.check_bias),
+    ):
+        if value is not None:
+            yield GaugeMetricFamily(meaning.name, meaning.help, value=value)
+    for meaning, by_category in ((MODEL_DRIFT, model.drift), (CHECK_OUT_SHARE, model.check_out_share)):
+        family = GaugeMetricFamily(meaning.name, meaning.help, labels=["category"])
+        for category, value in by_category.items():
+            family.add_metric([category], value)
+        yield family
 
 
 class Metrics:
@@ -179,6 +241,9 @@ class Metrics:
         self.delays = Delays()
         #: The engine's counters and the dead letters by reason; replaced as one.
         self.counters: tuple[Mapping[str, int], Mapping[str, int]] = ({}, Counter())
+        #: Where the model of presence stands; replaced as one. None before the first look.
+        self.model: ModelFigures | None = None
+        self.refit_failures = self._counter(REFIT_FAILURES)
         self.flush_seconds = prometheus_client.Histogram(FLUSH_SECONDS.name, FLUSH_SECONDS.help, registry=self.registry)
         self.lag = self._gauge(LAG, "topic", "partition")
         self.buffer_fill = self._gauge(BUFFER_FILL)

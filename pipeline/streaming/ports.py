@@ -1,7 +1,7 @@
 """What the streaming side gives to the engine and needs of it: without Faust, without Kafka."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from pipeline.dead_letters import DeadLetter
@@ -93,6 +93,46 @@ class Engine(Protocol[W]):
 
         consumed = accepted + dead_lettered, always. May also hold unknown_venue_scans and newest_event_ms.
         """
+
+    def close(self) -> None:
+        """Give the store back."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFigures:
+    """The model of presence in force, and the last check of one. None where there is none, or too little evidence."""
+
+    #: Event time since the end of the last day that it learned, in seconds.
+    age_seconds: float | None = None
+    #: Categories with people counted at venues that have no estimate, and the share of all people counted whose venues have one.
+    categories_without_estimate: int = 0
+    covered: float | None = None
+    #: Of the newest day checked, all categories: share of intervals that held, and predicted over there, minus 1.
+    check_coverage: float | None = None
+    check_bias: float | None = None
+    #: By category, of those with the most check-outs: at most MOST_CATEGORIES.
+    drift: Mapping[str, float] = field(default_factory=dict)
+    check_out_share: Mapping[str, float] = field(default_factory=dict)
+
+
+#: Categories that have a series of their own; the registry may hold any number.
+MOST_CATEGORIES = 50
+
+
+class ModelCare(Protocol):
+    """Looks after the model of presence, beside the stream. Its calls may take minutes, and all come from one thread."""
+
+    def figures(self) -> ModelFigures:
+        """Where the model stands. Raises StoreUnavailableError."""
+
+    def refit(self) -> str | None:
+        """If a day has closed since, check the model, fit it anew and put it in force; returns the new version.
+
+        Raises StoreUnavailableError. Ends early, with None, once `stop` was called.
+        """
+
+    def stop(self) -> None:
+        """Ask a call that is under way to end soon; from any thread."""
 
     def close(self) -> None:
         """Give the store back."""

@@ -8,11 +8,13 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import faust
 from aiokafka.errors import KafkaError
 
+from pipeline.errors import StoreUnavailableError
 from pipeline.settings import Settings
 from pipeline.streaming.agents import add_agents
 from pipeline.streaming.app import build_app, publish_dead_letters
@@ -20,33 +22,37 @@ from pipeline.streaming.batch_transport import BatchConsumer
 from pipeline.streaming.http import serve_http
 from pipeline.streaming.log_ranges import wait_for_kafka
 from pipeline.streaming.metrics import Metrics
-from pipeline.streaming.ports import Engine, Partition, W
+from pipeline.streaming.ports import Engine, ModelCare, Partition, W
 from pipeline.streaming.worker import Worker
+from pipeline.topics import CHECK_INS
 
 log = logging.getLogger(__name__)
 
 #: How often the broker is asked for the logs' ends and, while draining, for what is committed, in seconds.
 LAG_SECONDS, DRAIN_SECONDS = 1.0, 0.1
+#: How often the model of presence is looked at, and how long after a failure it is tried again, in seconds.
+MODEL_SECONDS, REFIT_AGAIN_SECONDS = 60.0, 3600.0
 #: Faust is given this long to leave the group, in seconds; then the group finds out by itself.
 LEAVE_SECONDS = 10.0
 
 
-def run_worker(settings: Settings, engine: Engine[W], *, drain: bool = False) -> int:
-    """Run one worker until it is told to stop; returns the exit status.
+def run_worker(settings: Settings, engine: Engine[W], *, drain: bool = False, care: ModelCare | None = None) -> int:
+    """Run one worker until it is told to stop; returns the exit status. `care` looks after the model of presence meanwhile.
 
     With `drain`, stop when everything that check-ins and venues hold now is stored and committed by the group (by other
     workers too), and print what was done as one JSON line on stdout. SIGTERM and the first SIGINT finish the
     outstanding write, commit, settle and leave the group; a second SIGINT exits at once. Raises UserError if a topic is missing
     or the HTTP port is taken.
     """
-    return asyncio.run(_Service(settings, engine, drain).run())
+    return asyncio.run(_Service(settings, engine, drain, care).run())
 
 
 class _Service:
-    def __init__(self, settings: Settings, engine: Engine[Any], drain: bool) -> None:
+    def __init__(self, settings: Settings, engine: Engine[Any], drain: bool, care: ModelCare | None) -> None:
         self._settings = settings
         self._engine = engine
         self._drain = drain
+        self._care = care
         self._metrics = Metrics()
         self._started_at = time.monotonic()
         self._worker: Worker[Any] | None = None
@@ -79,6 +85,7 @@ class _Service:
         app.transport.listener = worker
         add_agents(app, worker)
         drained = asyncio.Event()
+        tending = asyncio.create_task(self._tend_models(worker, self._care)) if self._care else None
         tasks = [
             asyncio.create_task(_or_fail(each, worker))
             for each in (worker.run(), app.start(), self._watch_crash(app, worker), self._watch_lag(app, worker))
@@ -95,6 +102,9 @@ class _Service:
             await _within(LEAVE_SECONDS, app.stop())
             return _exit_now(1)
         seconds = time.monotonic() - (worker.reading_since or time.monotonic())
+        if tending:
+            tending.cancel()
+            await asyncio.gather(tending, return_exceptions=True)
         await worker.stop()
         await _within(LEAVE_SECONDS, app.stop())
         for task in tasks:
@@ -143,6 +153,38 @@ class _Service:
                 log.warning("Kafka is back after %.1f s", time.monotonic() - away_since)
                 away_since = None
             worker.note_ends(ends)
+
+    async def _tend_models(self, worker: Worker[Any], care: ModelCare) -> None:
+        """Show where the model of presence stands and, if asked to, renew it, at quiet moments and beside the stream."""
+        loop = asyncio.get_running_loop()
+        thread = ThreadPoolExecutor(1, "models")
+        look_at = 0.0
+        try:
+            while True:
+                await asyncio.sleep(1)
+                if time.monotonic() < look_at or not worker.quiet:
+                    continue
+                look_at = time.monotonic() + MODEL_SECONDS
+                try:
+                    self._metrics.model = await loop.run_in_executor(thread, care.figures)
+                    # One of the workers is enough.
+                    if self._settings.model_refit == "nightly" and (CHECK_INS, 0) in worker.stored:
+                        version = await loop.run_in_executor(thread, care.refit)
+                        if version is not None and await worker.settle():
+                            log.info("the model of presence %s is in force", version)
+                            look_at = 0.0
+                except StoreUnavailableError as error:
+                    log.warning("the model of presence cannot be looked after: the store is away (%s)", error)
+                except Exception:
+                    # Estimates may wait, the stream may not.
+                    self._metrics.refit_failures.inc()
+                    look_at = time.monotonic() + REFIT_AGAIN_SECONDS
+                    log.exception("the model of presence could not be renewed: the old one goes on")
+        finally:
+            # A call under way ends at its next day; the stream goes on until then.
+            care.stop()
+            thread.submit(care.close)
+            await asyncio.to_thread(thread.shutdown)
 
     async def _until_drained(
         self, app: faust.App, worker: Worker[Any], ends: dict[Partition, int], drained: asyncio.Event

@@ -231,6 +231,11 @@ class Worker(Generic[W]):
         finally:
             committing.cancel()
 
+    @property
+    def quiet(self) -> bool:
+        """Whether partitions are being read, and nothing of them is waiting."""
+        return self.epoch is not None and bool(self._reading) and not self._settling and self._backlog() == 0
+
     async def settle(self) -> bool:
         """Store what is processed and bring corrections and rolling windows up to date. False if that was given up."""
         return await self._flush(settle=True)

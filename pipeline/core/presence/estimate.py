@@ -9,7 +9,7 @@ The number of people present is then a sum of independent trials (Poisson-binomi
 does not know is the larger part of the uncertainty. All sums are integers, so they don't depend on an order or on shards.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Final
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from pipeline.core.jit import kernel, wide
 from pipeline.core.pools import I32, NONE, Moves
+from pipeline.core.presence.calibration import Hidden
 from pipeline.core.presence.grid import BLOCK_OF_MINUTE, BLOCKS, MINUTES_OF_DAY, STEP, STEPS, Integers
 from pipeline.core.presence.model import BINS, MOST_ODDS, MOST_STRETCH, ODDS_STEP, ONE, Model, Source
 
@@ -30,21 +31,7 @@ _EDGE_OF_HALF_MINUTES: Final[Integers] = np.clip(
 #: Columns of the sums.
 PERSONS, SQUARES, SQUARED_WEIGHTS, BY_STRETCH, BY_ODDS, BY_TILT = range(6)
 #: Two-sided 90 % of a normal distribution.
-_NINETY: Final = 1.645
-
-
-@dataclass(frozen=True, slots=True)
-class Hidden:
-    """People behind a scan over those it names, from head counts; 1 where every scan names everybody.
-
-    With M people behind a scan that names m, `mean`: ΣM/Σm; `square`: ΣM²/Σm²; `product`: ΣM·m/Σm². `spread`: standard deviation
-    of the mean between venues, over the mean.
-    """
-
-    mean: float = 1.0
-    square: float = 1.0
-    product: float = 1.0
-    spread: float = 0.03
+NINETY: Final = 1.645
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,25 +149,27 @@ def sums_at(
 
 
 def estimate(
-    model: Model, summed: Integers, hidden: Hidden, venue: Integers | None = None, minutes: int = 1
+    model: Model, summed: Integers, hidden: Hidden | None = None, venue: Integers | None = None, minutes: int = 1
 ) -> Estimate:
     """Expected people and the interval from the sums: chance, hidden people, and what the model does not know.
 
-    venue: whose sums each row has; the model's venues in order if None. minutes: how many minutes were summed; the estimate is
-    of their mean, and the interval takes the minutes' chances for one and the same, which makes it wider rather than narrower.
+    hidden: holds for all categories in place of the model's own. venue: whose sums each row has; the model's venues in order
+    if None. minutes: how many minutes were summed; the estimate is of their mean, and the interval takes the minutes' chances
+    for one and the same, which makes it wider rather than narrower.
     """
     venue = np.arange(len(summed)) if venue is None else venue
-    mean = summed / minutes
+    mean, square, product, spread = model.hidden[model.category[venue]].T / 1000 if hidden is None else astuple(hidden)
+    of = summed / minutes
     # Differences between neighbours: of two steps of the stretch, of two of the log odds.
-    stretch = mean[:, BY_STRETCH] / (2 * STEP) * (model.stretch_spread[venue] / 1000)
-    odds = mean[:, BY_ODDS] / (2 * ODDS_STEP) * (model.odds_spread[venue] / 1000)
-    tilt = mean[:, BY_TILT]
-    expected = hidden.mean * mean[:, PERSONS] / ONE
+    stretch = of[:, BY_STRETCH] / (2 * STEP) * (model.stretch_spread[venue] / 1000)
+    odds = of[:, BY_ODDS] / (2 * ODDS_STEP) * (model.odds_spread[venue] / 1000)
+    tilt = of[:, BY_TILT]
+    expected = mean * of[:, PERSONS] / ONE
     # Over visits, the variance of M·(there or not) − mean·m·w.
-    chance = hidden.square * mean[:, SQUARES] / ONE
-    chance += (hidden.mean**2 - 2 * hidden.mean * hidden.product) * mean[:, SQUARED_WEIGHTS] / ONE**2
-    unknown = (hidden.mean / ONE) ** 2 * (stretch**2 + odds**2 + tilt**2) + (hidden.spread * expected) ** 2
-    half = _NINETY * np.sqrt(np.maximum(chance, 0.0) + unknown)
+    chance = square * of[:, SQUARES] / ONE
+    chance += (mean**2 - 2 * mean * product) * of[:, SQUARED_WEIGHTS] / ONE**2
+    unknown = (mean / ONE) ** 2 * (stretch**2 + odds**2 + tilt**2) + (spread * expected) ** 2
+    half = NINETY * np.sqrt(np.maximum(chance, 0.0) + unknown)
     low = np.floor(np.maximum(expected - half, 0.0)).astype(np.int64)
     high = np.ceil(expected + half).astype(np.int64)
     known = model.source[model.category[venue]] != Source.NONE

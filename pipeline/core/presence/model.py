@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.core.presence.calibration import Hidden, thousandths
 from pipeline.core.presence.closing import Stays, stays_of
 from pipeline.core.presence.evidence import Evidence
 from pipeline.core.presence.grid import BLOCKS, CENTRES, COMPARED_BLOCKS, EDGES, STEP, STEPS, Integers
@@ -102,6 +103,8 @@ class Model:
     #: Their standard deviations, in thousandths of the log stay and of the log odds.
     stretch_spread: npt.NDArray[np.uint16]
     odds_spread: npt.NDArray[np.uint16]
+    #: People behind a scan by category: mean, square, product and spread of `Hidden` in thousandths, (C, 4).
+    hidden: npt.NDArray[np.uint16]
     #: Why a category has no estimate, or an assumed one; empty where it is learned.
     reasons: tuple[str, ...]
     #: SHA-256, in hex, of all of the above but the reasons.
@@ -148,6 +151,7 @@ def fit(
         "odds": np.clip(np.rint(log_odds / ODDS_STEP), -MOST_ODDS, MOST_ODDS).astype(np.int8),
         "stretch_spread": np.clip(np.rint(1000 * np.hypot(stretch_spread, STEP / sqrt(12))), 0, ONE).astype(np.uint16),
         "odds_spread": np.clip(np.rint(1000 * np.hypot(odds_spread, ODDS_STEP / sqrt(12))), 0, ONE).astype(np.uint16),
+        "hidden": thousandths([Hidden()] * len(kinds)),
     }
     # Whoever is there counts as open, whatever the two curves' rounding and sampling says.
     arrays["open_others"] = np.maximum.reduce(
@@ -166,6 +170,12 @@ def version_of(model: Model) -> str:
             digest.update(f"{field.name} {array.dtype.str} {array.shape}\n".encode())
             digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()
+
+
+def calibrated(model: Model, hidden: Sequence[Hidden]) -> Model:
+    """The same model with what head counts say, by category; another version, unless they say the same."""
+    counted = replace(model, hidden=thousandths(hidden))
+    return replace(counted, version=version_of(counted))
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,6 +164,27 @@ CREATE TABLE IF NOT EXISTS model_applied_rows
 ENGINE = ReplacingMergeTree(version)
 ORDER BY (topic, partition);
 
+-- What a closed day says of the model that was in force for it, by category; sums, as `Checked` has them.
+CREATE TABLE IF NOT EXISTS model_check_rows
+(
+    day                 Date,
+    model_version       String,
+    category            String,
+    visits              UInt64,
+    check_outs          UInt64,
+    expected_check_outs Float64,
+    cells               UInt64,
+    held                UInt64,
+    predicted           Float64,
+    there               Float64,
+    drift               Nullable(Float64),
+    stay_ratio          Nullable(Float64),
+    checked_at          DateTime64(3, 'UTC'),
+    version             UInt64
+)
+ENGINE = ReplacingMergeTree(version)
+ORDER BY (day, model_version, category);
+
 -- Which partition a venue's scans come in: whoever takes the partition over loads the venue.
 CREATE TABLE IF NOT EXISTS venue_rows
 (

@@ -105,6 +105,24 @@ FROM
 ) AS counted
 FULL JOIN (SELECT venue_id, capacity FROM registry_rows FINAL) AS registered ON counted.venue_id = registered.venue_id;
 
+-- A closed day's known check-outs, hidden and predicted: share of cells (a venue at a full hour) whose 90 % interval held who was
+-- there, and too many (+) or too few (−) predicted. Null where there is too little evidence.
+CREATE OR REPLACE VIEW model_checks AS
+SELECT
+    day,
+    model_version,
+    category,
+    visits,
+    cells,
+    held / nullIf(cells, 0) AS coverage,
+    predicted / nullIf(there, 0) - 1 AS bias,
+    drift,
+    stay_ratio,
+    check_outs / nullIf(visits, 0) AS check_out_share,
+    expected_check_outs / nullIf(visits, 0) AS expected_check_out_share,
+    checked_at
+FROM model_check_rows FINAL;
+
 CREATE OR REPLACE VIEW dead_letters AS
 SELECT topic, partition, offset, reason, detail, sha256, received_at
 FROM dead_letter_rows FINAL;
