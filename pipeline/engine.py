@@ -6,7 +6,7 @@ the store and memory in step: corrections further back than memory reaches, and 
 """
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -115,6 +115,10 @@ class Engine:
         self._ancient: list[AncientScan] = []
         self._dead_letters: list[DeadLetter] = []
         self._moved = False
+
+    def watch_visits(self, stored: Callable[[pa.Table], None]) -> None:
+        """Have `stored` called with every row of `visit_rows` that is stored from now on, in the thread that stores it."""
+        self._writer.visits_stored = stored
 
     # --- owning partitions -------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
@@ -58,6 +59,10 @@ class Settings(BaseSettings):
     late_window: timedelta = Field(
         timedelta(hours=6), description="Scans up to this late are corrected from memory; later ones from the store."
     )
+    timezone: str = Field("UTC", description="IANA time zone of the dates in case reports and of policies' calendar days.")
+    policy: str = Field("who", description="The contact policy of case reports that name none.")
+    policies: Path | None = Field(None, description="A folder of contact policies (TOML) beside those shipped.")
+
     flush_rows: int = Field(200_000, ge=1, description="Write to the store after this many scans …")
     flush_seconds: float = Field(0.5, gt=0, le=60, description="… or after this long, whichever comes first.")
     buffer_scans: int = Field(
@@ -80,6 +85,14 @@ class Settings(BaseSettings):
         if value < timedelta(hours=2):
             raise ValueError("must be at least 2 hours")
         return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _time_zone_is_known(cls, value: str) -> str:
+        try:
+            return ZoneInfo(value).key
+        except (KeyError, ValueError, OSError):
+            raise ValueError("must be an IANA time zone such as Asia/Jakarta") from None
 
     @cached_property
     def store_path(self) -> Path:
