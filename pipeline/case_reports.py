@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime, time
 from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -11,7 +10,7 @@ from zoneinfo import ZoneInfo
 from pydantic import ValidationError
 
 from pipeline.core.tracing.policy import Policy
-from pipeline.core.tracing.window import Report, Window, infectious_window
+from pipeline.core.tracing.window import Report, Window, infectious_window, midnights
 from pipeline.errors import UserError
 from pipeline.policies import load_policies
 from pipeline.settings import Settings
@@ -32,6 +31,11 @@ class Case:
     policy: Policy
     window: Window
 
+    @property
+    def counts(self) -> bool:
+        """Whether anything follows from it: it is not withdrawn, and of a status that its policy counts."""
+        return self.policy.counts(self.report.status)
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -48,11 +52,10 @@ class CaseJudge:
         """Reads the policies. Raises UserError where one cannot be read, or the setting `policy` names none."""
         self._policies = load_policies(settings.policies)
         self._default = settings.policy
-        self._zone = ZoneInfo(settings.timezone)
-
-    def midnight(self, day: date) -> int:
-        """When a day begins in the setting `timezone`, in ms."""
-        return int(datetime.combine(day, time(), self._zone).timestamp()) * 1000
+        if settings.policy not in self._policies.ids:
+            raise UserError(f"setting policy: there is no {settings.policy}; known are {', '.join(self._policies.ids)}")
+        #: The first instant of a day in the setting `timezone`, in ms.
+        self.midnight = midnights(ZoneInfo(settings.timezone))
 
     def judge(self, value: bytes | None) -> Case | Refusal:
         """A case, or why there is none. What it says of a value depends on nothing but the settings and the policies."""
@@ -82,8 +85,8 @@ class CaseJudge:
             raise UserError(f"policy: {error}") from None
         plain = Report(
             reported_at=report.reported_at,
-            onset=report.onset_date,
-            specimen=report.specimen_date,
+            onset_date=report.onset_date,
+            specimen_date=report.specimen_date,
             infectious_from=report.infectious_from,
             infectious_until=report.infectious_until,
         )

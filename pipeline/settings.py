@@ -59,10 +59,6 @@ class Settings(BaseSettings):
     late_window: timedelta = Field(
         timedelta(hours=6), description="Scans up to this late are corrected from memory; later ones from the store."
     )
-    timezone: str = Field("UTC", description="IANA time zone of the dates in case reports and of policies' calendar days.")
-    policy: str = Field("who", description="The contact policy of case reports that name none.")
-    policies: Path | None = Field(None, description="A folder of contact policies (TOML) beside those shipped.")
-
     flush_rows: int = Field(200_000, ge=1, description="Write to the store after this many scans …")
     flush_seconds: float = Field(0.5, gt=0, le=60, description="… or after this long, whichever comes first.")
     buffer_scans: int = Field(
@@ -70,6 +66,12 @@ class Settings(BaseSettings):
     )
     store_memory_mib: int = Field(2048, ge=256, description="Memory limit of the embedded ClickHouse, in MiB.")
     durable_writes: bool = Field(False, description="fsync each insert: survives a power cut, at some cost in delay.")
+
+    policy: str = Field("who", description="The exposure policy of cases that name none.")
+    policies: Path | None = Field(
+        None, description="A folder with exposure policies of your own, beside the shipped ones."
+    )
+    timezone: str = Field("UTC", description="IANA name of the time zone whose days onset and specimen are given in.")
 
     @field_validator("max_stay", "max_stay_by_category")
     @classmethod
@@ -88,7 +90,7 @@ class Settings(BaseSettings):
 
     @field_validator("timezone")
     @classmethod
-    def _time_zone_is_known(cls, value: str) -> str:
+    def _timezone_is_known(cls, value: str) -> str:
         try:
             return ZoneInfo(value).key
         except (KeyError, ValueError, OSError):

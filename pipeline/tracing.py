@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.case_reports import Case, CaseJudge, Refusal
-from pipeline.core.pools import ENDED_CHECK_OUT, HARD_LIMIT
-from pipeline.core.tracing.exposure import Stays, case_intervals, exposures
+from pipeline.core.pools import HARD_LIMIT
+from pipeline.core.tracing.exposure import HIGH, Stays, case_intervals, exposures
 from pipeline.dead_letters import DeadLetter
 from pipeline.settings import Settings
 from pipeline.store.client import DATABASE, connect
@@ -205,7 +205,7 @@ class Tracer:
 
     def _active(self, canonical: str, oldest: int) -> bool:
         case = self._judge.judge(canonical.encode())
-        return isinstance(case, Case) and case.report.status != "withdrawn" and case.window.until > oldest
+        return isinstance(case, Case) and case.counts and case.window.until > oldest
 
     def again(self) -> None:
         """Make every case that stands due: what other workers have stored is not matched here."""
@@ -304,7 +304,7 @@ class Tracer:
                 cases[name] = verdict
             else:
                 log.warning("case %s stays as it was traced before: %s", name, verdict.detail)
-        live = {name: case for name, case in cases.items() if case.report.status != "withdrawn"}
+        live = {name: case for name, case in cases.items() if case.counts}
         with self._index.lock:
             for name in cases:
                 self._index.forget(name)
@@ -354,7 +354,7 @@ class Tracer:
         return [
             Interval(name, venues[visit], starts[visit], standing.case.policy.id, start, until)
             for visit, start, until in zip(
-                found.visit.tolist(), found.start.tolist(), found.until.tolist(), strict=True
+                found.visit.tolist(), found.start[HIGH].tolist(), found.until[HIGH].tolist(), strict=True
             )
         ]
 
@@ -388,7 +388,7 @@ class Tracer:
         # Days that retention has dropped take their visits with them; what they showed was true, and is not taken back.
         if not gone.num_rows:
             return gone
-        withdrawn = [name for name, case in cases.items() if case.case.report.status == "withdrawn"]
+        withdrawn = [name for name, case in cases.items() if not case.case.counts]
         dropped = pc.less(gone["checked_in_at"], self._store.retained_from())
         kept = pc.and_(dropped, pc.invert(pc.is_in(gone["case_id"], value_set=pa.array(withdrawn, pa.string()))))
         return gone.filter(pc.invert(kept))
@@ -543,10 +543,7 @@ class _Exposed:
         coded, policy = self._coded, case.policy
         found = exposures(coded.stays(mine), coded.stays(near), case.window, policy, coded.categories, judge.midnight)
         own, other = mine[found.case_visit], near[found.other_visit]
-        inexact = np.zeros(len(coded.visitors), bool)
-        closed = (coded.ended[own] == ENDED_CHECK_OUT) & (coded.ended[other] == ENDED_CHECK_OUT)
-        inexact[coded.visitor[other[~closed]]] = True
-        tiers = pa.array(tier_names(policy))
+        tiers = pa.array(policy.tier_names)
         count = len(own)
         columns = self._columns
         columns["case_id"].append(pa.repeat(pa.scalar(name), count))
@@ -563,8 +560,8 @@ class _Exposed:
             columns[column].append(np.asarray(values, np.int64))
         for column, codes in (("tier", found.tier), ("tier_low", found.tier_low), ("tier_high", found.tier_high)):
             columns[column].append(tiers.take(pa.array(np.asarray(codes, np.int32))))
-        bases = pa.array(["exact", policy.automatic_expiry])
-        columns["tier_basis"].append(bases.take(pa.array(inexact[coded.visitor[other]].astype(np.int8))))
+        bases = pa.array([policy.automatic_expiry.treatment.value, "exact"])
+        columns["tier_basis"].append(bases.take(pa.array(found.exact.astype(np.int8))))
         columns["policy"].append(pa.repeat(pa.scalar(policy.id), count))
         columns["policy_version"].append(pa.repeat(pa.scalar(policy.version), count))
 
@@ -589,11 +586,6 @@ class _Exposed:
             return pa.concat_arrays([pa.array([], pa.string()), *columns[name]])
 
         return pa.table({name: column(name) for name in ("case_id", *PAIR, *FINDINGS)})
-
-
-def tier_names(policy: Any) -> list[str]:
-    """The names of a policy's tiers by their codes; the last is `below`."""
-    return [*(tier[0] for tier in policy.tiers), "below"]
 
 
 def _differences(computed: pa.Table, stored: pa.Table) -> tuple[pa.Table, pa.Table]:

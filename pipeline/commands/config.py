@@ -22,6 +22,7 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "clickhouse_url": "https://pipeline:PASSWORD@clickhouse.example:8443/default",
     "kafka": "kafka-1.example:9092,kafka-2.example:9092",
     "max_stay_by_category": {"minimarket": "PT1H", "office": "PT10H"},
+    "policies": "/etc/check-ins/policies",
 }
 
 
