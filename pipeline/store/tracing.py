@@ -284,7 +284,9 @@ class TraceStore:
         """Store rows of `exposure_rows`; times in ms."""
         self._writer.insert("exposure_rows", _with_times(rows))
 
-    def intervals(self, *, cases: Collection[str] | None = None, venues: Collection[str] | None = None) -> list[Interval]:
+    def intervals(
+        self, *, cases: Collection[str] | None = None, venues: Collection[str] | None = None
+    ) -> list[Interval]:
         """Stored intervals of some cases, or at some venues; None = all."""
         conditions = [
             f"{name} IN ({_literals(values)})"
