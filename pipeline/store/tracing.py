@@ -50,6 +50,17 @@ _TIMES: Final = frozenset(
     | {"reported_at", "warn_from", "warn_until"}
 )
 
+#: Visits as they are given; times in ms, `ended` as pools.ENDED_*.
+VISITS: Final = pa.schema(
+    [
+        ("venue_id", pa.string()),
+        ("visitor_id", pa.string()),
+        ("start", pa.int64()),
+        ("left", pa.int64()),
+        ("ended", pa.uint8()),
+        ("party", pa.uint8()),
+    ]
+)
 _VISIT_COLUMNS: Final = (
     "venue_id, visitor_id, toUnixTimestamp64Milli(checked_in_at) AS start, "
     "toUnixTimestamp64Milli(left_at) AS left, toInt8(ended) AS ended, party_size AS party"
@@ -186,7 +197,7 @@ class TraceStore:
     # --- visits ------------------------------------------------------------------------------------------------------
 
     def visits_of(self, spans: Mapping[str, tuple[int, int]]) -> pa.Table:
-        """Visits that began in [since, until) of their visitor's span: venue_id, visitor_id, start, left, ended, party."""
+        """Visits that began in [since, until) of their visitor's span, as `VISITS`."""
         visitors = list(spans)
         conditions = [f"visitor_id IN ({_literals(visitors)})"]
         earliest, latest = min(span[0] for span in spans.values()), max(span[1] for span in spans.values())
@@ -206,13 +217,13 @@ class TraceStore:
             WHERE newest.4 = 0
             ORDER BY visitor_id, start, venue_id
             """
-        )
+        ).cast(VISITS)
 
     def visits_at(self, stretches: Sequence[Stretch], visitors: Collection[str] | None = None) -> pa.Table:
         """Visits that touch any of the stretches (and some more of the same venues and days); of some visitors, None = of all.
 
-        Columns as of `visits_of`. One part of the query a day, because days are partitions: with one for all days each venue
-        would be read over all of them.
+        As `VISITS`. One part of the query a day, because days are partitions: with one for all days each venue would be read
+        over all of them.
         """
         days: dict[int, dict[str, tuple[int, int, int]]] = {}
         for venue, since, until in stretches:
@@ -238,7 +249,7 @@ class TraceStore:
                 f"WHERE toDate(checked_in_at) = toDate({day}) AND venue_id IN ({names}){whose} "
                 f"AND start >= {lows} AND start <= {highs} AND left >= {lefts}"
             )
-        return self._arrow(" UNION ALL ".join(parts) if parts else f"SELECT {_VISIT_COLUMNS} FROM visit_rows WHERE 0")
+        return self._arrow(" UNION ALL ".join(parts)).cast(VISITS) if parts else VISITS.empty_table()
 
     def retained_from(self) -> int:
         """The first day (ms) of which there are visits: what is older was dropped, and its exposures are history."""

@@ -16,7 +16,7 @@ from pipeline.core.pools import HARD_LIMIT
 from pipeline.core.tracing.exposure import HIGH, Stays, case_intervals, exposures
 from pipeline.core.tracing.window import Midnight
 from pipeline.store.registry import UNKNOWN_CATEGORY
-from pipeline.store.tracing import FINDINGS, PAIR, Interval, Warn
+from pipeline.store.tracing import FINDINGS, PAIR, VISITS, Interval, Warn
 
 Ints = NDArray[np.int64]
 
@@ -29,14 +29,6 @@ class Standing:
     version: int
     visits: pa.Table
     intervals: list[Interval] = field(default_factory=list)
-
-
-def visits_table() -> pa.Table:
-    """No visits, in the columns that the store gives them in."""
-    kinds = {"venue_id": pa.string(), "visitor_id": pa.string(), "start": pa.int64(), "left": pa.int64()}
-    return pa.table(
-        {name: pa.array([], kind) for name, kind in (kinds | {"ended": pa.int8(), "party": pa.uint8()}).items()}
-    )
 
 
 def intervals_of(name: str, standing: Standing, categories: Mapping[str, str]) -> list[Interval]:
@@ -113,7 +105,7 @@ class Exposed:
     ) -> None:
         own = [case.visits for case in cases.values()]
         order = pc.sort_indices(others, sort_keys=[("venue_id", "ascending"), ("start", "ascending")])
-        self._visits = pa.concat_tables([visits_table(), *own, others.take(order).cast(visits_table().schema)])
+        self._visits = pa.concat_tables([VISITS.empty_table(), *own, others.take(order)])
         self._coded = coded = _Coded(self._visits, categories)
         self._names: list[str] = []
         self._columns: dict[str, list[Any]] = defaultdict(list)

@@ -20,8 +20,8 @@ from pipeline.core.pools import HARD_LIMIT
 from pipeline.dead_letters import DeadLetter
 from pipeline.settings import Settings
 from pipeline.store.client import DATABASE, connect
-from pipeline.store.tracing import TracedCase, TraceStore
-from pipeline.tracing.found import Exposed, Standing, differences, intervals_of, marked, union_of, visits_table
+from pipeline.store.tracing import VISITS, TracedCase, TraceStore
+from pipeline.tracing.found import Exposed, Standing, differences, intervals_of, marked, union_of
 from pipeline.tracing.index import CaseIndex
 from schemas.case_report import CaseReport
 
@@ -195,7 +195,7 @@ class Tracer:
         passes = self._store.passes(cases) if cases else {}
         visits = self._own_visits(live)
         standing = {
-            name: Standing(case, passes.get(name, 0), visits[name] if name in live else visits_table())
+            name: Standing(case, passes.get(name, 0), visits[name] if name in live else VISITS.empty_table())
             for name, case in cases.items()
         }
         for name in live:
@@ -217,7 +217,7 @@ class Tracer:
             since, until = case.window.start - _BEFORE_WINDOW, case.window.until
             before = spans.get(case.report.visitor_id, (since, until))
             spans[case.report.visitor_id] = min(since, before[0]), max(until, before[1])
-        found = self._store.visits_of(spans) if spans else visits_table()
+        found = self._store.visits_of(spans) if spans else VISITS.empty_table()
         own = {}
         for name, case in cases.items():
             since, until = case.window.start - _BEFORE_WINDOW, case.window.until
