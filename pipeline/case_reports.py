@@ -79,10 +79,10 @@ class CaseJudge:
 
     def case_of(self, report: CaseReport) -> Case:
         """What a report that fits the schema says. Raises UserError where its policy is not known or its dates cannot be."""
-        try:
-            policy = self._policies.of(report.policy or self._default, report.reported_at)
-        except UserError as error:
-            raise UserError(f"policy: {error}") from None
+        name = report.policy or self._default
+        if name not in self._policies.ids:
+            raise UserError(f"policy: is not known; known are {', '.join(self._policies.ids)}")
+        policy = self._policies.of(name, report.reported_at)
         plain = Report(
             reported_at=report.reported_at,
             onset_date=report.onset_date,

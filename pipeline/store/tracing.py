@@ -175,7 +175,9 @@ class TraceStore:
 
     def reports(self, partitions: Collection[int] | None) -> list[StoredReport]:
         """The newest report of each case of some partitions, None = of all."""
-        owned = "1" if partitions is None else f"partition IN ({', '.join(map(str, (*partitions, -1)))})"
+        if partitions is not None and not partitions:
+            return []
+        owned = "1" if partitions is None else f"partition IN ({', '.join(map(str, partitions))})"
         return [
             StoredReport(*map(str, row))
             for row in self._rows(
@@ -340,31 +342,30 @@ class TraceStore:
 
     # --- the outbox --------------------------------------------------------------------------------------------------
 
-    def unpublished(self, topic: str) -> dict[str, int]:
-        """Keys of a topic (cases, venues) with rows that Kafka does not have yet, and the version that it has."""
+    def unpublished(self, topic: str) -> dict[str, tuple[int, int]]:
+        """Keys of a topic (cases, venues) with rows that Kafka does not have yet: the version that it has, and the newest."""
         table, key = _OUTBOX[topic]
         rows = self._rows(
-            f"SELECT key, done.version FROM (SELECT {key} AS key, max(version) AS newest FROM {table} GROUP BY key) AS made "
-            f"LEFT JOIN (SELECT key, version FROM published_rows FINAL WHERE topic = {quoted(topic)}) AS done USING (key) "
-            "WHERE newest > done.version ORDER BY key"
+            f"SELECT key, done.version, newest FROM (SELECT {key} AS key, max(version) AS newest FROM {table} GROUP BY key) "
+            f"AS made LEFT JOIN (SELECT key, version FROM published_rows FINAL WHERE topic = {quoted(topic)}) AS done "
+            "USING (key) WHERE newest > done.version ORDER BY key"
         )
-        return {str(row[0]): int(row[1]) for row in rows}
+        return {str(row[0]): (int(row[1]), int(row[2])) for row in rows}
 
-    def messages(self, topic: str, key: str, after: int) -> tuple[list[bytes], int]:
-        """What a topic is to be told about a key since a version, in order, as JSON; and the version that then holds.
+    def messages(self, topic: str, key: str, after: int, until: int) -> list[bytes]:
+        """What a topic is to be told about a key, of the versions in (after, until], in order, as JSON.
 
         What is no more is told with the tier `withdrawn` and no minutes, or with no cases.
         """
         table, column = _OUTBOX[topic]
-        condition = f"{column} = {quoted(key)} AND version > {after}"
-        newest = int(self._rows(f"SELECT max(version) FROM {table} WHERE {condition}")[0][0])
         with store_errors():
             body: bytes = self._client.raw_query(
-                f"{_MESSAGE[topic]} FROM {table} WHERE {condition} AND version <= {newest} ORDER BY version",
+                f"{_MESSAGE[topic]} FROM {table} WHERE {column} = {quoted(key)} AND version > {after} "
+                f"AND version <= {until} ORDER BY version",
                 fmt="JSONEachRow",
                 settings={"date_time_output_format": "iso", "output_format_json_quote_64bit_integers": 0},
             )
-        return body.splitlines(), newest
+        return body.splitlines()
 
     def mark_published(self, topic: str, key: str, version: int) -> None:
         """Kafka has everything of a key up to a version."""

@@ -8,8 +8,7 @@ matched. After a start all cases whose window lies within the retention are pass
 """
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import pyarrow as pa
@@ -52,7 +51,8 @@ class Tracer:
         self._categories_version = 0
         # Per case the other visitors to look at again; None: everything.
         self._due: dict[str, set[str] | None] = {}
-        self._outbox: dict[tuple[str, str], int] = {}
+        # Per topic and key: the version that Kafka has, and the newest one that is stored.
+        self._outbox: dict[tuple[str, str], tuple[int, int]] = {}
 
     def close(self) -> None:
         """Give the store back."""
@@ -60,30 +60,35 @@ class Tracer:
 
     # --- what is to be done ------------------------------------------------------------------------------------------
 
-    def own(self, partitions: Collection[int] | None) -> dict[int, int | None]:
-        """Take over the cases of some partitions of case-reports (None: all cases), and only those.
+    def own(self, partitions: Collection[int], *, everything: bool) -> dict[int, int | None]:
+        """Take over the cases of some partitions of case-reports (or `everything` there is), and only those.
 
         All that may still change, and all that were not passed over to the end, are due. Returns the next offset to read of
         each partition; None = from the earliest.
         """
-        self._standing.clear()
-        reports = self._store.reports(partitions)
+        if not partitions and not everything:
+            self._take_up([], {})
+            return {}
+        reports = self._store.reports(None if everything else partitions)
         oldest = self._store.clock() - self._retention
         due = [each.case_id for each in reports if each.report != each.traced or self._active(each.report, oldest)]
         owned = {each.case_id for each in reports}
         outbox = {
-            (topic, key): version
+            (topic, key): versions
             for topic in ("exposures", "venue-warnings")
-            for key, version in self._store.unpublished(topic).items()
+            for key, versions in self._store.unpublished(topic).items()
             if topic != "exposures" or key in owned
         }
+        self._take_up(due, outbox)
+        self._refresh_warnings(None, {})
+        return self._store.next_offsets(partitions)
+
+    def _take_up(self, due: Collection[str], outbox: dict[tuple[str, str], tuple[int, int]]) -> None:
         with self._index.lock:
             self._index.clear()
             self._due = dict.fromkeys(due)
+        self._standing.clear()
         self._outbox = outbox
-        if partitions is None or partitions:
-            self._refresh_warnings(None, {})
-        return self._store.next_offsets(partitions or ())
 
     def _active(self, canonical: str, oldest: int) -> bool:
         case = self._judge.judge(canonical.encode())
@@ -136,37 +141,36 @@ class Tracer:
                 self._due[case] = None
 
     @property
-    def due(self) -> bool:
-        """Whether there is anything to pass over."""
-        return bool(self._due)
+    def due(self) -> int:
+        """How many cases are to be passed over."""
+        return len(self._due)
 
     # --- passes ------------------------------------------------------------------------------------------------------
 
-    def trace_due(self) -> int:
-        """Pass over all that is due. Returns over how many cases it passed."""
+    def trace_due(self) -> None:
+        """Pass over all that is due."""
+        while self.trace_some():
+            pass
+
+    def trace_some(self) -> int:
+        """One pass over some of what is due, what later scans touched first. Returns over how many cases it passed."""
         self._refresh_categories()
         with self._index.lock:
-            due, self._due = self._due, {}
-        done = 0
-        whole = [case for case, some in due.items() if some is None or case not in self._standing]
-        parts = {case: some for case, some in due.items() if some is not None and case in self._standing}
+            parts = [case for case, some in self._due.items() if some is not None and case in self._standing]
+            cases = (parts or list(self._due))[:_CASES_PER_PASS]
+            taken = {case: self._due.pop(case) for case in cases}
         try:
-            for cases in _cut(whole):
+            if parts:
+                self._pass_over({case: self._standing[case] for case in cases}, _union(taken.values()))
+            elif cases:
                 self._pass_whole(cases)
-                done += len(cases)
-                for case in cases:
-                    del due[case]
-            for cases in _cut(parts):
-                self._pass_over({case: self._standing[case] for case in cases}, set().union(*map(parts.get, cases)))  # type: ignore[arg-type]
-                done += len(cases)
-                for case in cases:
-                    del due[case]
-        finally:
+        except BaseException:
             with self._index.lock:
-                for case, some in due.items():
+                for case, some in taken.items():
                     for visitor in (None,) if some is None else some:
                         self._expect(case, visitor)
-        return done
+            raise
+        return len(cases)
 
     def _refresh_categories(self) -> None:
         changed, self._categories_version = self._store.categories(self._categories_version)
@@ -247,7 +251,7 @@ class Tracer:
         self._store.write_exposures(pa.concat_tables([marked(changed, versions, 0), marked(gone, versions, 1)]))
         touched = set(changed["case_id"].unique().to_pylist()) | set(gone["case_id"].unique().to_pylist())
         for name in touched:
-            self._outbox.setdefault(("exposures", name), cases[name].version)
+            self._to_publish("exposures", name, versions[name])
         if visitors is None:
             self._write_intervals(cases, versions)
             self._store.write_cases([(_traced(name, case.case), versions[name]) for name, case in cases.items()])
@@ -286,21 +290,32 @@ class Tracer:
         rows += [(each, newest[each.venue_id] + 1, True) for each in set(stored) - true if each[:4] not in keys]
         self._store.write_warnings(rows)
         for warning, version, _ in rows:
-            self._outbox.setdefault(("venue-warnings", warning.venue_id), version - 1)
+            self._to_publish("venue-warnings", warning.venue_id, version)
+
+    def strangers(self, reports: Iterable[bytes]) -> list[str]:
+        """The reported cases that stand and whose visitor has no visit in reach of the infectious window, sorted."""
+        verdicts = [self._judge.judge(report) for report in reports]
+        names = {verdict.report.case_id for verdict in verdicts if isinstance(verdict, Case)}
+        return sorted(name for name in names & self._standing.keys() if not self._standing[name].visits.num_rows)
 
     # --- publishing --------------------------------------------------------------------------------------------------
 
     def unpublished(self) -> tuple[str, str, list[bytes], int] | None:
         """What is to be published next: topic, key, messages, and the version to `mark_published` then; None = nothing."""
-        for (topic, key), version in self._outbox.items():
-            messages, newest = self._store.messages(topic, key, version)
-            return topic, key, messages, max(newest, version)
+        for (topic, key), (published, newest) in self._outbox.items():
+            return topic, key, self._store.messages(topic, key, published, newest), newest
         return None
 
     def mark_published(self, topic: str, key: str, version: int) -> None:
         """Kafka has acknowledged what `unpublished` gave."""
         self._store.mark_published(topic, key, version)
-        del self._outbox[topic, key]
+        _, newest = self._outbox.pop((topic, key), (0, 0))
+        if newest > version:
+            self._outbox[topic, key] = version, newest  # a pass has been over it meanwhile
+
+    def _to_publish(self, topic: str, key: str, version: int) -> None:
+        published, _ = self._outbox.get((topic, key), (version - 1, 0))
+        self._outbox[topic, key] = published, version
 
 
 def open_tracer(settings: Settings) -> Tracer:
@@ -327,7 +342,5 @@ def _traced(name: str, case: Case) -> TracedCase:
     )
 
 
-def _cut(cases: Iterable[str]) -> Iterator[list[str]]:
-    rest = iter(cases)
-    while part := list(islice(rest, _CASES_PER_PASS)):
-        yield part
+def _union(some: Iterable[set[str] | None]) -> set[str]:
+    return {visitor for each in some for visitor in each or ()}
