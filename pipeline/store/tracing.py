@@ -28,8 +28,8 @@ _QUERY: Final = {"max_query_size": 64 << 20}
 #: A stretch of one venue's time, [since, until] in ms: (venue, since, until).
 Stretch = tuple[str, int, int]
 
-#: Columns that say which pair of visits an exposure is of, after its case.
-PAIR: Final = ("visitor_id", "venue_id", "checked_in_at", "case_checked_in_at", "policy")
+#: Columns that say which pair of visits an exposure is of, after its case: in the order in which rows are found, and stored.
+PAIR: Final = ("venue_id", "checked_in_at", "visitor_id", "case_checked_in_at", "policy")
 #: The rest of what is stored of it.
 FINDINGS: Final = (
     "policy_version",
@@ -217,7 +217,7 @@ class TraceStore:
                 GROUP BY venue_id, visitor_id, checked_in_at
             )
             WHERE newest.4 = 0
-            ORDER BY visitor_id, start, venue_id
+            ORDER BY visitor_id, venue_id, start
             """
         ).cast(VISITS)
 

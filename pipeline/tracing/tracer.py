@@ -157,7 +157,7 @@ class Tracer:
         self._refresh_categories()
         with self._index.lock:
             parts = [case for case, some in self._due.items() if some is not None and case in self._standing]
-            cases = (parts or list(self._due))[:_CASES_PER_PASS]
+            cases = sorted(parts or self._due)[:_CASES_PER_PASS]
             taken = {case: self._due.pop(case) for case in cases}
         try:
             if parts:

@@ -259,9 +259,9 @@ ORDER BY case_id;
 CREATE TABLE IF NOT EXISTS exposure_rows
 (
     case_id            String,
-    visitor_id         String,
     venue_id           String,
     checked_in_at      DateTime64(3, 'UTC'),
+    visitor_id         String,
     case_checked_in_at DateTime64(3, 'UTC'),
     policy             LowCardinality(String),
     policy_version     LowCardinality(String),
@@ -285,7 +285,7 @@ CREATE TABLE IF NOT EXISTS exposure_rows
 )
 ENGINE = ReplacingMergeTree(version, is_deleted)
 PARTITION BY toDate(checked_in_at)
-ORDER BY (case_id, visitor_id, venue_id, checked_in_at, case_checked_in_at, policy);
+ORDER BY (case_id, venue_id, checked_in_at, visitor_id, case_checked_in_at, policy);
 
 -- When a case was at a venue, in the eyes of its policy: what warnings are made of.
 CREATE TABLE IF NOT EXISTS interval_rows
