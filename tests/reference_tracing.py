@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 MINUTE = 60_000
@@ -64,6 +65,7 @@ def local_day(instant: int, zone: tzinfo) -> date:
     return datetime.fromtimestamp(instant / 1000, UTC).astimezone(zone).date()
 
 
+@lru_cache(maxsize=10_000)
 def first_instant(day: date, zone: tzinfo) -> int:
     """When a day begins, found by looking at the wall's calendar every quarter of an hour."""
     step = 15 * MINUTE
@@ -206,6 +208,9 @@ def largest_sum(
         total = Fraction(0)
         for begin, until in overlaps:
             at, stop = max(begin, start), min(until, end)
+            if weights is None:
+                total += max(stop - at, 0)
+                continue
             while at < stop:
                 day = local_day(at, zone)
                 cut = min(stop, first_instant(day + timedelta(days=1), zone))
@@ -214,6 +219,7 @@ def largest_sum(
         return total
 
     window = policy["exposure"]["cumulative"]
+    overlaps = [(start, end) for start, end in overlaps if start < end]
     if not overlaps:
         return Fraction(0)
     first, last = min(start for start, _ in overlaps), max(end for _, end in overlaps)
