@@ -45,6 +45,17 @@ class Refusal:
     detail: str
 
 
+def plain_report(report: CaseReport) -> Report:
+    """What of a report decides its windows."""
+    return Report(
+        reported_at=report.reported_at,
+        onset_date=report.onset_date,
+        specimen_date=report.specimen_date,
+        infectious_from=report.infectious_from,
+        infectious_until=report.infectious_until,
+    )
+
+
 class CaseJudge:
     """Judges reports by the schema, the policies and the setting `timezone`."""
 
@@ -56,6 +67,11 @@ class CaseJudge:
             raise UserError(f"setting policy: there is no {settings.policy}; known are {', '.join(self._policies.ids)}")
         #: The first instant of a day in the setting `timezone`, in ms.
         self.midnight = midnights(ZoneInfo(settings.timezone))
+
+    @property
+    def default_policy(self) -> Policy:
+        """The newest version of the policy in force."""
+        return [policy for policy in self._policies if policy.id == self._default][-1]
 
     def judge(self, value: bytes | None) -> Case | Refusal:
         """A case, or why there is none. What it says of a value depends on nothing but the settings and the policies."""
@@ -83,15 +99,8 @@ class CaseJudge:
         if name not in self._policies.ids:
             raise UserError(f"policy: is not known; known are {', '.join(self._policies.ids)}")
         policy = self._policies.of(name, report.reported_at)
-        plain = Report(
-            reported_at=report.reported_at,
-            onset_date=report.onset_date,
-            specimen_date=report.specimen_date,
-            infectious_from=report.infectious_from,
-            infectious_until=report.infectious_until,
-        )
         try:
-            window = infectious_window(plain, policy, self.midnight)
+            window = infectious_window(plain_report(report), policy, self.midnight)
         except ValueError as error:
             raise UserError(str(error)) from None
         record = report.model_dump(mode="json", exclude_none=True)

@@ -340,6 +340,22 @@ class TraceStore:
         columns["case_count"] = columns["case_count"].cast(pa.uint32())
         self._writer.insert("warning_rows", _with_times(pa.table(columns | _versions(rows))))
 
+    # --- questions -------------------------------------------------------------------------------------------------
+
+    def table(self, sql: str, *, case: str | None = None, policy: str = "") -> pa.Table:
+        """Ask in SQL: {case} and {policy} stand for literals, {case_or_all} for a condition that holds without a case."""
+        words = {"case": quoted(case or ""), "policy": quoted(policy)}
+        words["case_or_all"] = "1" if case is None else f"case_id = {quoted(case)}"
+        return self._arrow(sql.format(**words))
+
+    def onward(self, cases: Collection[str]) -> dict[str, int]:
+        """Persons whom each of some cases exposed, in any tier but `below`."""
+        rows = self._rows(
+            "SELECT case_id, sum(persons) FROM (SELECT case_id, visitor_id, max(party_size) AS persons FROM exposure_rows FINAL "
+            f"WHERE tier != 'below' AND case_id IN ({_literals(cases)}) GROUP BY ALL) GROUP BY case_id"
+        )
+        return {str(row[0]): int(row[1]) for row in rows}
+
     # --- the outbox --------------------------------------------------------------------------------------------------
 
     def unpublished(self, topic: str) -> dict[str, tuple[int, int]]:

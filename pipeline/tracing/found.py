@@ -33,7 +33,7 @@ class Standing:
 
 def intervals_of(name: str, standing: Standing, categories: Mapping[str, str]) -> list[Interval]:
     """When a case exposed others, at the longest."""
-    coded = _Coded(standing.visits, categories)
+    coded = Coded(standing.visits, categories)
     found = case_intervals(coded.stays(), standing.case.window, standing.case.policy, coded.categories)
     venues = standing.visits["venue_id"].to_pylist()
     starts = coded.start.tolist()
@@ -62,7 +62,7 @@ def union_of(intervals: Iterable[Interval]) -> Iterator[Warn]:
         yield Warn(venue, policy, start, until, len(cases))
 
 
-class _Coded:
+class Coded:
     """Visits with their ids as codes."""
 
     def __init__(self, visits: pa.Table, categories: Mapping[str, str]) -> None:
@@ -106,7 +106,7 @@ class Exposed:
         own = [case.visits for case in cases.values()]
         order = pc.sort_indices(others, sort_keys=[("venue_id", "ascending"), ("start", "ascending")])
         self._visits = pa.concat_tables([VISITS.empty_table(), *own, others.take(order)])
-        self._coded = coded = _Coded(self._visits, categories)
+        self._coded = coded = Coded(self._visits, categories)
         self._names: list[str] = []
         self._columns: dict[str, list[Any]] = defaultdict(list)
         offset = sum(visits.num_rows for visits in own)
