@@ -1,7 +1,7 @@
 """Whom a case exposed, pair by pair: plain, slow and obviously right.
 
-Reads a policy's TOML document itself and shares no code with the pipeline. Instants and lengths are ms since the epoch, UTC; a pair of
-visits is compared with every rule of the policy in turn, and windows of 24 hours are tried at every edge.
+Reads a policy's TOML document itself and shares no code with the pipeline. Instants and lengths are in ms, UTC; a pair of visits
+is compared with every rule of the policy in turn, and windows of 24 hours are tried at every edge.
 """
 
 from collections import defaultdict
@@ -162,11 +162,8 @@ def case_interval(visit: Visit, window: tuple[int, int], policy: Policy) -> dict
     intervals: dict[str, tuple[int, int] | None] = {}
     for bound in reversed(BOUNDS):
         interval = bound_interval(visit, bound, window, policy)
-        if bound != "high":
-            if interval is None or within is None:
-                interval = None
-            else:
-                interval = max(interval[0], within[0]), min(interval[1], within[1])
+        if bound != "high" and interval is not None:
+            interval = None if within is None else (max(interval[0], within[0]), min(interval[1], within[1]))
         intervals[bound] = within = interval
     return intervals
 

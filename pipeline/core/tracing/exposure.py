@@ -49,8 +49,8 @@ class Stays:
     def __len__(self) -> int:
         return len(self.start)
 
-    def take(self, rows: Column) -> Self:
-        """The visits at these positions, or of this mask."""
+    def take(self, rows: Column | slice) -> Self:
+        """The visits at these positions, of this mask or of this stretch."""
         return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
