@@ -29,6 +29,7 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
     from pipeline.store.tracing import TraceStore
     from pipeline.store.writer import Writer
     from pipeline.tracing.tracer import Tracer
+    from pipeline.tracing.verify import verify_tracing
     from tests.expected_tracing import expected_tracing, read_tracing, told
     from tests.reference import line_of
     from tests.strategies import histories, situations
@@ -189,6 +190,8 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
         expected = expected_tracing(situation, registered[1], reports, zone)
         assert read_tracing(client) == expected
         assert told(published) == expected
+        checks = verify_tracing(client, configured)
+        assert all(check.ok for check in checks), checks
 
     run = given(st.data())(play)
     run = settings(
