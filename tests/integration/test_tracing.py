@@ -75,7 +75,7 @@ def messages(world: World) -> list[tuple[str, dict[str, Any]]]:
 def test_reports_before_and_after_the_scans_and_kills_in_between_end_in_the_same_exposures(
     world: World, tmp_path: Path
 ) -> None:
-    plan = DayPlan(SimulationOptions(check_ins=8_000, seed=7))
+    plan = DayPlan(SimulationOptions(check_ins=4_000, seed=7))
     lines = [line for batch in plan.batches() for line in batch.lines]
     often = [visitor for visitor, _ in Counter(scan.visitor_id for scan in valid_scans(lines)).most_common(6)]
     registry = tmp_path / "venues.ndjson"
@@ -128,6 +128,12 @@ def test_reports_before_and_after_the_scans_and_kills_in_between_end_in_the_same
     shown = tracing_of(store)
     assert {row[0] for row in shown["exposures"].values()} == {"early-1", "early-2", "updated", "late"}
     assert told(messages(world)) == shown
+
+    # Pseudonyms are in `exposures` alone.
+    said = "".join(path.read_text() for path in tmp_path.glob("worker-*.log")) + done.stderr + str(letters(store))
+    said += str([record.headers() for record in read_topic(world.kafka, "dead-letters")])
+    said += str([record.value() for record in read_topic(world.kafka, "venue-warnings")])
+    assert not [visitor for visitor in {row[1] for row in shown["exposures"].values()} | set(often) if visitor in said]
     assert [(each.topic, each.reason) for each in letters(store) if each.topic == "case-reports"] == [
         ("case-reports", "schema")
     ]
