@@ -153,24 +153,30 @@ class Tracer:
             pass
 
     def trace_some(self) -> int:
-        """One pass over some of what is due, what later scans touched first. Returns over how many cases it passed."""
+        """Pass over some of the cases that later scans touched, and some of those due as a whole. Returns over how many."""
         self._refresh_categories()
+        touched: dict[str, set[str] | None] = {}
+        whole: dict[str, set[str] | None] = {}
         with self._index.lock:
-            parts = [case for case, some in self._due.items() if some is not None and case in self._standing]
-            cases = sorted(parts or self._due)[:_CASES_PER_PASS]
-            taken = {case: self._due.pop(case) for case in cases}
+            for case in sorted(self._due):
+                part = whole if self._due[case] is None or case not in self._standing else touched
+                if len(part) < _CASES_PER_PASS:
+                    part[case] = self._due.pop(case)
+        done = len(touched) + len(whole)
         try:
-            if parts:
-                self._pass_over({case: self._standing[case] for case in cases}, _union(taken.values()))
-            elif cases:
-                self._pass_whole(cases)
+            if touched:
+                visitors = {visitor for some in touched.values() for visitor in some or ()}
+                self._pass_over({case: self._standing[case] for case in touched}, visitors)
+                touched.clear()
+            if whole:
+                self._pass_whole(whole)
         except BaseException:
             with self._index.lock:
-                for case, some in taken.items():
+                for case, some in (touched | whole).items():
                     for visitor in (None,) if some is None else some:
                         self._expect(case, visitor)
             raise
-        return len(cases)
+        return done
 
     def _refresh_categories(self) -> None:
         changed, self._categories_version = self._store.categories(self._categories_version)
@@ -340,7 +346,3 @@ def _traced(name: str, case: Case) -> TracedCase:
         report.reported_at,
         case.canonical,
     )
-
-
-def _union(some: Iterable[set[str] | None]) -> set[str]:
-    return {visitor for each in some for visitor in each or ()}

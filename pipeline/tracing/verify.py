@@ -244,11 +244,11 @@ def _union(intervals: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, in
 
 
 def _stored_exposures(client: "Client", cases: Sequence[str]) -> dict[tuple[Any, ...], tuple[Any, ...]]:
-    names = ", ".join(map(quoted, cases))
+    at = "toUnixTimestamp64Milli({})".format
     rows = client.query(
-        "SELECT case_id, venue_id, toUnixTimestamp64Milli(case_checked_in_at), toUnixTimestamp64Milli(checked_in_at), "
-        "visitor_id, toUnixTimestamp64Milli(overlap_from), toUnixTimestamp64Milli(overlap_until), minutes, minutes_low, minutes_high, "
-        f"cumulative_minutes, tier FROM checkins.exposures WHERE case_id IN ({names})"
+        f"SELECT case_id, venue_id, {at('case_checked_in_at')}, {at('checked_in_at')}, visitor_id, {at('overlap_from')}, "
+        f"{at('overlap_until')}, minutes, minutes_low, minutes_high, cumulative_minutes, tier FROM checkins.exposures "
+        f"WHERE case_id IN ({', '.join(map(quoted, cases))})"
     ).result_rows
     return {tuple(row[:5]): tuple(row[5:]) for row in rows}
 
