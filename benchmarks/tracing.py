@@ -26,7 +26,6 @@ from pipeline.simulate.facts import (
     CATEGORIES,
     HOURLY_SHARES,
     LONGEST_STAY,
-    SIZE_SPREAD,
     VENUE_MEDIAN,
     VENUE_MOST,
     VENUE_SIGMA,
@@ -113,19 +112,24 @@ def _phase(folder: Path, name: str, days: int, visits: int, singles: int, cases:
 
 
 def _venues(visits: int) -> pa.Table:
-    """Venues with their visits a day, as large as those of the simulator, until they have `visits` in all."""
+    """Venues until they have `visits` a day: sizes are lognormal as a nation's are, of each category a share of the venues."""
     chance = np.random.default_rng(1)
-    columns: dict[str, list[Any]] = {"category": [], "visits": [], "median": [], "sigma": []}
-    for kind in CATEGORIES:
-        wanted = visits * kind.share / sum(each.share for each in CATEGORIES)
-        while wanted > 0:
-            size = VENUE_MEDIAN * np.exp(VENUE_SIGMA * (kind.size + SIZE_SPREAD * chance.standard_normal()))
-            count = int(max(1, min(size, VENUE_MOST, wanted)))
-            wanted -= count
-            for name, value in zip(columns, (kind.name, count, kind.dwell_median, kind.dwell_sigma), strict=True):
-                columns[name].append(value)
-    ids = [f"ven-{number:06}" for number in range(len(columns["visits"]))]
-    return pa.table({"venue_id": ids, **columns})
+    shares = np.array([kind.share for kind in CATEGORIES])
+    sizes: list[int] = []
+    while sum(sizes) < visits:
+        drawn = VENUE_MEDIAN * np.exp(VENUE_SIGMA * chance.standard_normal(256))
+        sizes += np.clip(drawn, 1, VENUE_MOST).astype(int).tolist()
+    sizes = sizes[: int(np.searchsorted(np.cumsum(sizes), visits)) + 1]
+    kinds = [CATEGORIES[code] for code in chance.choice(len(CATEGORIES), len(sizes), p=shares / shares.sum())]
+    return pa.table(
+        {
+            "venue_id": [f"ven-{number:06}" for number in range(len(sizes))],
+            "category": [kind.name for kind in kinds],
+            "visits": sizes,
+            "median": [kind.dwell_median for kind in kinds],
+            "sigma": [kind.dwell_sigma for kind in kinds],
+        }
+    )
 
 
 def _make(home: Path, days: int, visits: int) -> dict[str, int]:

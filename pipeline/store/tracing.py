@@ -25,6 +25,9 @@ _DAY: Final = 86_400_000
 #: Lists of ids stand in the query's text; the parser's own limit is a quarter of a megabyte.
 _QUERY: Final = {"max_query_size": 64 << 20}
 
+#: Exposures of one insert; the embedded engine holds them about three times.
+_INSERTED_ROWS: Final = 500_000
+
 #: A stretch of one venue's time, [since, until] in ms: (venue, since, until).
 Stretch = tuple[str, int, int]
 
@@ -295,7 +298,8 @@ class TraceStore:
 
     def write_exposures(self, rows: pa.Table) -> None:
         """Store rows of `exposure_rows`; times in ms."""
-        self._writer.insert("exposure_rows", _with_times(rows))
+        for first in range(0, rows.num_rows, _INSERTED_ROWS):
+            self._writer.insert("exposure_rows", _with_times(rows.slice(first, _INSERTED_ROWS)))
 
     def intervals(
         self, *, cases: Collection[str] | None = None, venues: Collection[str] | None = None

@@ -110,7 +110,7 @@ CASES_DUE: Final = Meaning(
 )
 PASS_SECONDS: Final = Meaning(
     "pipeline_tracing_pass_seconds",
-    "How long one pass over up to 40 cases took.",
+    "How long one pass over up to 20 cases took.",
     "Growing: the store is overloaded, or single cases expose very many.",
 )
 TRACED_MESSAGES: Final = Meaning(

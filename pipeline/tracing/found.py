@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,9 @@ from pipeline.store.registry import UNKNOWN_CATEGORY
 from pipeline.store.tracing import FINDINGS, PAIR, VISITS, Interval, Warn
 
 Ints = NDArray[np.int64]
+
+#: A piece of what a pass finds holds at least so many exposures, unless it is the last, and at most one case more: some 100 MB.
+PIECE_ROWS: Final = 250_000
 
 
 @dataclass(slots=True)
@@ -107,23 +110,33 @@ class Exposed:
         order = pc.sort_indices(others, sort_keys=[("venue_id", "ascending"), ("start", "ascending")])
         self._visits = pa.concat_tables([VISITS.empty_table(), *own, others.take(order)])
         self._coded = coded = Coded(self._visits, categories)
-        self._names: list[str] = []
         self._columns: dict[str, list[Any]] = defaultdict(list)
+        self._cases, self._midnight = cases, midnight
         offset = sum(visits.num_rows for visits in own)
         self._starts, self._lefts = coded.start[offset:], coded.left[offset:]
         venues = coded.venue[offset:]
         edges = np.flatnonzero(np.diff(venues, prepend=-1, append=-1)) if len(venues) else np.zeros(1, np.int64)
         self._range = {int(venues[a]): (int(a), int(b)) for a, b in pairwise(edges)}
         self._place = {venue: code for code, venue in enumerate(coded.venues.to_pylist())}
-        first = 0
-        for name, case in cases.items():
+        self._offset = offset
+
+    def tables(self) -> Iterator[tuple[list[str], pa.Table]]:
+        """The exposures of all cases, in pieces of whole cases: their names, and `case_id`, `PAIR`, `FINDINGS`; times in ms."""
+        coded, first, names, rows = self._coded, 0, [], 0
+        for name, case in self._cases.items():
             mine = np.arange(first, first + case.visits.num_rows)
             first += case.visits.num_rows
-            near = self._near(case.intervals) + offset
+            near = self._near(case.intervals) + self._offset
             if len(mine):
                 near = near[coded.visitor[near] != coded.visitor[mine[0]]]
             if len(near):
-                self._add(name, case.case, mine, near, midnight)
+                rows += self._add(name, case.case, mine, near)
+            names.append(name)
+            if rows >= PIECE_ROWS:
+                yield names, self._table()
+                names, rows = [], 0
+        if names:
+            yield names, self._table()
 
     def _near(self, intervals: Sequence[Interval]) -> Ints:
         # The others' visits that may meet a case's intervals, each once.
@@ -136,9 +149,9 @@ class Exposed:
             found.append(np.arange(a, b)[self._lefts[a:b] >= each.warn_from])
         return np.unique(np.concatenate(found))
 
-    def _add(self, name: str, case: Case, mine: Ints, near: Ints, midnight: Midnight) -> None:
+    def _add(self, name: str, case: Case, mine: Ints, near: Ints) -> int:
         coded, policy = self._coded, case.policy
-        found = exposures(coded.stays(mine), coded.stays(near), case.window, policy, coded.categories, midnight)
+        found = exposures(coded.stays(mine), coded.stays(near), case.window, policy, coded.categories, self._midnight)
         own, other = mine[found.case_visit], near[found.other_visit]
         tiers = pa.array(policy.tier_names)
         count = len(own)
@@ -161,10 +174,11 @@ class Exposed:
         columns["tier_basis"].append(bases.take(pa.array(found.exact.astype(np.int8))))
         columns["policy"].append(pa.repeat(pa.scalar(policy.id), count))
         columns["policy_version"].append(pa.repeat(pa.scalar(policy.version), count))
+        return count
 
-    def table(self) -> pa.Table:
-        """case_id, then the columns of `PAIR` and `FINDINGS`; times in ms."""
+    def _table(self) -> pa.Table:
         columns, coded = self._columns, self._coded
+        self._columns = defaultdict(list)
         own = np.concatenate([np.zeros(0, np.int64), *columns["own"]])
         other = np.concatenate([np.zeros(0, np.int64), *columns["other"]])
         known = {

@@ -27,7 +27,7 @@ from schemas.case_report import CaseReport
 log = logging.getLogger(__name__)
 
 #: Cases of one pass: the others' visits of so many are held at once, some 20,000 to 50,000 a case in a city of millions.
-_CASES_PER_PASS: Final = 40
+_CASES_PER_PASS: Final = 20
 #: With more visitors than this to look at again, the whole case is.
 _MOST_VISITORS: Final = 2_000
 #: A visit that began so long before an infectious window may reach into it: a day, and as much of an aerosol tail.
@@ -244,18 +244,10 @@ class Tracer:
             (each.venue_id, each.warn_from, each.warn_until) for case in cases.values() for each in case.intervals
         ]
         others = self._store.visits_at(stretches, visitors)
-        computed = Exposed(cases, others, self._categories, self._judge.midnight).table()
-        written_before = [name for name, case in cases.items() if case.version]
-        stored = (
-            self._store.exposures(written_before, visitors).select(computed.column_names).cast(computed.schema)
-            if written_before
-            else computed.slice(0, 0)
-        )
-        changed, gone = differences(computed, stored)
-        gone = self._still_to_withdraw(gone, cases)
         versions = {name: case.version + 1 for name, case in cases.items()}
-        self._store.write_exposures(pa.concat_tables([marked(changed, versions, 0), marked(gone, versions, 1)]))
-        touched = set(changed["case_id"].unique().to_pylist()) | set(gone["case_id"].unique().to_pylist())
+        touched: set[str] = set()
+        for names, computed in Exposed(cases, others, self._categories, self._judge.midnight).tables():
+            touched |= self._write_differences({name: cases[name] for name in names}, computed, versions, visitors)
         for name in touched:
             self._to_publish("exposures", name, versions[name])
         if visitors is None:
@@ -263,6 +255,22 @@ class Tracer:
             self._store.write_cases([(_traced(name, case.case), versions[name]) for name, case in cases.items()])
         for name in cases if visitors is None else touched:
             cases[name].version = versions[name]
+
+    def _write_differences(
+        self,
+        cases: Mapping[str, Standing],
+        computed: pa.Table,
+        versions: Mapping[str, int],
+        visitors: Collection[str] | None,
+    ) -> set[str]:
+        written_before = [name for name, case in cases.items() if case.version]
+        stored = computed.slice(0, 0)
+        if written_before:
+            stored = self._store.exposures(written_before, visitors).select(computed.column_names).cast(computed.schema)
+        changed, gone = differences(computed, stored)
+        gone = self._still_to_withdraw(gone, cases)
+        self._store.write_exposures(pa.concat_tables([marked(changed, versions, 0), marked(gone, versions, 1)]))
+        return {name for rows in (changed, gone) for name in rows["case_id"].unique().to_pylist()}
 
     def _still_to_withdraw(self, gone: pa.Table, cases: Mapping[str, Standing]) -> pa.Table:
         # Days that retention has dropped take their visits with them; what they showed was true, and is not taken back.

@@ -30,6 +30,7 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
     from pipeline.store.client import DATABASE, connect, open_store
     from pipeline.store.tracing import TraceStore
     from pipeline.store.writer import Writer
+    from pipeline.tracing import found
     from pipeline.tracing.tracer import Tracer
     from pipeline.tracing.verify import verify_tracing
     from tests.expected_tracing import expected_tracing, read_tracing, told
@@ -38,6 +39,8 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
     from tests.strategies_tracing import report_sets
 
     store = Settings(store=Path(folder), late_window=timedelta(hours=2))
+    # What a pass finds is written in pieces; here each is of one case.
+    found.PIECE_ROWS = 1  # type: ignore[misc]
     heard = io.StringIO()
     logging.basicConfig(stream=heard, level=logging.INFO)
     client = open_store(store)
