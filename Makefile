@@ -31,8 +31,9 @@ lint: install  ## ruff, mypy --strict and the import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: install  ## scans/s from Kafka to stored, beside a bare librdkafka + orjson read of the same topic
+bench: install  ## scans/s beside a bare read of the same topic; and tracing over two weeks of a nation's visits (4 GB of disk)
 	$(BIN)/python -m benchmarks.main
+	$(BIN)/python -m benchmarks.tracing
 
 accuracy: install  ## error of the estimated occupancy against a simulated truth, beside simpler rules
 	$(BIN)/python -m benchmarks.accuracy

@@ -19,6 +19,8 @@ COMMANDS = {
     "produce": ("produce", "Send files of scans to Kafka."),
     "replay": ("replay", "Process files of scans without a broker: same decoding, same results."),
     "venues": ("venues", "Load the venue registry."),
+    "case": ("case", "Report cases."),
+    "trace": ("trace", "Whom a case exposed, where, and where it may come from."),
     "query": ("query", "Ask the store in SQL, read-only."),
     "model": ("model", "Models of presence: who is really there when most never check out."),
     "verify": ("verify", "Recompute everything from the scans independently, and compare."),

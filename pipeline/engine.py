@@ -123,6 +123,10 @@ class Engine:
         self._dead_letters: list[DeadLetter] = []
         self._moved = False
 
+    def watch_visits(self, stored: Callable[[pa.Table], None]) -> None:
+        """Have `stored` called with every row of `visit_rows` that is stored from now on, in the thread that stores it."""
+        self._writer.visits_stored = stored
+
     # --- owning partitions -------------------------------------------------------------------------------------------
 
     def assign(self, topic: str, partitions: Collection[int]) -> dict[int, int | None]:

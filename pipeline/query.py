@@ -7,12 +7,16 @@ which also refuses other settings and table functions that reach outside the sto
 
 import csv
 import io
+import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import chain, islice
 from typing import Any, BinaryIO, Final, Literal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from rich.cells import cell_len
@@ -63,6 +67,30 @@ def answer(client: Client, sql: str, form: Format, out: BinaryIO) -> None:
             text.detach()
     except ClickHouseError as error:
         raise UserError(f"the query failed: {reason(error)}") from None
+
+
+def write_table(table: pa.Table, form: Format, out: BinaryIO) -> None:
+    """Write rows that were computed here in the same forms as an answer of the store's."""
+    if form == "parquet":
+        pq.write_table(table, out)
+        return
+    text = io.TextIOWrapper(out, encoding="utf-8", newline="", write_through=True)
+    try:
+        if form == "json":
+            for row in table.to_pylist():
+                text.write(json.dumps(row, default=_spelt, ensure_ascii=False, separators=(",", ":")) + "\n")
+            return
+        numbers = [pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in table.schema.types]
+        rows = ([None if cell is None else _spelt(cell) for cell in row.values()] for row in table.to_pylist())
+        write = _write_csv if form == "csv" else _write_table
+        write(text, table.column_names, numbers, rows)
+    finally:
+        text.detach()
+
+
+def _spelt(cell: object) -> str:
+    """As ClickHouse writes it: times in UTC to the millisecond."""
+    return f"{cell:%F %T}.{cell.microsecond // 1000:03}" if isinstance(cell, datetime) else str(cell)
 
 
 def make_read_only(client: Client) -> None:

@@ -49,6 +49,8 @@ class Exposure(BaseModel):
     minutes_low: Minutes
     minutes_high: Minutes
     cumulative_minutes: Minutes = Field(description="The most within any window of the policy.")
-    tier: Identifier
+    tier: Identifier = Field(
+        description="By the policy from the cumulative minutes; `below` its thresholds; `withdrawn`: it is no exposure any more."
+    )
     policy: Identifier
     policy_version: Identifier

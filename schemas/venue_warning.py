@@ -34,5 +34,7 @@ class VenueWarning(BaseModel):
     venue_id: Identifier
     warn_from: Instant
     warn_until: Instant
-    case_count: Annotated[int, Field(strict=True, ge=1)] = Field(description="Cases whose visits overlap the warning.")
+    case_count: Annotated[int, Field(strict=True, ge=0)] = Field(
+        description="Cases whose visits overlap the warning; 0: it is withdrawn."
+    )
     policy: Identifier

@@ -43,12 +43,12 @@ def command(sql: str, form: Format, store: Path | None, output: Path | None) -> 
     text = sys.stdin.read() if sql == "-" else sql
     if not text.strip():
         raise UserError("the query is empty: give one SQL statement")
-    with closing(open_store(settings, read_only=True)) as client, _output(output) as out:
+    with closing(open_store(settings, read_only=True)) as client, output_file(output) as out:
         answer(client, text, form, out)
 
 
 @contextmanager
-def _output(path: Path | None) -> Iterator[BinaryIO]:
+def output_file(path: Path | None) -> Iterator[BinaryIO]:
     """Standard output, or a file that appears under its name only when it is complete."""
     try:
         if path is None:

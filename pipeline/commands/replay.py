@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.case_reports import Case, CaseJudge, read_reports
+from pipeline.case_reports import refusals as case_refusals
 from pipeline.errors import UserError
 from pipeline.files import read_records
 from pipeline.interrupts import stop_on_interrupt
@@ -35,13 +37,19 @@ class _Time(click.ParamType):
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
 @click.option("--store", type=click.Path(file_okay=False, path_type=Path), help="Embedded ClickHouse in this folder.")
 @click.option("--venues", type=click.Path(path_type=Path), help="The venue registry, loaded first: .csv or .ndjson.")
+@click.option(
+    "--cases", type=click.Path(path_type=Path), help="Case reports (NDJSON), traced when all scans are stored."
+)
 @click.option("--until", type=_Time(), metavar="TIME", help="Results as of then (RFC 3339); later scans are not read.")
-def command(files: tuple[Path, ...], store: Path | None, venues: Path | None, until: int | None) -> None:
+def command(
+    files: tuple[Path, ...], store: Path | None, venues: Path | None, cases: Path | None, until: int | None
+) -> None:
     """Process files of scans without a broker: same decoding, same results. NDJSON (also .gz, .zst) or Parquet.
 
     What is stored is a set: neither the order of the files nor scans that are there already change anything, so a replay
     may be repeated. Results are as of the latest scan, or of --until. Records that cannot be taken are in the view
-    dead_letters, under the topic replay. Exit status 1 when rows of --venues were refused; the rest is done.
+    dead_letters, under the topic replay. Cases that the store holds, and those of --cases, are traced again at the end. Exit
+    status 1 when rows of --venues or --cases were refused; the rest is done.
     """
     for path in files:
         next(read_records(path), None)
@@ -49,11 +57,18 @@ def command(files: tuple[Path, ...], store: Path | None, venues: Path | None, un
     settings = load_settings(store=store)
     if store is not None:
         settings = settings.model_copy(update={"clickhouse_url": None})
-    for line in (refused := refusals(venues, rows) if venues else []):
+    if cases and settings.clickhouse_url is not None:
+        raise UserError("--cases is for an embedded store; a server's workers trace what `pipeline case report` sends")
+    reports = read_reports(cases, CaseJudge(settings)) if cases else []
+    refused = refusals(venues, rows) if venues else []
+    refused += case_refusals(cases, reports) if cases else []
+    for line in refused:
         click.echo(f"pipeline: {line}", err=True)
     with stop_on_interrupt() as stopped:
         replayed, as_of = _replay(settings, files, [row.record for row in rows if not row.refusal], until, stopped)
     _show(replayed, as_of)
+    if settings.clickhouse_url is None:
+        _trace(settings, [row.record for row in reports if isinstance(row.verdict, Case)])
     if replayed.interrupted:
         click.echo(
             "pipeline: interrupted: these records are stored; the same command again goes on and changes nothing twice",
@@ -61,7 +76,8 @@ def command(files: tuple[Path, ...], store: Path | None, venues: Path | None, un
         )
         sys.exit(130)
     if refused:
-        raise UserError(f"rows of {venues} were refused, as listed above; everything else is stored")
+        names = " and ".join(str(path) for path in (venues, cases) if path)
+        raise UserError(f"rows of {names} were refused, as listed above; everything else is stored")
 
 
 def _replay(
@@ -90,6 +106,16 @@ def _replay(
         with progress_bar("replaying", sum(path.stat().st_size for path in files)) as advance:
             replayed = replay.read_files(files, lambda size, records: advance(size, f"{records:,} records"))
         return replayed, read_standing(client).as_of
+
+
+def _trace(settings: Settings, reports: Sequence[bytes]) -> None:
+    from pipeline.replay import store_failures
+    from pipeline.tracing.replayed import trace_all
+
+    with store_failures(settings), progress_bar("tracing", None) as advance:
+        strangers = trace_all(settings, reports, lambda left: advance(1, f"{left:,} cases left"))
+    for case in strangers:
+        click.echo(f"pipeline: case {case} has no visit in the store: it stands, and has exposed nobody", err=True)
 
 
 def _show(replayed: "Replayed", as_of: int) -> None:

@@ -19,6 +19,9 @@ def command(store: Path | None) -> None:
 
     Where a model was put in force, its estimates are computed again too, visit by visit: of every row, or, in a large store, of
     one venue in so many.
+
+    Where cases were reported, their exposures are recomputed pair by pair (of up to 20 cases), and all venue warnings.
+
     Exit status 0 when all is equal, 1 with where it differs. Nothing may write to the store meanwhile.
     """
     settings = load_settings(store=store)
@@ -26,16 +29,18 @@ def command(store: Path | None) -> None:
         settings = settings.model_copy(update={"clickhouse_url": None})
     from pipeline.store.client import open_store  # the embedded engine takes a second to load
     from pipeline.store.verify import steps, verify
+    from pipeline.tracing.verify import verify_tracing
     from pipeline.verify_estimates import check_estimates
 
     with closing(open_store(settings, read_only=True)) as client:
         try:
             with progress_bar("verifying", steps(client)) as advance:
                 verdict = verify(client, settings, advance)
-            estimates = check_estimates(client)
+                checks = (*verdict.checks, *verify_tracing(client, settings))
+            if estimates := check_estimates(client):
+                checks += (estimates,)
         except ClickHouseError as error:
             raise UserError(f"the store cannot be verified: {reason(error)}") from None
-    checks = [*verdict.checks, *([estimates] if estimates else [])]
     for check in checks:
         outcome = "equal" if check.ok else f"{check.differences:,} differ"
         click.echo(f"{check.name:<22} {check.rows:>15,} rows   {outcome}")

@@ -1,4 +1,4 @@
-"""`pipeline worker`: consume check-ins, compute occupancy, store it."""
+"""`pipeline worker`: consume check-ins and case reports, compute occupancy and exposures, store them."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from pipeline.settings import load_settings
 @click.option("--store", type=click.Path(file_okay=False, path_type=Path), help="Embedded ClickHouse lives here.")
 @click.pass_context
 def command(context: click.Context, drain: bool, store: Path | None) -> None:
-    """Consume check-ins, compute occupancy, store it.
+    """Consume check-ins, compute occupancy, store it; trace cases and publish whom they exposed.
 
     Run as many as there are partitions. Ctrl-C or SIGTERM finishes the outstanding write and leaves; Ctrl-C again exits
     at once. With --drain the last line on stdout is JSON: scans, seconds, scans_per_second, delays, dead_letters,
@@ -26,8 +26,12 @@ def command(context: click.Context, drain: bool, store: Path | None) -> None:
     from pipeline.model_care import StoreModelCare
     from pipeline.streaming.logs import set_up_logging
     from pipeline.streaming.service import run_worker
+    from pipeline.tracing.tracer import open_tracer
 
     settings = load_settings(store=store)
     set_up_logging()
     engine = open_engine(settings, clock=settings.clock or "wall")
-    context.exit(run_worker(settings, engine, drain=drain, care=None if drain else StoreModelCare(settings)))
+    tracer = open_tracer(settings)
+    engine.watch_visits(tracer.visits_stored)
+    care = None if drain else StoreModelCare(settings)
+    context.exit(run_worker(settings, engine, tracer=tracer, care=care, drain=drain))

@@ -276,7 +276,10 @@ def _accounting(client: Client, settings: Settings, mode: str, as_of: int) -> li
     scans, oldest = client.query(
         "SELECT count(), toUnixTimestamp64Milli(min(occurred_at)) FROM checkins.scans"
     ).result_rows[0]
-    dead_letters = client.query("SELECT count() FROM checkins.dead_letters").result_rows[0][0]
+    # Refused case reports are not scans, and in no partition's account.
+    dead_letters = client.query(
+        "SELECT count() FROM checkins.dead_letters WHERE topic IN (SELECT topic FROM checkins.accounting)"
+    ).result_rows[0][0]
     stored_sum, dead_sum = sum(row[4] for row in partitions), sum(row[6] for row in partitions)
     # By the wall clock, whole days older than the retention are removed: once the oldest scan is about that old, fewer
     # scans than were stored may be there, never more.

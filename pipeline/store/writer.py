@@ -6,7 +6,7 @@ finds derived rows newer than `durable` and computes them again from the scans. 
 is the progress row; the Kafka offset is committed after it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -128,19 +128,23 @@ class Writer:
         self._found: dict[tuple[str, int], tuple[int, int]] = {}
         #: Ancient scans that were stored but not accounted for before a crash; each counts as stored once more.
         self.unaccounted: set[tuple[bytes, bytes, int, int]] = set()
+        #: Told of every row of `visit_rows` once it is stored, in the thread that stores it.
+        self.visits_stored: Callable[[pa.Table], None] | None = None
 
     def insert(self, table: str, rows: pa.Table) -> None:
         """Insert rows, if there are any."""
         if rows.num_rows:
             with store_errors():
                 self._client.insert_arrow(table, rows, settings=INSERT_SETTINGS)
+            if table == "visit_rows" and self.visits_stored is not None:
+                self.visits_stored(rows)
 
     def write(self, write: Write) -> dict[tuple[str, int], int]:
         """Store all of it. Returns what may be committed: per (topic, partition) the first offset not stored.
 
         Raises StoreUnavailableError; the same write may then be tried again, as often as needed.
         """
-        self.insert("dead_letter_rows", _dead_letter_table(write))
+        self.insert("dead_letter_rows", dead_letter_table(write.dead_letters, write.first_version))
         for table, rows in write.derived:
             self.insert(table, rows)
         found, write.asked = self._meet_ancient(write)
@@ -222,8 +226,8 @@ def repair_table(pairs: list[tuple[str, str]], version: int, *, deleted: bool) -
     )
 
 
-def _dead_letter_table(write: Write) -> pa.Table:
-    letters = write.dead_letters
+def dead_letter_table(letters: Sequence[DeadLetter], version: int) -> pa.Table:
+    """Rows of `dead_letter_rows`."""
     return pa.table(
         {
             "topic": strings([letter.topic for letter in letters]),
@@ -233,7 +237,7 @@ def _dead_letter_table(write: Write) -> pa.Table:
             "detail": strings([letter.detail for letter in letters]),
             "sha256": strings([sha256(letter.value or b"").hexdigest() for letter in letters]),
             "received_at": pa.array([letter.received_at_ms for letter in letters], pa.int64()).cast(pa.timestamp("ms")),
-            "version": pa.array(np.full(len(letters), write.first_version, np.uint64)),
+            "version": pa.array(np.full(len(letters), version, np.uint64)),
         }
     )
 

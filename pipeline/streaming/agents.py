@@ -10,13 +10,14 @@ import faust
 
 from pipeline.streaming.ports import RecordBatch
 from pipeline.streaming.worker import Worker
-from pipeline.topics import CHECK_INS, VENUES
+from pipeline.topics import CASE_REPORTS, CHECK_INS, VENUES
 
 
 def add_agents(app: faust.App, worker: Worker[object]) -> None:
-    """Give the app its agents. One at a time each: Faust would commit past what a slower one still works on."""
-    _add(app, VENUES, worker.submit_venues, worker.fail)
-    _add(app, CHECK_INS, worker.submit, worker.fail)
+    """Give the app an agent for each of its topics. One at a time: Faust would commit past what a slower one still works on."""
+    submit = {VENUES: worker.submit_venues, CHECK_INS: worker.submit, CASE_REPORTS: worker.submit_reports}
+    for topic in app.transport.topics:
+        _add(app, topic, submit[topic], worker.fail)
 
 
 def _add(

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 import faust
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
@@ -11,7 +12,7 @@ from faust.tables import TableManager
 from pipeline.dead_letters import DeadLetter
 from pipeline.settings import Settings
 from pipeline.streaming.batch_transport import BatchTransport
-from pipeline.topics import CHECK_INS, DEAD_LETTERS, VENUES
+from pipeline.topics import DEAD_LETTERS
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,8 @@ POLL_SECONDS = 86_400.0
 QUEUED_BATCHES = 8
 #: At most this much of one partition in one answer; compressed records grow about sevenfold.
 FETCH_BYTES = 2 << 20
+#: Records of one key that are on their way to Kafka together.
+RECORDS_AT_ONCE = 1_000
 #: The largest dead letter that is sent whole.
 LARGEST_LETTER = 16 << 20
 
@@ -47,8 +50,11 @@ class _NoTables(TableManager):  # type: ignore[misc]
         await self.recovery.start()
 
 
-def build_app(settings: Settings) -> faust.App:
-    """The app, without agents. Its transport needs a `listener` before it is started."""
+def build_app(settings: Settings, topics: tuple[str, ...]) -> faust.App:
+    """The app, without agents. It reads `topics`, in batches, started in this order; its transport needs a `listener` before.
+
+    The venue registry comes first, so that visits are not computed twice when both are waiting.
+    """
     app = _App(
         settings.group,
         broker=[f"kafka://{address}" for address in settings.kafka_address.split(",")],
@@ -71,8 +77,7 @@ def build_app(settings: Settings) -> faust.App:
         TableManager=_NoTables,
     )
     transport = BatchTransport(app.conf.broker_consumer, app)
-    # The registry first, so that visits are not computed twice when both are waiting.
-    transport.topics = (VENUES, CHECK_INS)
+    transport.topics = topics
     app.transport = transport
     return app
 
@@ -93,6 +98,24 @@ async def publish_dead_letters(app: faust.App, letters: list[DeadLetter]) -> Non
             await asyncio.sleep(pause)
             pause = min(pause * 2, 15.0)
         letters = failed
+
+
+async def publish_records(app: faust.App, topic: str, key: str, values: Sequence[bytes]) -> None:
+    """Send records of one key, in order, trying until Kafka has them all (so: at least once)."""
+    for first in range(0, len(values), RECORDS_AT_ONCE):
+        part = values[first : first + RECORDS_AT_ONCE]
+        pause = 0.5
+        while True:
+            try:
+                sent = [await app.producer.send(topic, key.encode(), value, None, None, None) for value in part]
+                await asyncio.gather(*sent)
+                break
+            except (ProducerSendError, KafkaError) as error:
+                log.warning(
+                    "%d records of %s could not be sent yet (%s); trying again", len(part), topic, type(error).__name__
+                )
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 15.0)
 
 
 async def _publish(app: faust.App, letter: DeadLetter) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -10,7 +11,6 @@ from aiokafka.errors import KafkaError
 
 from pipeline.errors import UserError
 from pipeline.streaming.ports import Partition
-from pipeline.topics import CHECK_INS, DEAD_LETTERS, VENUES
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ FIRST_PAUSE, LAST_PAUSE = 2.0, 30.0
 
 @dataclass(frozen=True, slots=True)
 class LogRanges:
-    """What check-ins and venues hold: per partition the first offset, and the one after the last."""
+    """What the topics hold: per partition the first offset, and the one after the last."""
 
     first: dict[Partition, int]
     end: dict[Partition, int]
@@ -31,12 +31,15 @@ class LogRanges:
         return {each: end for each, end in self.end.items() if end > self.first[each]}
 
 
-async def wait_for_kafka(address: str) -> LogRanges:
-    """Ask for the logs' ranges until Kafka answers. Raises UserError if a topic is missing."""
+async def wait_for_kafka(address: str, read: Sequence[str], written: Sequence[str]) -> LogRanges:
+    """Ask for the ranges of the topics to be `read` until Kafka answers.
+
+    Raises UserError if one of them, or of those to be `written`, is missing.
+    """
     pause = FIRST_PAUSE
     while True:
         try:
-            return await _ask(address)
+            return await _ask(address, read, written)
         except (KafkaError, OSError) as error:
             log.warning(
                 "Kafka does not answer at %s (%s); trying again in %.0f s; start one with: pipeline broker start",
@@ -48,19 +51,19 @@ async def wait_for_kafka(address: str) -> LogRanges:
         pause = min(pause * 2, LAST_PAUSE)
 
 
-async def _ask(address: str) -> LogRanges:
+async def _ask(address: str, read: Sequence[str], written: Sequence[str]) -> LogRanges:
     servers = address.split(",")
     admin = AIOKafkaAdminClient(bootstrap_servers=servers)
     consumer = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False)
     try:
         await admin.start()
         present = await admin.list_topics()
-        missing = [topic for topic in (CHECK_INS, VENUES, DEAD_LETTERS) if topic not in present]
+        missing = [topic for topic in (*read, *written) if topic not in present]
         if missing:
             raise UserError(f"Kafka at {address} has no topic {', '.join(missing)}; create them with: pipeline topics")
         partitions = [
             TopicPartition(topic["topic"], partition["partition"])
-            for topic in await admin.describe_topics([CHECK_INS, VENUES])
+            for topic in await admin.describe_topics(list(read))
             for partition in topic["partitions"]
         ]
         await consumer.start()

@@ -145,6 +145,21 @@ REFIT_FAILURES: Final = Meaning(
     "Nightly checks and fits that ended with an error; tried again after an hour, the old model goes on.",
     "Rising: read the log; pipeline model fit by hand shows the same error.",
 )
+CASES_DUE: Final = Meaning(
+    "pipeline_cases_due",
+    "Cases that wait to be traced, because of a report, a late scan or a start.",
+    "Growing while the lag is low: tracing does not keep up; see the time of its passes.",
+)
+PASS_SECONDS: Final = Meaning(
+    "pipeline_tracing_pass_seconds",
+    "How long one pass over up to 20 cases took.",
+    "Growing: the store is overloaded, or single cases expose very many.",
+)
+TRACED_MESSAGES: Final = Meaning(
+    "pipeline_tracing_messages_total",
+    "Messages that Kafka has acknowledged, by topic: exposures and venue-warnings.",
+    "Flat while cases come: see the log, and the cases that are due.",
+)
 
 #: Which of the engine's counters are shown as what.
 _ENGINE_COUNTERS: Final = {
@@ -251,6 +266,9 @@ class Metrics:
         self.skipped = self._counter(SKIPPED, "topic", "partition")
         self.store_failures = self._counter(STORE_FAILURES)
         self.rebalances = self._counter(REBALANCES)
+        self.cases_due = self._gauge(CASES_DUE)
+        self.pass_seconds = prometheus_client.Histogram(PASS_SECONDS.name, PASS_SECONDS.help, registry=self.registry)
+        self.traced_messages = self._counter(TRACED_MESSAGES, "topic")
         self.registry.register(_Snapshot(self))
 
     def _gauge(self, meaning: Meaning, *labels: str) -> prometheus_client.Gauge:

@@ -136,3 +136,46 @@ class ModelCare(Protocol):
 
     def close(self) -> None:
         """Give the store back."""
+
+
+class Tracer(Protocol):
+    """Cases in, exposures and warnings out. Every method may block; all are called from one thread.
+
+    All but `due` raise StoreUnavailableError, and may then be called again.
+    """
+
+    def own(self, partitions: Collection[int], *, everything: bool) -> Mapping[int, int | None]:
+        """Take over the cases of partitions of case-reports (or `everything` there is), and only those.
+
+        Returns the next offset to read per partition; None = from the earliest.
+        """
+
+    def load(
+        self,
+        topic: str,
+        partition: int,
+        offsets: Sequence[int],
+        timestamps_ms: Sequence[int],
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+    ) -> list[DeadLetter]:
+        """Store a batch of reports, whose cases are due then. Returns the records refused."""
+
+    @property
+    def due(self) -> int:
+        """How many cases are to be traced; may be asked from any thread."""
+
+    def trace_some(self) -> int:
+        """Trace some of them; returns how many."""
+
+    def again(self) -> None:
+        """Make every case due."""
+
+    def unpublished(self) -> tuple[str, str, list[bytes], int] | None:
+        """What Kafka lacks: topic, key, messages, and the version to give to `mark_published`; None = nothing."""
+
+    def mark_published(self, topic: str, key: str, version: int) -> None:
+        """Kafka has acknowledged what `unpublished` gave."""
+
+    def close(self) -> None:
+        """Give the store back."""

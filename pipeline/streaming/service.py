@@ -17,14 +17,15 @@ from aiokafka.errors import KafkaError
 from pipeline.errors import StoreUnavailableError
 from pipeline.settings import Settings
 from pipeline.streaming.agents import add_agents
-from pipeline.streaming.app import build_app, publish_dead_letters
+from pipeline.streaming.app import build_app, publish_dead_letters, publish_records
 from pipeline.streaming.batch_transport import BatchConsumer
 from pipeline.streaming.http import serve_http
 from pipeline.streaming.log_ranges import wait_for_kafka
 from pipeline.streaming.metrics import Metrics
-from pipeline.streaming.ports import Engine, ModelCare, Partition, W
+from pipeline.streaming.ports import Engine, ModelCare, Partition, Tracer, W
+from pipeline.streaming.tracing import TracingLoop
 from pipeline.streaming.worker import Worker
-from pipeline.topics import CHECK_INS
+from pipeline.topics import CASE_REPORTS, CHECK_INS, DEAD_LETTERS, EXPOSURES, VENUE_WARNINGS, VENUES
 
 log = logging.getLogger(__name__)
 
@@ -36,21 +37,32 @@ MODEL_SECONDS, REFIT_AGAIN_SECONDS = 60.0, 3600.0
 LEAVE_SECONDS = 10.0
 
 
-def run_worker(settings: Settings, engine: Engine[W], *, drain: bool = False, care: ModelCare | None = None) -> int:
-    """Run one worker until it is told to stop; returns the exit status. `care` looks after the model of presence meanwhile.
+def run_worker(
+    settings: Settings,
+    engine: Engine[W],
+    *,
+    tracer: Tracer | None = None,
+    care: ModelCare | None = None,
+    drain: bool = False,
+) -> int:
+    """Run one worker until it is told to stop; returns the exit status. Without a `tracer` case reports are left unread; `care`
+    looks after the model of presence meanwhile.
 
-    With `drain`, stop when everything that check-ins and venues hold now is stored and committed by the group (by other
+    With `drain`, stop when everything that the topics hold now is stored and committed by the group (by other
     workers too), and print what was done as one JSON line on stdout. SIGTERM and the first SIGINT finish the
     outstanding write, commit, settle and leave the group; a second SIGINT exits at once. Raises UserError if a topic is missing
     or the HTTP port is taken.
     """
-    return asyncio.run(_Service(settings, engine, drain, care).run())
+    return asyncio.run(_Service(settings, engine, tracer, care, drain).run())
 
 
 class _Service:
-    def __init__(self, settings: Settings, engine: Engine[Any], drain: bool, care: ModelCare | None) -> None:
+    def __init__(
+        self, settings: Settings, engine: Engine[Any], tracer: Tracer | None, care: ModelCare | None, drain: bool
+    ) -> None:
         self._settings = settings
         self._engine = engine
+        self._tracer = tracer
         self._drain = drain
         self._care = care
         self._metrics = Metrics()
@@ -69,27 +81,34 @@ class _Service:
             return await work
 
     async def _work(self, stop: asyncio.Task[None]) -> int:
-        ranges = await wait_for_kafka(self._settings.kafka_address)
+        tracer = self._tracer
+        read = (VENUES, CHECK_INS) if tracer is None else (VENUES, CHECK_INS, CASE_REPORTS)
+        written = (DEAD_LETTERS,) if tracer is None else (DEAD_LETTERS, EXPOSURES, VENUE_WARNINGS)
+        ranges = await wait_for_kafka(self._settings.kafka_address, read, written)
         if self._drain and not ranges.waiting:
             self._engine.close()
+            if tracer is not None:
+                tracer.close()
             self._print_summary(0.0)
             return 0
-        app = build_app(self._settings)
+        app = build_app(self._settings, read)
+        tracing = None if tracer is None else self._tracing_loop(app, tracer)
         worker = self._worker = Worker(
             self._engine,
             self._settings,
             self._metrics,
             commit=lambda offsets: app.consumer.commit_stored(offsets),
             publish=lambda letters: publish_dead_letters(app, letters),
+            tracing=tracing,
         )
         app.transport.listener = worker
         add_agents(app, worker)
         drained = asyncio.Event()
         tending = asyncio.create_task(self._tend_models(worker, self._care)) if self._care else None
-        tasks = [
-            asyncio.create_task(_or_fail(each, worker))
-            for each in (worker.run(), app.start(), self._watch_crash(app, worker), self._watch_lag(app, worker))
-        ]
+        loops = [worker.run(), app.start(), self._watch_crash(app, worker), self._watch_lag(app, worker)]
+        if tracing is not None:
+            loops.append(tracing.run())
+        tasks = [asyncio.create_task(_or_fail(each, worker)) for each in loops]
         if self._drain:
             tasks.append(
                 asyncio.create_task(_or_fail(self._until_drained(app, worker, ranges.waiting, drained), worker))
@@ -114,6 +133,21 @@ class _Service:
             self._print_summary(seconds)
         log.info("stopped")
         return 0
+
+    def _tracing_loop(self, app: faust.App, tracer: Tracer) -> TracingLoop:
+        def worker() -> Worker[Any]:
+            assert self._worker is not None
+            return self._worker
+
+        return TracingLoop(
+            tracer,
+            self._metrics,
+            alone=self._settings.clickhouse_url is None,
+            caught_up=lambda: worker().is_caught_up(),
+            publish=lambda topic, key, values: publish_records(app, topic, key, values),
+            refuse=lambda letters: publish_dead_letters(app, letters),
+            done=lambda offsets: worker().note_stored(offsets),
+        )
 
     async def _stop_signal(self) -> None:
         loop = asyncio.get_running_loop()

@@ -23,7 +23,8 @@ from pipeline.errors import StoreUnavailableError
 from pipeline.settings import Settings
 from pipeline.streaming.metrics import Metrics
 from pipeline.streaming.ports import Engine, Partition, RecordBatch, W
-from pipeline.topics import CHECK_INS, VENUES
+from pipeline.streaming.tracing import TracingLoop
+from pipeline.topics import CASE_REPORTS, CHECK_INS, VENUES
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +67,14 @@ class Worker(Generic[W]):
         metrics: Metrics,
         commit: Callable[[Mapping[Partition, int]], Awaitable[bool]],
         publish: Callable[[list[DeadLetter]], Coroutine[None, None, None]],
+        tracing: TracingLoop | None = None,
     ) -> None:
         self._engine = engine
         self._settings = settings
         self._metrics = metrics
         self._commit = commit
         self._publish = publish
+        self._tracing = tracing
         self._engine_thread = ThreadPoolExecutor(1, "engine")
         self._write_thread = ThreadPoolExecutor(1, "write")
 
@@ -145,6 +148,14 @@ class Worker(Generic[W]):
             self._venues_next[batch.partition] = self._read[VENUES, batch.partition] = batch.offsets[-1] + 1
             self._venues_read.set()
 
+    async def submit_reports(self, batch: RecordBatch) -> None:
+        """Store a batch of case reports; what follows from them is the tracing loop's."""
+        if batch.epoch != self.epoch or self.failure.done() or self._tracing is None:
+            return
+        await self._tracing.submit(batch)
+        if batch.epoch == self.epoch:
+            self._read[batch.topic, batch.partition] = batch.offsets[-1] + 1
+
     def fail(self, error: BaseException) -> None:
         """Ask for the process to be stopped: after a bug there is no way on but a restart from what is stored."""
         if not self.failure.done():
@@ -157,6 +168,8 @@ class Worker(Generic[W]):
         self.epoch = epoch
         if topic == VENUES:
             return {partition: self._venues_next.get(partition) for partition in partitions}
+        if topic == CASE_REPORTS and self._tracing is not None:
+            return await self._tracing.assigned(partitions)
         self._metrics.rebalances.inc()
         nexts = await self._until_stored(
             self._engine_thread, lambda: self._engine.assign(topic, partitions), lambda: epoch == self.epoch
@@ -193,10 +206,12 @@ class Worker(Generic[W]):
     async def revoked(self, partitions: Collection[Partition]) -> None:
         """Write and commit what has been processed, if the store answers in time, and forget the partitions."""
         await self._finish()
-        topics = {topic for topic, _ in partitions} - {VENUES}
+        topics = {topic for topic, _ in partitions} - {VENUES, CASE_REPORTS}
         for topic in topics:
             numbers = [partition for name, partition in partitions if name == topic]
             await self._in_engine_thread(self._engine.revoke, topic, numbers)
+        if self._tracing is not None:
+            await self._tracing.revoked()
         self._reading.clear()
         self._read.clear()
         self._ends = {}
@@ -237,8 +252,11 @@ class Worker(Generic[W]):
         return self.epoch is not None and bool(self._reading) and not self._settling and self._backlog() == 0
 
     async def settle(self) -> bool:
-        """Store what is processed and bring corrections and rolling windows up to date. False if that was given up."""
-        return await self._flush(settle=True)
+        """Store what is processed, bring corrections and rolling windows up to date, and trace. False if that was given up."""
+        settled = await self._flush(settle=True)
+        if settled and self._tracing is not None:
+            await self._tracing.settle()
+        return settled
 
     async def stop(self) -> None:
         """Take no more batches, write and commit what there is, bring the views up to the clock, give the store back.
@@ -246,6 +264,8 @@ class Worker(Generic[W]):
         With a backlog the clock stays: what is unread belongs before it.
         """
         await self._finish(settle=self._backlog() == 0)
+        if self._tracing is not None:
+            await self._tracing.stop()
         await self._in_engine_thread(self._engine.close)
         self._engine_thread.shutdown()
         self._write_thread.shutdown()
@@ -266,7 +286,7 @@ class Worker(Generic[W]):
         The reader is at `position` ≥ `end`, and all that it handed on (up to `unpacked`, exclusive) is stored.
         """
         if unpacked <= self.stored.get(partition, end) < end <= position:
-            self._note_stored({partition: position})
+            self.note_stored({partition: position})
 
     def live(self) -> tuple[bool, Mapping[str, object]]:
         """Whether anything moved of late, or there was nothing to move."""
@@ -340,6 +360,10 @@ class Worker(Generic[W]):
             except TimeoutError:
                 continue
 
+    def is_caught_up(self) -> bool:
+        """Whether no more is unread than a live worker has at times."""
+        return self._backlog() < self._settings.flush_rows
+
     def _backlog(self) -> int:
         return sum(max(0, self._ends.get(each, 0) - offset) for each, offset in self._read.items())
 
@@ -364,7 +388,7 @@ class Worker(Generic[W]):
         if cut.timestamps_ms:
             self._metrics.delays.observe(time.time() - np.concatenate(cut.timestamps_ms) / 1000)
         await sent
-        self._note_stored({**offsets, **cut.venues})
+        self.note_stored({**offsets, **cut.venues})
         return True
 
     async def _settle_once(self) -> bool:
@@ -375,7 +399,8 @@ class Worker(Generic[W]):
         settled = await self._until_stored(self._engine_thread, settle, lambda: not self._give_up)
         return bool(settled) and await self._write_once(idle=False)
 
-    def _note_stored(self, offsets: Mapping[Partition, int]) -> None:
+    def note_stored(self, offsets: Mapping[Partition, int]) -> None:
+        """Something moved, and these offsets may be committed."""
         self.progress_at = time.monotonic()
         ours = {each: offset for each, offset in offsets.items() if each in self._reading}
         self.stored |= ours

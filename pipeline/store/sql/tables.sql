@@ -261,3 +261,120 @@ CREATE TABLE IF NOT EXISTS repair_rows
 )
 ENGINE = ReplacingMergeTree(version, is_deleted)
 ORDER BY (venue_id, visitor_id);
+
+-- A case's own visits are looked up by its visitor, days back and at any venue.
+ALTER TABLE visit_rows ADD INDEX IF NOT EXISTS by_visitor visitor_id TYPE bloom_filter(0.01) GRANULARITY 1;
+
+-- Case reports are a set as scans are: whichever comes first, the newest (then the larger canonical JSON) of a case holds.
+CREATE TABLE IF NOT EXISTS report_set
+(
+    case_id   String,
+    -- (reported_at in ms, canonical JSON)
+    newest    SimpleAggregateFunction(max, Tuple(Int64, String)),
+    -- Of the topic case-reports: its owner traces the case.
+    partition SimpleAggregateFunction(max, UInt32)
+)
+ENGINE = AggregatingMergeTree
+ORDER BY case_id;
+
+-- Up to where each partition of case-reports is stored.
+CREATE TABLE IF NOT EXISTS report_offset_rows
+(
+    partition   UInt32,
+    next_offset Int64
+)
+ENGINE = ReplacingMergeTree(next_offset)
+ORDER BY partition;
+
+-- A case as it was traced last: written after everything that followed from it, so one whose `report` is not the newest of
+-- report_set is still to be traced.
+CREATE TABLE IF NOT EXISTS case_rows
+(
+    case_id          String,
+    visitor_id       String,
+    infectious_from  DateTime64(3, 'UTC'),
+    infectious_until DateTime64(3, 'UTC'),
+    policy           LowCardinality(String),
+    policy_version   LowCardinality(String),
+    status           LowCardinality(String),
+    reported_at      DateTime64(3, 'UTC'),
+    report           String,
+    version          UInt64
+)
+ENGINE = ReplacingMergeTree(version)
+ORDER BY case_id;
+
+-- One pair of visits. `version` counts the passes over its case, so what is newer than `published_rows` says is still to be
+-- published: this table is the outbox of the topic exposures too, deletions included.
+CREATE TABLE IF NOT EXISTS exposure_rows
+(
+    case_id            String,
+    venue_id           String,
+    checked_in_at      DateTime64(3, 'UTC'),
+    visitor_id         String,
+    case_checked_in_at DateTime64(3, 'UTC'),
+    policy             LowCardinality(String),
+    policy_version     LowCardinality(String),
+    overlap_from       DateTime64(3, 'UTC'),
+    overlap_until      DateTime64(3, 'UTC'),
+    middle_ms          Int64,
+    low_ms             Int64,
+    high_ms            Int64,
+    cumulative_ms      Int64,
+    tier               LowCardinality(String),
+    tier_low           LowCardinality(String),
+    tier_high          LowCardinality(String),
+    -- exact, or the policy's word for how it treats visits without a check-out.
+    tier_basis         LowCardinality(String),
+    party_size         UInt8,
+    version            UInt64,
+    is_deleted         UInt8,
+    exposure_id        String ALIAS lower(hex(substring(SHA256(arrayStringConcat(
+        [case_id, visitor_id, venue_id, toString(toUnixTimestamp64Milli(case_checked_in_at)),
+         toString(toUnixTimestamp64Milli(checked_in_at)), toString(policy)], '\0')), 1, 8)))
+)
+ENGINE = ReplacingMergeTree(version, is_deleted)
+PARTITION BY toDate(checked_in_at)
+ORDER BY (case_id, venue_id, checked_in_at, visitor_id, case_checked_in_at, policy);
+
+-- When a case was at a venue, in the eyes of its policy: what warnings are made of.
+CREATE TABLE IF NOT EXISTS interval_rows
+(
+    case_id       String,
+    venue_id      String,
+    checked_in_at DateTime64(3, 'UTC'),
+    policy        LowCardinality(String),
+    warn_from     DateTime64(3, 'UTC'),
+    warn_until    DateTime64(3, 'UTC'),
+    version       UInt64,
+    is_deleted    UInt8
+)
+ENGINE = ReplacingMergeTree(version, is_deleted)
+ORDER BY (case_id, venue_id, checked_in_at, policy);
+
+-- The union of all cases' intervals at a venue, by policy; `version` counts the changes of the venue's warnings.
+CREATE TABLE IF NOT EXISTS warning_rows
+(
+    venue_id   String,
+    policy     LowCardinality(String),
+    warn_from  DateTime64(3, 'UTC'),
+    warn_until DateTime64(3, 'UTC'),
+    case_count UInt32,
+    version    UInt64,
+    is_deleted UInt8,
+    warning_id String ALIAS lower(hex(substring(SHA256(arrayStringConcat(
+        [venue_id, toString(toUnixTimestamp64Milli(warn_from)), toString(toUnixTimestamp64Milli(warn_until)),
+         toString(policy)], '\0')), 1, 8)))
+)
+ENGINE = ReplacingMergeTree(version, is_deleted)
+ORDER BY (venue_id, policy, warn_from, warn_until);
+
+-- Kafka has every row of a key (a case of exposure_rows, a venue of warning_rows) up to this version.
+CREATE TABLE IF NOT EXISTS published_rows
+(
+    topic   LowCardinality(String),
+    key     String,
+    version UInt64
+)
+ENGINE = ReplacingMergeTree(version)
+ORDER BY (topic, key);

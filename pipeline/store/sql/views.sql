@@ -126,3 +126,40 @@ FROM model_check_rows FINAL;
 CREATE OR REPLACE VIEW dead_letters AS
 SELECT topic, partition, offset, reason, detail, sha256, received_at
 FROM dead_letter_rows FINAL;
+
+CREATE OR REPLACE VIEW cases AS
+SELECT case_id, visitor_id, infectious_from, infectious_until, policy, status, reported_at, policy_version
+FROM case_rows FINAL;
+
+CREATE OR REPLACE VIEW exposures AS
+SELECT
+    case_id,
+    visitor_id,
+    venue_id,
+    overlap_from,
+    overlap_until,
+    middle_ms / 60000 AS minutes,
+    low_ms / 60000 AS minutes_low,
+    high_ms / 60000 AS minutes_high,
+    cumulative_ms / 60000 AS cumulative_minutes,
+    tier,
+    policy,
+    policy_version,
+    tier_low,
+    tier_high,
+    tier_basis,
+    party_size,
+    case_checked_in_at,
+    checked_in_at,
+    exposure_id
+FROM exposure_rows FINAL;
+
+CREATE OR REPLACE VIEW venue_warnings AS
+SELECT
+    venue_id,
+    warn_from,
+    warn_until,
+    case_count,
+    policy,
+    warning_id
+FROM warning_rows FINAL;

@@ -1,0 +1,160 @@
+"""`pipeline trace`: whom a case exposed, where, and where it may come from."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pipeline.commands.query import output_file
+from pipeline.errors import StoreUnavailableError, UserError
+from pipeline.query import Format, answer, write_table
+from pipeline.settings import Settings, load_settings
+from schemas.fields import format_instant
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from pipeline.case_reports import CaseJudge
+    from pipeline.store.tracing import TraceStore
+    from pipeline.tracing.answer import Story
+
+#: Rows of a list that a terminal shows.
+_MOST_SHOWN = 20
+
+
+@click.command(epilog="Example: pipeline trace c-17 --format csv --output exposures.csv")
+@click.argument("case", required=False)
+@click.option("--queue", type=click.IntRange(1), metavar="N", help="The N most urgent calls instead.")
+@click.option("--venues", is_flag=True, help="The venues by onward risk instead.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "csv", "json", "parquet"]),
+    default="text",
+    show_default=True,
+    help="csv escapes cells that a spreadsheet would run; json is one object a line.",
+)
+@click.option("--store", type=click.Path(file_okay=False, path_type=Path), help="Embedded ClickHouse in this folder.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A file instead of standard output.")
+def command(
+    case: str | None, queue: int | None, venues: bool, form: str, store: Path | None, output: Path | None
+) -> None:
+    """What followed from CASE: its visits, whom it exposed by tier, at which venues, who may have infected it, clusters.
+
+    As csv, json or parquet: its exposures, a row a pair of visits. With --queue: whom to call first, by tier, minutes and
+    recency, as many as can be called. With --venues: cases × contact minutes × ventilation. Without CASE these two are about
+    all cases. Being at one place at one time is a venue exposure, no proof that two people met. All times are UTC.
+    """
+    if case is None and queue is None and not venues:
+        raise click.UsageError("Name a CASE, or ask for --queue N or --venues.")
+    if queue is not None and venues:
+        raise click.UsageError("Ask either for --queue or for --venues.")
+    settings = load_settings(store=store)
+    if store is not None:
+        settings = settings.model_copy(update={"clickhouse_url": None})
+    with _open(settings) as (tracing, judge):
+        from pipeline.tracing.answer import calls, case_story, venues_by_risk
+
+        if queue is not None:
+            table, left_out = calls(tracing, judge, queue, case)
+            _write(table, form, output)
+            if left_out:
+                click.echo(f"pipeline: {left_out:,} more exposed visitors are beyond today's {queue:,} calls", err=True)
+        elif venues:
+            _write(venues_by_risk(tracing, case), form, output)
+        elif form == "text":
+            assert case is not None
+            text = "\n".join(_told(case_story(tracing, judge, case)))
+            with output_file(output) as out:
+                out.write(f"{text}\n".encode())
+        else:
+            assert case is not None
+            if not tracing.reports_of([case]):
+                raise UserError(f"there is no case {case} in the store: report it with `pipeline case report`")
+            _exposures(settings, case, _form(form), output)
+
+
+@contextmanager
+def _open(settings: Settings) -> "Iterator[tuple[TraceStore, CaseJudge]]":
+    from pipeline.case_reports import CaseJudge
+    from pipeline.store.client import open_store  # the embedded engine takes a second to load
+    from pipeline.store.tracing import TraceStore
+
+    judge = CaseJudge(settings)
+    with closing(TraceStore(open_store(settings, read_only=True))) as tracing:
+        try:
+            yield tracing, judge
+        except StoreUnavailableError as error:
+            raise UserError(f"the store does not answer: {error}") from None
+
+
+def _exposures(settings: Settings, case: str, form: Format, output: Path | None) -> None:
+    from pipeline.store.client import open_store
+    from pipeline.store.writer import quoted
+
+    sql = f"SELECT * FROM exposures WHERE case_id = {quoted(case)} ORDER BY overlap_from, venue_id, visitor_id, checked_in_at"
+    with closing(open_store(settings, read_only=True)) as client, output_file(output) as out:
+        answer(client, sql, form, out)
+
+
+def _form(form: str) -> Format:
+    return "csv" if form == "csv" else "json" if form == "json" else "parquet" if form == "parquet" else "table"
+
+
+def _write(table: "pa.Table", form: str, output: Path | None) -> None:
+    with output_file(output) as out:
+        write_table(table, _form(form), out)
+
+
+def _told(story: "Story") -> "Iterator[str]":
+    report, window, policy = story.case.report, story.case.window, story.case.policy
+    yield f"case {report.case_id}, {report.status}, reported {format_instant(report.reported_at)}"
+    yield f"visitor {report.visitor_id}"
+    yield f"policy {policy.id}, version {policy.version}"
+    yield f"infectious from {_minute(window.start)} until {_minute(window.until)}"
+    yield f"can have been infected from {_minute(story.infection.start)} until {_minute(story.infection.until)}"
+    if not story.case.counts:
+        yield "nothing follows from it: it is withdrawn, or of a status that its policy does not count"
+    yield ""
+    yield f"visits: {story.visits.num_rows or 'none'}"
+    for row in story.visits.to_pylist():
+        left = f"{row['left_at']:%F %H:%M}" + ("" if row["ended_by"] == "check_out" else " at most")
+        roles = (("infected", row["could_be_infected"]), ("infectious", row["could_infect"]))
+        role = " and ".join(word for word, holds in roles if holds)
+        yield f"  {row['checked_in_at']:%F %H:%M} – {left:<24}  {row['venue_id']}  ({role})"
+    yield ""
+    yield "venue exposures     visitors    persons     if low    if high  on check-outs alone"
+    for row in story.tiers.to_pylist():
+        figures = "".join(f"{row[name]:>11,}" for name in ("visitors", "persons", "if_low", "if_high", "exact"))
+        yield f"  {row['tier']:<15}{figures}"
+    yield from _list(
+        "venues",
+        story.venues,
+        "{venue_id}  {name}: {exposed:,} of {visitors:,} exposed, {person_minutes:,.0f} person-minutes",
+    )
+    yield from _list(
+        "other cases that exposed it",
+        story.sources,
+        "{overlap_from:%F %H:%M}  {source_case} at {venue_id}: {minutes:.0f} min ({minutes_low:.0f}–{minutes_high:.0f}), {tier}",
+    )
+    yield from _list(
+        "clusters",
+        story.clusters,
+        "{first:%F %H:%M} – {last:%F %H:%M}  {venue_id}: {cases} cases ({members}) of {persons:,} persons; "
+        "{infectious_later} infectious later, attack rate {attack_rate:.1%}, {onward:,} exposed onward",
+    )
+
+
+def _list(title: str, table: "pa.Table", line: str) -> "Iterator[str]":
+    yield ""
+    yield f"{title}: {table.num_rows or 'none'}"
+    for row in table.slice(0, _MOST_SHOWN).to_pylist():
+        yield "  " + line.format(**row)
+    if table.num_rows > _MOST_SHOWN:
+        yield f"  … and {table.num_rows - _MOST_SHOWN:,} more"
+
+
+def _minute(ms: int) -> str:
+    return format_instant(ms)[:16].replace("T", " ")

@@ -1,0 +1,434 @@
+"""What contact tracing reads from the store and writes to it; what it means is in `pipeline/tracing.py`.
+
+Exposures and warnings are versioned snapshots that double as outboxes of their topics: a case's rows (a venue's, for warnings)
+carry the number of the pass that changed them, `published_rows` says up to which number Kafka has them. So a crash between
+storing and publishing loses no message, and storing never waits for Kafka.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.core.pools import HARD_LIMIT
+from pipeline.dead_letters import DeadLetter
+from pipeline.store.tables import strings
+from pipeline.store.writer import Writer, dead_letter_table, quoted, store_errors
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+else:
+    Client = Any
+
+_DAY: Final = 86_400_000
+#: Lists of ids stand in the query's text; the parser's own limit is a quarter of a megabyte.
+_QUERY: Final = {"max_query_size": 64 << 20}
+
+#: Exposures of one insert; the embedded engine holds them about three times.
+_INSERTED_ROWS: Final = 500_000
+
+#: A stretch of one venue's time, [since, until] in ms: (venue, since, until).
+Stretch = tuple[str, int, int]
+
+#: Columns that say which pair of visits an exposure is of, after its case: in the order in which rows are found, and stored.
+PAIR: Final = ("venue_id", "checked_in_at", "visitor_id", "case_checked_in_at", "policy")
+#: The rest of what is stored of it.
+FINDINGS: Final = (
+    "policy_version",
+    "overlap_from",
+    "overlap_until",
+    "middle_ms",
+    "low_ms",
+    "high_ms",
+    "cumulative_ms",
+    "tier",
+    "tier_low",
+    "tier_high",
+    "tier_basis",
+    "party_size",
+)
+_TIMES: Final = frozenset(
+    {"checked_in_at", "case_checked_in_at", "overlap_from", "overlap_until", "infectious_from", "infectious_until"}
+    | {"reported_at", "warn_from", "warn_until"}
+)
+
+#: Visits as they are given; times in ms, `ended` as pools.ENDED_*.
+VISITS: Final = pa.schema(
+    [
+        ("venue_id", pa.string()),
+        ("visitor_id", pa.string()),
+        ("start", pa.int64()),
+        ("left", pa.int64()),
+        ("ended", pa.uint8()),
+        ("party", pa.uint8()),
+    ]
+)
+_VISIT_COLUMNS: Final = (
+    "venue_id, visitor_id, toUnixTimestamp64Milli(checked_in_at) AS start, "
+    "toUnixTimestamp64Milli(left_at) AS left, toInt8(ended) AS ended, party_size AS party"
+)
+
+
+class StoredReport(NamedTuple):
+    """The newest report of a case, and the one that it was last traced by ("" if never), both as canonical JSON."""
+
+    case_id: str
+    report: str
+    traced: str
+
+
+class TracedCase(NamedTuple):
+    """A row of `case_rows`; times in ms."""
+
+    case_id: str
+    visitor_id: str
+    infectious_from: int
+    infectious_until: int
+    policy: str
+    policy_version: str
+    status: str
+    reported_at: int
+    report: str
+
+
+class Interval(NamedTuple):
+    """When a case was at a venue in the eyes of its policy; times in ms."""
+
+    case_id: str
+    venue_id: str
+    checked_in_at: int
+    policy: str
+    warn_from: int
+    warn_until: int
+
+
+class Warn(NamedTuple):
+    """A warning about a venue; times in ms."""
+
+    venue_id: str
+    policy: str
+    warn_from: int
+    warn_until: int
+    case_count: int
+
+
+def _literals(values: Iterable[str]) -> str:
+    return ", ".join(quoted(value) for value in values)
+
+
+def _at(ms: int) -> str:
+    return f"fromUnixTimestamp64Milli({max(ms, 0)}, 'UTC')"
+
+
+class TraceStore:
+    """Tracing's own way to the store; for one thread. Every method raises StoreUnavailableError."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._writer = Writer(client)
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._client.close()
+
+    def _rows(self, sql: str) -> Sequence[Sequence[Any]]:
+        with store_errors():
+            rows: Sequence[Sequence[Any]] = self._client.query(sql, settings=_QUERY).result_rows
+        return rows
+
+    def _arrow(self, sql: str) -> pa.Table:
+        with store_errors():
+            return self._client.query_arrow(sql, settings=_QUERY, use_strings=True)
+
+    # --- reports -----------------------------------------------------------------------------------------------------
+
+    def next_offsets(self, partitions: Collection[int]) -> dict[int, int | None]:
+        """The next offset to read of partitions of case-reports; None = from the earliest."""
+        rows = self._rows("SELECT partition, next_offset FROM report_offset_rows FINAL")
+        known = {int(row[0]): int(row[1]) for row in rows}
+        return {partition: known.get(partition) for partition in partitions}
+
+    def add_reports(self, reports: Sequence[tuple[str, int, str]], partition: int) -> None:
+        """Store reports (case, reported_at in ms, canonical JSON) that came in a partition of case-reports."""
+        newest = pa.StructArray.from_arrays(
+            [pa.array([row[1] for row in reports], pa.int64()), strings([row[2] for row in reports])], names=["1", "2"]
+        )
+        self._writer.insert(
+            "report_set",
+            pa.table(
+                {
+                    "case_id": strings([row[0] for row in reports]),
+                    "newest": newest,
+                    "partition": pa.array(np.full(len(reports), partition, np.uint32)),
+                }
+            ),
+        )
+
+    def add_letters(self, letters: Sequence[DeadLetter]) -> None:
+        """Store refused reports; the same again change nothing."""
+        self._writer.insert("dead_letter_rows", dead_letter_table(letters, 1))
+
+    def note_offset(self, partition: int, next_offset: int) -> None:
+        """Everything of a partition before `next_offset` is stored."""
+        self._writer.insert(
+            "report_offset_rows",
+            pa.table({"partition": pa.array([partition], pa.uint32()), "next_offset": pa.array([next_offset])}),
+        )
+
+    def reports(self, partitions: Collection[int] | None) -> list[StoredReport]:
+        """The newest report of each case of some partitions, None = of all."""
+        if partitions is not None and not partitions:
+            return []
+        owned = "1" if partitions is None else f"partition IN ({', '.join(map(str, partitions))})"
+        return [
+            StoredReport(*map(str, row))
+            for row in self._rows(
+                "SELECT case_id, known.newest.2, traced.report FROM (SELECT * FROM report_set FINAL) AS known "
+                "LEFT JOIN (SELECT case_id, report FROM case_rows FINAL) AS traced USING (case_id) "
+                f"WHERE {owned} ORDER BY case_id"
+            )
+        ]
+
+    def reports_of(self, cases: Collection[str]) -> dict[str, str]:
+        """The newest report of some cases, as canonical JSON."""
+        rows = self._rows(f"SELECT case_id, newest.2 FROM report_set FINAL WHERE case_id IN ({_literals(cases)})")
+        return {str(row[0]): str(row[1]) for row in rows}
+
+    def clock(self) -> int:
+        """The pipeline's clock in ms; 0 before the first scan."""
+        return int(self._rows("SELECT toUnixTimestamp64Milli(toDateTime64(as_of, 3, 'UTC')) FROM clock")[0][0])
+
+    # --- visits ------------------------------------------------------------------------------------------------------
+
+    def visits_of(self, spans: Mapping[str, tuple[int, int]]) -> pa.Table:
+        """Visits that began in [since, until) of their visitor's span, as `VISITS`."""
+        visitors = list(spans)
+        conditions = [f"visitor_id IN ({_literals(visitors)})"]
+        earliest, latest = min(span[0] for span in spans.values()), max(span[1] for span in spans.values())
+        conditions += [f"checked_in_at >= {_at(earliest)}", f"checked_in_at < {_at(latest)}"]
+        # The newest version is picked here and not by FINAL, which would read more than the index on visitors leaves.
+        return self._arrow(
+            f"""
+            SELECT venue_id, visitor_id, toUnixTimestamp64Milli(checked_in_at) AS start,
+                   toUnixTimestamp64Milli(newest.1) AS left, toInt8(newest.2) AS ended, newest.3 AS party
+            FROM
+            (
+                SELECT venue_id, visitor_id, checked_in_at,
+                       argMax((left_at, ended, party_size, is_deleted), version) AS newest
+                FROM visit_rows WHERE {" AND ".join(conditions)}
+                GROUP BY venue_id, visitor_id, checked_in_at
+            )
+            WHERE newest.4 = 0
+            ORDER BY visitor_id, venue_id, start
+            """
+        ).cast(VISITS)
+
+    def visits_at(self, stretches: Sequence[Stretch], visitors: Collection[str] | None = None) -> pa.Table:
+        """Visits that touch any of the stretches (and some more of the same venues and days); of some visitors, None = of all.
+
+        As `VISITS`. One part of the query a day, because days are partitions: with one for all days each venue would be read
+        over all of them.
+        """
+        days: dict[int, dict[str, tuple[int, int, int]]] = {}
+        for venue, since, until in stretches:
+            first = max(since - HARD_LIMIT, 0)
+            for day in range(first // _DAY, until // _DAY + 1):
+                low, high = max(first, day * _DAY), min(until, (day + 1) * _DAY - 1)
+                before = days.setdefault(day, {}).get(venue)
+                if before is not None:
+                    low, high, left = min(low, before[0]), max(high, before[1]), min(since, before[2])
+                else:
+                    left = since
+                days[day][venue] = low, high, left
+        whose = "" if visitors is None else f" AND visitor_id IN ({_literals(visitors)})"
+        parts = []
+        for day, venues in sorted(days.items()):
+            names = _literals(venues)
+            lows, highs, lefts = (
+                f"transform(venue_id, [{names}], [{', '.join(str(row[i]) for row in venues.values())}], toInt64(0))"
+                for i in range(3)
+            )
+            parts.append(
+                f"SELECT {_VISIT_COLUMNS} FROM visit_rows FINAL "
+                f"WHERE toDate(checked_in_at) = toDate({day}) AND venue_id IN ({names}){whose} "
+                f"AND start >= {lows} AND start <= {highs} AND left >= {lefts}"
+            )
+        return self._arrow(" UNION ALL ".join(parts)).cast(VISITS) if parts else VISITS.empty_table()
+
+    def retained_from(self) -> int:
+        """The first day (ms) of which there are visits: what is older was dropped, and its exposures are history."""
+        rows = self._rows(
+            "SELECT min(partition) FROM system.parts WHERE database = currentDatabase() AND table = 'visit_rows' AND active"
+        )
+        day = str(rows[0][0])
+        return int(np.datetime64(day, "ms").astype(np.int64)) if day else 0
+
+    def categories(self, newer_than: int) -> tuple[dict[str, str], int]:
+        """The categories of venues whose record is of a later version ("" = deleted), and the newest version."""
+        rows = self._rows(
+            "SELECT venue_id, if(is_deleted, '', category), version FROM registry_rows "
+            f"WHERE version > {newer_than} ORDER BY version"
+        )
+        return {str(row[0]): str(row[1]) for row in rows}, max((int(row[2]) for row in rows), default=newer_than)
+
+    # --- what follows from a case ------------------------------------------------------------------------------------
+
+    def passes(self, cases: Collection[str]) -> dict[str, int]:
+        """The number of the last pass over each of some cases; those never traced are missing."""
+        names = _literals(cases)
+        rows = self._rows(
+            f"SELECT case_id, max(version) FROM (SELECT case_id, version FROM exposure_rows WHERE case_id IN ({names}) "
+            f"UNION ALL SELECT case_id, version FROM case_rows WHERE case_id IN ({names}) "
+            f"UNION ALL SELECT case_id, version FROM interval_rows WHERE case_id IN ({names})) GROUP BY case_id"
+        )
+        return {str(row[0]): int(row[1]) for row in rows}
+
+    def exposures(self, cases: Collection[str], visitors: Collection[str] | None = None) -> pa.Table:
+        """Stored exposures: case_id, `PAIR`, `FINDINGS`; times in ms."""
+        whose = "" if visitors is None else f" AND visitor_id IN ({_literals(visitors)})"
+        columns = ", ".join(
+            f"toUnixTimestamp64Milli({name}) AS {name}" if name in _TIMES else f"toString({name}) AS {name}"
+            if name in _WORDS else name
+            for name in ("case_id", *PAIR, *FINDINGS)
+        )  # fmt: skip
+        return self._arrow(
+            f"SELECT {columns} FROM (SELECT * FROM exposure_rows FINAL WHERE case_id IN ({_literals(cases)}){whose})"
+        )
+
+    def write_exposures(self, rows: pa.Table) -> None:
+        """Store rows of `exposure_rows`; times in ms."""
+        for first in range(0, rows.num_rows, _INSERTED_ROWS):
+            self._writer.insert("exposure_rows", _with_times(rows.slice(first, _INSERTED_ROWS)))
+
+    def intervals(
+        self, *, cases: Collection[str] | None = None, venues: Collection[str] | None = None
+    ) -> list[Interval]:
+        """Stored intervals of some cases, or at some venues; None = all."""
+        conditions = [
+            f"{name} IN ({_literals(values)})"
+            for name, values in (("case_id", cases), ("venue_id", venues))
+            if values is not None
+        ]
+        rows = self._rows(
+            "SELECT case_id, venue_id, toUnixTimestamp64Milli(checked_in_at), toString(policy), "
+            "toUnixTimestamp64Milli(warn_from), toUnixTimestamp64Milli(warn_until) FROM interval_rows FINAL"
+            + (f" WHERE {' AND '.join(conditions)}" if conditions else "")
+        )
+        return [Interval(*row) for row in rows]
+
+    def write_intervals(self, rows: Sequence[tuple[Interval, int, bool]]) -> None:
+        """Store intervals: (interval, version, deleted)."""
+        columns = _columns(Interval, [row[0] for row in rows])
+        self._writer.insert("interval_rows", _with_times(pa.table(columns | _versions(rows))))
+
+    def write_cases(self, rows: Sequence[tuple[TracedCase, int]]) -> None:
+        """Store what cases were traced as: (case, version). Last of all that is written of them."""
+        columns = _columns(TracedCase, [row[0] for row in rows])
+        columns["version"] = pa.array([row[1] for row in rows], pa.uint64())
+        self._writer.insert("case_rows", _with_times(pa.table(columns)))
+
+    def warnings(self, venues: Collection[str] | None) -> tuple[list[Warn], dict[str, int]]:
+        """Stored warnings about some venues (None = all), and the newest version of each venue."""
+        where = "" if venues is None else f" WHERE venue_id IN ({_literals(venues)})"
+        rows = self._rows(
+            "SELECT venue_id, toString(policy), toUnixTimestamp64Milli(warn_from), toUnixTimestamp64Milli(warn_until), "
+            f"case_count FROM warning_rows FINAL{where}"
+        )
+        versions = self._rows(f"SELECT venue_id, max(version) FROM warning_rows{where} GROUP BY venue_id")
+        return [Warn(*row) for row in rows], {str(row[0]): int(row[1]) for row in versions}
+
+    def write_warnings(self, rows: Sequence[tuple[Warn, int, bool]]) -> None:
+        """Store warnings: (warning, version, deleted)."""
+        columns = _columns(Warn, [row[0] for row in rows])
+        columns["case_count"] = columns["case_count"].cast(pa.uint32())
+        self._writer.insert("warning_rows", _with_times(pa.table(columns | _versions(rows))))
+
+    # --- questions -------------------------------------------------------------------------------------------------
+
+    def table(self, sql: str, *, case: str | None = None, policy: str = "") -> pa.Table:
+        """Ask in SQL: {case} and {policy} stand for literals, {case_or_all} for a condition that holds without a case."""
+        words = {"case": quoted(case or ""), "policy": quoted(policy)}
+        words["case_or_all"] = "1" if case is None else f"case_id = {quoted(case)}"
+        return self._arrow(sql.format(**words))
+
+    def onward(self, cases: Collection[str]) -> dict[str, int]:
+        """Persons whom each of some cases exposed, in any tier but `below`."""
+        rows = self._rows(
+            "SELECT case_id, sum(persons) FROM (SELECT case_id, visitor_id, max(party_size) AS persons FROM exposure_rows FINAL "
+            f"WHERE tier != 'below' AND case_id IN ({_literals(cases)}) GROUP BY ALL) GROUP BY case_id"
+        )
+        return {str(row[0]): int(row[1]) for row in rows}
+
+    # --- the outbox --------------------------------------------------------------------------------------------------
+
+    def unpublished(self, topic: str) -> dict[str, tuple[int, int]]:
+        """Keys of a topic (cases, venues) with rows that Kafka does not have yet: the version that it has, and the newest."""
+        table, key = _OUTBOX[topic]
+        rows = self._rows(
+            f"SELECT key, done.version, newest FROM (SELECT {key} AS key, max(version) AS newest FROM {table} GROUP BY key) "
+            f"AS made LEFT JOIN (SELECT key, version FROM published_rows FINAL WHERE topic = {quoted(topic)}) AS done "
+            "USING (key) WHERE newest > done.version ORDER BY key"
+        )
+        return {str(row[0]): (int(row[1]), int(row[2])) for row in rows}
+
+    def messages(self, topic: str, key: str, after: int, until: int) -> list[bytes]:
+        """What a topic is to be told about a key, of the versions in (after, until], in order, as JSON.
+
+        What is no more is told with the tier `withdrawn` and no minutes, or with no cases.
+        """
+        table, column = _OUTBOX[topic]
+        with store_errors():
+            body: bytes = self._client.raw_query(
+                f"{_MESSAGE[topic]} FROM {table} WHERE {column} = {quoted(key)} AND version > {after} "
+                f"AND version <= {until} ORDER BY version",
+                fmt="JSONEachRow",
+                settings={"date_time_output_format": "iso", "output_format_json_quote_64bit_integers": 0},
+            )
+        return body.splitlines()
+
+    def mark_published(self, topic: str, key: str, version: int) -> None:
+        """Kafka has everything of a key up to a version."""
+        self._writer.insert(
+            "published_rows",
+            pa.table({"topic": [topic], "key": [key], "version": pa.array([version], pa.uint64())}),
+        )
+
+
+_WORDS: Final = frozenset({"policy", "policy_version", "tier", "tier_low", "tier_high", "tier_basis"})
+
+_OUTBOX: Final = {"exposures": ("exposure_rows", "case_id"), "venue-warnings": ("warning_rows", "venue_id")}
+_MESSAGE: Final = {
+    "exposures": (
+        "SELECT exposure_id, case_id, visitor_id, venue_id, overlap_from, overlap_until, "
+        "if(is_deleted, 0, middle_ms / 60000) AS minutes, if(is_deleted, 0, low_ms / 60000) AS minutes_low, "
+        "if(is_deleted, 0, high_ms / 60000) AS minutes_high, "
+        "if(is_deleted, 0, cumulative_ms / 60000) AS cumulative_minutes, "
+        "if(is_deleted, 'withdrawn', toString(tier)) AS tier, policy, policy_version"
+    ),
+    "venue-warnings": (
+        "SELECT warning_id, venue_id, warn_from, warn_until, if(is_deleted, 0, case_count) AS case_count, policy"
+    ),
+}
+
+
+def _columns(row_type: Any, rows: Sequence[tuple[Any, ...]]) -> dict[str, pa.Array]:
+    kinds = {str: pa.string(), int: pa.int64()}
+    return {
+        name: pa.array([row[i] for row in rows], kinds[row_type.__annotations__[name]])
+        for i, name in enumerate(row_type._fields)
+    }
+
+
+def _versions(rows: Sequence[tuple[Any, int, bool]]) -> dict[str, pa.Array]:
+    return {
+        "version": pa.array([row[1] for row in rows], pa.uint64()),
+        "is_deleted": pa.array([int(row[2]) for row in rows], pa.uint8()),
+    }
+
+
+def _with_times(table: pa.Table) -> pa.Table:
+    for i, name in enumerate(table.column_names):
+        if name in _TIMES:
+            table = table.set_column(i, name, table[name].cast(pa.int64()).cast(pa.timestamp("ms")))
+    return table

@@ -1,0 +1,1 @@
+"""From reported cases to everyone exposed, kept exact while scans and reports keep coming."""

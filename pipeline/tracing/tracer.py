@@ -1,0 +1,356 @@
+"""From reported cases to everyone exposed: what the store shows is kept equal to what visits, reports and policies say.
+
+A *pass* over a case reads its visits and those of the others at the same venues, lets the core find the exposures, and writes
+what differs from the stored ones. A pass depends on the store alone, so it may be repeated, broken off and begun again. What
+has to be passed over again is found in memory: every stored visit is matched against the standing intervals of the cases
+(`visits_stored`), which stand there before the pass reads. A visit stored before that read is seen by it; one stored later is
+matched. After a start all cases whose window lies within the retention are passed over, so nothing rests on that memory.
+"""
+
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.case_reports import Case, CaseJudge, Refusal
+from pipeline.core.pools import HARD_LIMIT
+from pipeline.dead_letters import DeadLetter
+from pipeline.settings import Settings
+from pipeline.store.client import DATABASE, connect
+from pipeline.store.tracing import VISITS, TracedCase, TraceStore
+from pipeline.tracing.found import Exposed, Standing, differences, intervals_of, marked, union_of
+from pipeline.tracing.index import CaseIndex
+from schemas.case_report import CaseReport
+
+log = logging.getLogger(__name__)
+
+#: Cases of one pass: the others' visits of so many are held at once, some 20,000 to 50,000 a case in a city of millions.
+_CASES_PER_PASS: Final = 20
+#: With more visitors than this to look at again, the whole case is.
+_MOST_VISITORS: Final = 2_000
+#: A visit that began so long before an infectious window may reach into it: a day, and as much of an aerosol tail.
+_BEFORE_WINDOW: Final = 2 * HARD_LIMIT
+
+
+class Tracer:
+    """Passes over cases. `visits_stored` may be called from any thread, the rest from one; see the module.
+
+    Every method but that and `due` raises StoreUnavailableError, and may then be called again.
+    """
+
+    def __init__(self, store: TraceStore, judge: CaseJudge, settings: Settings) -> None:
+        """Nothing is read before `own`."""
+        self._store = store
+        self._judge = judge
+        self._retention = int(settings.retention.total_seconds() * 1000)
+        self._index = CaseIndex()
+        self._standing: dict[str, Standing] = {}
+        self._categories: dict[str, str] = {}
+        self._categories_version = 0
+        # Per case the other visitors to look at again; None: everything.
+        self._due: dict[str, set[str] | None] = {}
+        # Per topic and key: the version that Kafka has, and the newest one that is stored.
+        self._outbox: dict[tuple[str, str], tuple[int, int]] = {}
+
+    def close(self) -> None:
+        """Give the store back."""
+        self._store.close()
+
+    # --- what is to be done ------------------------------------------------------------------------------------------
+
+    def own(self, partitions: Collection[int], *, everything: bool) -> dict[int, int | None]:
+        """Take over the cases of some partitions of case-reports (or `everything` there is), and only those.
+
+        All that may still change, and all that were not passed over to the end, are due. Returns the next offset to read of
+        each partition; None = from the earliest.
+        """
+        if not partitions and not everything:
+            self._take_up([], {})
+            return {}
+        reports = self._store.reports(None if everything else partitions)
+        oldest = self._store.clock() - self._retention
+        due = [each.case_id for each in reports if each.report != each.traced or self._active(each.report, oldest)]
+        owned = {each.case_id for each in reports}
+        outbox = {
+            (topic, key): versions
+            for topic in ("exposures", "venue-warnings")
+            for key, versions in self._store.unpublished(topic).items()
+            if topic != "exposures" or key in owned
+        }
+        self._take_up(due, outbox)
+        self._refresh_warnings(None, {})
+        return self._store.next_offsets(partitions)
+
+    def _take_up(self, due: Collection[str], outbox: dict[tuple[str, str], tuple[int, int]]) -> None:
+        with self._index.lock:
+            self._index.clear()
+            self._due = dict.fromkeys(due)
+        self._standing.clear()
+        self._outbox = outbox
+
+    def _active(self, canonical: str, oldest: int) -> bool:
+        case = self._judge.judge(canonical.encode())
+        return isinstance(case, Case) and case.counts and case.window.until > oldest
+
+    def again(self) -> None:
+        """Make every case that stands due: what other workers have stored is not matched here."""
+        with self._index.lock:
+            self._due |= dict.fromkeys(self._standing)
+
+    def load(
+        self,
+        topic: str,
+        partition: int,
+        offsets: Sequence[int],
+        timestamps_ms: Sequence[int],
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+    ) -> list[DeadLetter]:
+        """Store a batch of reports; the cases are due then. Returns the records refused."""
+        reports, letters = [], []
+        for i, value in enumerate(values):
+            verdict = self._judge.judge(value)
+            if isinstance(verdict, Refusal):
+                place = topic, partition, int(offsets[i]), verdict.reason, verdict.detail
+                letters.append(DeadLetter(*place, keys[i], value, int(timestamps_ms[i])))
+            else:
+                reports.append((verdict.report.case_id, verdict.report.reported_at, verdict.canonical))
+        self._store.add_letters(letters)
+        self._store.add_reports(reports, partition)
+        with self._index.lock:
+            self._due |= dict.fromkeys(report[0] for report in reports)
+        if offsets:
+            self._store.note_offset(partition, int(offsets[-1]) + 1)
+        return letters
+
+    def visits_stored(self, rows: pa.Table) -> None:
+        """Match rows of `visit_rows` that were just stored; in the thread that stores them."""
+        with self._index.lock:
+            for case, visitor in self._index.match(rows):
+                self._expect(case, visitor)
+
+    def _expect(self, case: str, visitor: str | None) -> None:
+        some = self._due.setdefault(case, set())
+        if visitor is None:
+            self._due[case] = None
+        elif some is not None:
+            some.add(visitor)
+            if len(some) > _MOST_VISITORS:
+                self._due[case] = None
+
+    @property
+    def due(self) -> int:
+        """How many cases are to be passed over."""
+        return len(self._due)
+
+    # --- passes ------------------------------------------------------------------------------------------------------
+
+    def trace_due(self) -> None:
+        """Pass over all that is due."""
+        while self.trace_some():
+            pass
+
+    def trace_some(self) -> int:
+        """Pass over some of the cases that later scans touched, and some of those due as a whole. Returns over how many."""
+        self._refresh_categories()
+        touched: dict[str, set[str] | None] = {}
+        whole: dict[str, set[str] | None] = {}
+        with self._index.lock:
+            for case in sorted(self._due):
+                part = whole if self._due[case] is None or case not in self._standing else touched
+                if len(part) < _CASES_PER_PASS:
+                    part[case] = self._due.pop(case)
+        done = len(touched) + len(whole)
+        try:
+            if touched:
+                visitors = {visitor for some in touched.values() for visitor in some or ()}
+                self._pass_over({case: self._standing[case] for case in touched}, visitors)
+                touched.clear()
+            if whole:
+                self._pass_whole(whole)
+        except BaseException:
+            with self._index.lock:
+                for case, some in (touched | whole).items():
+                    for visitor in (None,) if some is None else some:
+                        self._expect(case, visitor)
+            raise
+        return done
+
+    def _refresh_categories(self) -> None:
+        changed, self._categories_version = self._store.categories(self._categories_version)
+        differs = {venue for venue, name in changed.items() if name != self._categories.get(venue, "")}
+        self._categories |= changed
+        if differs:
+            with self._index.lock:
+                for case, standing in self._standing.items():
+                    if not differs.isdisjoint(standing.visits["venue_id"].to_pylist()):
+                        self._due[case] = None
+
+    def _pass_whole(self, names: Collection[str]) -> None:
+        cases: dict[str, Case] = {}
+        for name, canonical in self._store.reports_of(names).items():
+            verdict = self._judge.judge(canonical.encode())
+            if isinstance(verdict, Case):
+                cases[name] = verdict
+            else:
+                log.warning("case %s stays as it was traced before: %s", name, verdict.detail)
+        live = {name: case for name, case in cases.items() if case.counts}
+        with self._index.lock:
+            for name in cases:
+                self._index.forget(name)
+            for name, case in live.items():
+                self._index.expect_visitor(name, case.report.visitor_id)
+        passes = self._store.passes(cases) if cases else {}
+        visits = self._own_visits(live)
+        standing = {
+            name: Standing(case, passes.get(name, 0), visits[name] if name in live else VISITS.empty_table())
+            for name, case in cases.items()
+        }
+        for name in live:
+            standing[name].intervals = intervals_of(name, standing[name], self._categories)
+        with self._index.lock:
+            for name in live:
+                self._index.expect_at(name, standing[name].intervals)
+        if standing:
+            self._pass_over(standing, None)
+        for name, each in standing.items():
+            if name in live:
+                self._standing[name] = each
+            else:
+                self._standing.pop(name, None)
+
+    def _own_visits(self, cases: Mapping[str, Case]) -> dict[str, pa.Table]:
+        spans: dict[str, tuple[int, int]] = {}
+        for case in cases.values():
+            since, until = case.window.start - _BEFORE_WINDOW, case.window.until
+            before = spans.get(case.report.visitor_id, (since, until))
+            spans[case.report.visitor_id] = min(since, before[0]), max(until, before[1])
+        found = self._store.visits_of(spans) if spans else VISITS.empty_table()
+        own = {}
+        for name, case in cases.items():
+            since, until = case.window.start - _BEFORE_WINDOW, case.window.until
+            own[name] = found.filter(
+                (pc.field("visitor_id") == case.report.visitor_id)
+                & (pc.field("start") >= since)
+                & (pc.field("start") < until)
+            )
+        return own
+
+    def _pass_over(self, cases: Mapping[str, Standing], visitors: Collection[str] | None) -> None:
+        """Compute the exposures of some cases to some visitors (None: to all), and write what differs."""
+        stretches = [
+            (each.venue_id, each.warn_from, each.warn_until) for case in cases.values() for each in case.intervals
+        ]
+        others = self._store.visits_at(stretches, visitors)
+        versions = {name: case.version + 1 for name, case in cases.items()}
+        touched: set[str] = set()
+        for names, computed in Exposed(cases, others, self._categories, self._judge.midnight).tables():
+            touched |= self._write_differences({name: cases[name] for name in names}, computed, versions, visitors)
+        for name in touched:
+            self._to_publish("exposures", name, versions[name])
+        if visitors is None:
+            self._write_intervals(cases, versions)
+            self._store.write_cases([(_traced(name, case.case), versions[name]) for name, case in cases.items()])
+        for name in cases if visitors is None else touched:
+            cases[name].version = versions[name]
+
+    def _write_differences(
+        self,
+        cases: Mapping[str, Standing],
+        computed: pa.Table,
+        versions: Mapping[str, int],
+        visitors: Collection[str] | None,
+    ) -> set[str]:
+        written_before = [name for name, case in cases.items() if case.version]
+        stored = computed.slice(0, 0)
+        if written_before:
+            stored = self._store.exposures(written_before, visitors).select(computed.column_names).cast(computed.schema)
+        changed, gone = differences(computed, stored)
+        gone = self._still_to_withdraw(gone, cases)
+        self._store.write_exposures(pa.concat_tables([marked(changed, versions, 0), marked(gone, versions, 1)]))
+        return {name for rows in (changed, gone) for name in rows["case_id"].unique().to_pylist()}
+
+    def _still_to_withdraw(self, gone: pa.Table, cases: Mapping[str, Standing]) -> pa.Table:
+        # Days that retention has dropped take their visits with them; what they showed was true, and is not taken back.
+        if not gone.num_rows:
+            return gone
+        withdrawn = [name for name, case in cases.items() if not case.case.counts]
+        dropped = pc.less(gone["checked_in_at"], self._store.retained_from())
+        kept = pc.and_(dropped, pc.invert(pc.is_in(gone["case_id"], value_set=pa.array(withdrawn, pa.string()))))
+        return gone.filter(pc.invert(kept))
+
+    def _write_intervals(self, cases: Mapping[str, Standing], versions: Mapping[str, int]) -> None:
+        stored = set(self._store.intervals(cases=cases))
+        true = {each for case in cases.values() for each in case.intervals}
+        keys = {each[:4] for each in true}
+        rows = [(each, versions[each.case_id], False) for each in true - stored]
+        rows += [(each, versions[each.case_id], True) for each in stored - true if each[:4] not in keys]
+        # The warnings first: a crash in between leaves intervals that differ, so the next pass comes back to these venues.
+        self._refresh_warnings({each.venue_id for each in true | stored}, cases)
+        self._store.write_intervals(rows)
+
+    def _refresh_warnings(self, venues: set[str] | None, cases: Mapping[str, Standing]) -> None:
+        """Bring the warnings about some venues (None: all) up to the stored intervals, those of `cases` as they are here."""
+        if venues is not None and not venues:
+            return
+        intervals = [each for each in self._store.intervals(venues=venues) if each.case_id not in cases]
+        intervals += [each for case in cases.values() for each in case.intervals]
+        stored, newest = self._store.warnings(venues)
+        true = set(union_of(intervals))
+        keys = {each[:4] for each in true}
+        rows = [(each, newest.get(each.venue_id, 0) + 1, False) for each in true - set(stored)]
+        rows += [(each, newest[each.venue_id] + 1, True) for each in set(stored) - true if each[:4] not in keys]
+        self._store.write_warnings(rows)
+        for warning, version, _ in rows:
+            self._to_publish("venue-warnings", warning.venue_id, version)
+
+    def strangers(self, reports: Iterable[bytes]) -> list[str]:
+        """The reported cases that stand and whose visitor has no visit in reach of the infectious window, sorted."""
+        verdicts = [self._judge.judge(report) for report in reports]
+        names = {verdict.report.case_id for verdict in verdicts if isinstance(verdict, Case)}
+        return sorted(name for name in names & self._standing.keys() if not self._standing[name].visits.num_rows)
+
+    # --- publishing --------------------------------------------------------------------------------------------------
+
+    def unpublished(self) -> tuple[str, str, list[bytes], int] | None:
+        """What is to be published next: topic, key, messages, and the version to `mark_published` then; None = nothing."""
+        for (topic, key), (published, newest) in self._outbox.items():
+            return topic, key, self._store.messages(topic, key, published, newest), newest
+        return None
+
+    def mark_published(self, topic: str, key: str, version: int) -> None:
+        """Kafka has acknowledged what `unpublished` gave."""
+        self._store.mark_published(topic, key, version)
+        _, newest = self._outbox.pop((topic, key), (0, 0))
+        if newest > version:
+            self._outbox[topic, key] = version, newest  # a pass has been over it meanwhile
+
+    def _to_publish(self, topic: str, key: str, version: int) -> None:
+        published, _ = self._outbox.get((topic, key), (version - 1, 0))
+        self._outbox[topic, key] = published, version
+
+
+def open_tracer(settings: Settings) -> Tracer:
+    """A tracer over the store that the settings name, which must have its tables. Raises UserError if it cannot be opened."""
+    judge = CaseJudge(settings)
+    client = connect(settings)
+    client.command(f"USE {DATABASE}")
+    client.database = DATABASE
+    return Tracer(TraceStore(client), judge, settings)
+
+
+def _traced(name: str, case: Case) -> TracedCase:
+    report: CaseReport = case.report
+    return TracedCase(
+        name,
+        report.visitor_id,
+        case.window.start,
+        case.window.until,
+        case.policy.id,
+        case.policy.version,
+        report.status,
+        report.reported_at,
+        case.canonical,
+    )

@@ -1,0 +1,143 @@
+"""`pipeline case report --store` and `pipeline trace` on a store of a few visits: what an epidemiologist reads and exports."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.isolated import run_isolated
+
+_ROOT = Path(__file__).resolve().parents[2]
+_EARLIER = "2021-09-18 09:00"
+
+#: (venue, visitor, check-in, left, ended). `ill` met two others on the 20th, and was met by `first` on the 18th.
+VISITS = [
+    ("cafe", "ill", "2021-09-20 10:00", "2021-09-20 11:00", "check_out"),
+    ("cafe", "long", "2021-09-20 10:10", "2021-09-20 10:50", "check_out"),
+    ("cafe", "short", "2021-09-20 10:55", "2021-09-20 12:00", "check_out"),
+    ("cafe", "unsure", "2021-09-20 10:30", "2021-09-20 14:30", "expired"),
+    ("office", "ill", _EARLIER, "2021-09-18 17:00", "check_out"),
+    ("office", "first", "2021-09-18 10:00", "2021-09-18 12:00", "check_out"),
+    ("office", "second", "2021-09-18 10:00", "2021-09-18 12:00", "check_out"),
+]
+
+
+def make_store(folder: str) -> None:
+    from pipeline.settings import Settings
+    from pipeline.store.client import open_store
+
+    client = open_store(Settings(store=Path(folder)))
+    rows = ", ".join(f"('{v}', '{p}', '{a}:00', '{b}:00', '{e}', 1, 1, 0)" for v, p, a, b, e in VISITS)
+    client.command(f"INSERT INTO visit_rows VALUES {rows}")
+    client.command(
+        "INSERT INTO registry_rows (venue_id, name, category, floor_area_m2, air_changes_per_hour, version, is_deleted) "
+        "VALUES ('cafe', '=HYPERLINK(1)', 'restaurant', 100, 3, 1, 0), ('office', 'Office', 'office', NULL, NULL, 1, 0)"
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    folder = tmp_path / "store"
+    run_isolated(make_store, str(folder))
+    return folder
+
+
+def pipeline(folder: Path, *words: str, status: int = 0) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "pipeline", *words]
+    done = subprocess.run(
+        command, cwd=folder, env={"PYTHONPATH": str(_ROOT), "PATH": ""}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == status, f"{words} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def write_reports(folder: Path, *reports: dict[str, str]) -> str:
+    path = folder / "cases.ndjson"
+    known = {"status": "confirmed", "reported_at": "2021-09-22T09:00:00Z"}
+    path.write_text("".join(json.dumps({**known, **report}) + "\n" for report in reports))
+    return str(path)
+
+
+@pytest.mark.slow
+def test_a_case_is_reported_traced_read_and_exported(store: Path, tmp_path: Path) -> None:
+    file = write_reports(
+        tmp_path,
+        {"case_id": "c", "visitor_id": "ill", "onset_date": "2021-09-22"},
+        {"case_id": "source", "visitor_id": "first", "onset_date": "2021-09-18"},
+        {"case_id": "ghost", "visitor_id": "nobody"},
+    )
+    place = ("--store", str(store))
+    done = pipeline(tmp_path, "case", "report", file, *place)
+    assert "3 reports into the store" in done.stdout
+    assert "case ghost has no visit yet" in done.stderr
+
+    text = pipeline(tmp_path, "trace", "c", *place).stdout
+    assert "case c, confirmed, reported 2021-09-22T09:00:00.000Z" in text
+    assert "infectious from 2021-09-20 00:00 until 2021-10-06 00:00" in text
+    assert "2021-09-20 10:00 – 2021-09-20 11:00          cafe  (infected and infectious)" in text
+    # 40 minutes; 30 of the hour expected of a restaurant, none at the least; 5.
+    exposed, below = (line for line in text.splitlines() if line.startswith(("  exposed", "  below")))
+    assert exposed.split() == ["exposed", "2", "2", "1", "2", "1"]
+    assert below.split() == ["below", "1", "1", "2", "1", "1"]
+    assert "source at office: 120 min (120–120), exposed" in text
+    assert "2021-09-18 10:00 – 2021-09-18 12:00  office: 2 cases (c source) of 3 persons; 1 infectious later" in text
+    assert "close contact" not in text
+
+    rows = list(csv.DictReader(io.StringIO(pipeline(tmp_path, "trace", "c", "--format", "csv", *place).stdout)))
+    assert {row["visitor_id"]: (row["tier"], row["tier_basis"]) for row in rows} == {
+        "long": ("exposed", "exact"),
+        "unsure": ("exposed", "expected"),
+        "short": ("below", "exact"),
+    }
+    lines = pipeline(tmp_path, "trace", "c", "--format", "json", *place).stdout.splitlines()
+    assert sorted(json.loads(line)["exposure_id"] for line in lines) == sorted(row["exposure_id"] for row in rows)
+    pipeline(tmp_path, "trace", "c", "--format", "parquet", "--output", "c.parquet", *place)
+    assert pq.read_table(tmp_path / "c.parquet").num_rows == 3
+
+    queue = pipeline(tmp_path, "trace", "c", "--queue", "1", "--format", "csv", *place)
+    assert [row["visitor_id"] for row in csv.DictReader(io.StringIO(queue.stdout))] == ["long"]
+    assert "1 more exposed visitors are beyond today's 1 calls" in queue.stderr
+    venues = list(
+        csv.DictReader(io.StringIO(pipeline(tmp_path, "trace", "--venues", "--format", "csv", *place).stdout))
+    )
+    assert {row["venue_id"]: (row["name"], row["cases"]) for row in venues} == {
+        "cafe": ("'=HYPERLINK(1)", "1"),
+        "office": ("Office", "1"),
+    }
+
+    pipeline(tmp_path, "verify", *place, status=1)  # there are no scans behind these visits …
+    checked = pipeline(tmp_path, "verify", *place, status=1).stdout
+    assert "exposures                            5 rows   equal" in checked  # … but exposures follow from the visits
+    assert "venue_warnings" in checked
+
+
+@pytest.mark.slow
+def test_a_withdrawn_case_has_no_exposures(store: Path, tmp_path: Path) -> None:
+    place = ("--store", str(store))
+    words = ("case", "report", "--case", "c", "--visitor", "ill", "--reported")
+    pipeline(tmp_path, *words, "2021-09-22T09:00:00Z", "--onset", "2021-09-22", *place)
+    pipeline(tmp_path, *words, "2021-09-23T09:00:00Z", "--status", "withdrawn", *place)
+    # An older report changes nothing, however late it comes.
+    pipeline(tmp_path, *words, "2021-09-22T08:00:00Z", *place)
+    text = pipeline(tmp_path, "trace", "c", *place).stdout
+    assert "nothing follows from it" in text
+    assert (
+        pipeline(tmp_path, "query", "SELECT count() FROM exposures", "--format", "csv", *place).stdout.split()[1] == "0"
+    )
+
+
+@pytest.mark.slow
+def test_what_cannot_be_answered_is_said_in_a_sentence(store: Path, tmp_path: Path) -> None:
+    place = ("--store", str(store))
+    assert "there is no case c in the store" in pipeline(tmp_path, "trace", "c", *place, status=1).stderr
+    assert "Name a CASE" in pipeline(tmp_path, "trace", *place, status=2).stderr
+    bad = write_reports(tmp_path, {"case_id": "c", "visitor_id": "ill", "onset_date": "2021-10-01"}, {"case_id": "d"})
+    done = pipeline(tmp_path, "case", "report", bad, *place, status=1)
+    assert "line 1: onset_date: is after the day of the report" in done.stderr
+    assert "line 2: visitor_id: is missing" in done.stderr
+    assert "2 of 2 lines are refused, so nothing was sent" in done.stderr
