@@ -170,14 +170,15 @@ def _exact(here: Places, visits: _Visits, venue: Integers, minute: Integers, ins
         _add(here, visits, visit, at[cut][asked], rows[cut][asked], sums)
     persons, squares, squared, by_stretch, by_odds, by_tilt = sums.T / len(inside)
     model = here.model
-    expected = persons / 65535
+    mean, square, product, spread = model.hidden[model.category[venue]].T / 1000
+    expected = mean * persons / 65535
     deviations = (
-        by_stretch / 0.1 * model.stretch_spread[venue] / 1000 / 65535,
-        by_odds / 0.25 * model.odds_spread[venue] / 1000 / 65535,
-        by_tilt / 65535,
-        0.03 * expected,
+        mean * by_stretch / 0.1 * model.stretch_spread[venue] / 1000 / 65535,
+        mean * by_odds / 0.25 * model.odds_spread[venue] / 1000 / 65535,
+        mean * by_tilt / 65535,
+        spread * expected,
     )
-    chance = squares / 65535 - squared / 65535**2
+    chance = square * squares / 65535 + (mean**2 - 2 * mean * product) * squared / 65535**2
     half = 1.645 * np.sqrt(np.maximum(chance, 0) + sum(each**2 for each in deviations))
     return np.stack([expected, np.maximum(expected - half, 0), expected + half], axis=1)
 

@@ -64,4 +64,5 @@ def venue_model(model: Model, venue: int, version: str, offset: int) -> VenueMod
         stretch_spread=int(model.stretch_spread[venue]),
         bin_minutes=int(model.bin_minutes[category]),
         offset=offset,
+        hidden=tuple(model.hidden[category] / 1000),
     )

@@ -50,6 +50,7 @@ def live(folder: str) -> dict[str, Any]:
     from pipeline.store.client import open_store
     from pipeline.store.models import model_at, save_model, use_model
     from pipeline.venues import read_head_counts
+    from pipeline.verify_estimates import check_estimates
 
     settings = Settings(store=Path(folder, "store"))
     client = open_store(settings)
@@ -100,6 +101,7 @@ def live(folder: str) -> dict[str, Any]:
     now = client.query("SELECT expected FROM occupancy_now WHERE venue_id = 'kiosk-0'").result_rows
     seen["model shown"] = (now[0][0] is not None, care.figures())
     seen["same day again"] = care.refit()
+    seen["verified"] = check_estimates(client)
 
     play([*days[2][0], Scan("hall", "h2", "check_in", _MONDAY + 3 * DAY + 12 * HOUR)])
     seen["refitted"] = care.refit()
@@ -142,6 +144,11 @@ def test_head_counts_find_the_hidden_people(lived: dict[str, Any]) -> None:
     assert new_version
     assert kiosk.hidden.mean == pytest.approx(_PEOPLE, abs=0.05)
     assert (kiosk.counts, kiosk.venues) == (44, 4)
+
+
+def test_estimates_count_the_hidden_people_and_verify_knows_it(lived: dict[str, Any]) -> None:
+    assert lived["verified"].rows > 1_000
+    assert not lived["verified"].differences, lived["verified"].examples
 
 
 def test_a_later_fit_keeps_what_head_counts_told(lived: dict[str, Any]) -> None:
