@@ -42,7 +42,7 @@ def counted(cases: dict[str, KnownCase], visits: list[Visit]) -> set[tuple[int, 
     return rows
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.integers(0, 2**32 - 1))
 def test_clusters_are_when_enough_cases_are_counted(seed: int) -> None:
     rng = random.Random(seed)

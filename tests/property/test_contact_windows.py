@@ -50,7 +50,7 @@ def by_venue(found: ContactWindows, names: list[Visit]) -> dict[int, dict[str, t
     return rows
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 5 * MINUTE, 15 * MINUTE]), st.booleans())
 def test_windows_are_those_of_every_pair_counted(seed: int, minimum: int, hours: bool) -> None:
     rng = random.Random(seed)

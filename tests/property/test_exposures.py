@@ -75,7 +75,7 @@ def another_policy(rng: random.Random) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("policy_id", [*sorted(DOCUMENTS), "another"])
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.integers(0, 2**32 - 1))
 def test_exposures_are_those_of_every_pair_compared(policy_id: str, seed: int) -> None:
     rng = random.Random(seed)

@@ -12,7 +12,7 @@ from tests.presence import KINDS, part, visits
 VENUES = 6
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 300), st.lists(st.integers(0, 300), max_size=4))
 def test_evidence_and_version_depend_on_no_order_and_no_cut(seed: int, count: int, cuts: list[int]) -> None:
     day = visits(seed, count, VENUES)
