@@ -15,6 +15,7 @@ from pipeline.core.tracing.policy import Policy, parse_policy
 from pipeline.core.tracing.window import Report, infection_window, infectious_window, midnights
 from pipeline.errors import UserError
 from pipeline.policies import load_policies
+from pipeline.settings import load_settings
 from pipeline.simulate.facts import CATEGORIES
 from tests.reference_tracing import MINUTE, Case, Exposure, Visit
 from tests.tracing import exposed
@@ -553,3 +554,19 @@ def test_an_unknown_policy_and_a_folder_that_is_none_are_one_sentence(tmp_path: 
         POLICIES.of("whom", 0)
     with pytest.raises(UserError, match="is not a folder"):
         load_policies(tmp_path / "nowhere")
+
+
+# Settings, and nothing to work on.
+
+
+def test_a_time_zone_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(UserError, match=r"setting timezone: .*must be an IANA time zone such as Asia/Jakarta"):
+        load_settings(timezone="Mars/Olympus")
+
+
+@pytest.mark.parametrize("policy_id", IDS)
+def test_a_case_without_visits_and_a_venue_without_others_expose_nobody(policy_id: str) -> None:
+    assert found(policy_id) == []
+    assert found(policy_id, stay("case", "12:00", "13:00")) == []
+    assert found(policy_id, stay("p", "12:00", "13:00")) == []
+    assert found(policy_id, stay("case", "12:00", "13:00"), stay("p", "12:00", "13:00", venue="w")) == []

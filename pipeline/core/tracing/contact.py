@@ -1,6 +1,7 @@
 """How much the people at a venue mix: who was there together with whom, for how long, by window.
 
-Everything counts persons: a party of three is three, together for all of its stay. Computed by sorting, without comparing pairs.
+Everything counts persons: a party of three is three, together for all of its stay. Computed by sorting, not pair by pair, but for
+those who come and go within a window.
 """
 
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.jit import kernel
 from pipeline.core.pools import I32, I64
 from pipeline.core.tracing.exposure import Stays
 
@@ -101,30 +103,39 @@ def _pairs(group: I64, groups: int, guest: I64, begin: I64, last: I64, party: I6
     """Pairs of persons whose [begin, last] meet, `last` being the latest arrival of another that still overlaps long enough."""
     long_enough = begin <= last
     group, guest, begin, last, party = (values[long_enough] for values in (group, guest, begin, last, party))
+    by_guest = np.argsort(guest, kind="stable")
+    group, guest, begin, last, party = (values[by_guest] for values in (group, guest, begin, last, party))
+    # Guests are numbered group by group: those of a group lie together, and so do the stays of a guest.
+    _, first, stay_count = np.unique(guest, return_index=True, return_counts=True)
+    size = np.maximum.reduceat(party, first) if len(first) else party
     # The people of one party overlap for as long as their longest stay: once each.
-    _, of_guest, guest = np.unique(guest, return_index=True, return_inverse=True)
-    size = np.zeros(len(of_guest), np.int64)
-    np.maximum.at(size, guest, party)
-    within = _sums(group[of_guest], size * (size - 1) // 2, groups)
+    pairs = _sums(group[first], size * (size - 1) // 2, groups)
 
-    once = np.bincount(guest, minlength=len(of_guest))[guest] == 1
-    between = _meeting(group[once], groups, begin[once], last[once], party[once])
-    # Guests with several stays in the window are few; they are compared with everybody else of it, once each.
-    again = np.flatnonzero(~once)
-    compared = np.zeros(len(of_guest), np.bool_)
-    by_group = np.argsort(group, kind="stable")
-    bounds = np.searchsorted(group[by_group], np.arange(groups + 1))
-    for guest_again in np.unique(guest[again]):
-        own = again[guest[again] == guest_again]
-        compared[guest_again] = True
-        whose = int(group[own[0]])
-        there = by_group[bounds[whose] : bounds[whose + 1]]
-        there = there[~compared[guest[there]]]
-        meets = np.zeros(len(there), np.bool_)
-        for stay in own:
-            meets |= (begin[there] <= last[stay]) & (last[there] >= begin[stay])
-        between[whose] += size[guest_again] * size[np.unique(guest[there[meets]])].sum()
-    return within + between
+    once = np.repeat(stay_count == 1, stay_count)
+    pairs += _meeting(group[once], groups, begin[once], last[once], party[once])
+    # Those with several stays in a window are few: they are compared with everybody else of it.
+    of_group = np.searchsorted(group[first], np.arange(groups + 1))
+    _add_repeated(of_group, np.append(first, len(guest)), begin, last, size, pairs)
+    return pairs
+
+
+@kernel
+def _add_repeated(of_group: I64, first: I64, begin: I64, last: I64, size: I64, pairs: I64) -> None:
+    # The guests of a group are [of_group[group], of_group[group + 1]), a guest's stays [first[guest], first[guest + 1]).
+    for group in range(len(pairs)):
+        for guest in range(of_group[group], of_group[group + 1]):
+            if first[guest + 1] - first[guest] == 1:
+                continue
+            for other in range(of_group[group], of_group[group + 1]):
+                repeated = first[other + 1] - first[other] > 1
+                if other == guest or (repeated and other < guest):
+                    continue
+                meet = False
+                for i in range(first[guest], first[guest + 1]):
+                    for j in range(first[other], first[other + 1]):
+                        meet = meet or (begin[j] <= last[i] and last[j] >= begin[i])
+                if meet:
+                    pairs[group] += size[guest] * size[other]
 
 
 def _meeting(group: I64, groups: int, begin: I64, last: I64, party: I64) -> I64:
