@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from pipeline.core import collect, fold, names, occupancy, rolling
+from pipeline.core import collect, crowding, fold, names, occupancy, rolling
 from pipeline.core.cells import add_event, add_visits, force_cells
 from pipeline.core.columns import ScanColumns, Text
 from pipeline.core.jit import kernel, wide
@@ -162,9 +162,21 @@ class Shard:
         self._now_rows = occupancy.new_now_rows(_ROWS)
 
     @property
+    def changes_from(self) -> int:
+        """No scan that memory takes changes occupancy before this (ms, on an hour)."""
+        return self.reach_of(self.horizon)[0]
+
+    @property
     def cells_from(self) -> int:
         """Arrivals and departures before this (ms, on an hour) are history: only the store has them one by one."""
-        return BEGINNING if self.horizon == BEGINNING else self.horizon - HARD_LIMIT
+        return self.reach_of(self.horizon)[1]
+
+    @staticmethod
+    def reach_of(horizon: int) -> tuple[int, int]:
+        """`changes_from` and `cells_from` of a horizon: what crowding looks back upon is kept beside what can change."""
+        if horizon == BEGINNING:
+            return BEGINNING, BEGINNING
+        return horizon - HARD_LIMIT, horizon - HARD_LIMIT - crowding.LONGEST_HOLD
 
     @property
     def scans_held(self) -> int:
@@ -316,6 +328,36 @@ class Shard:
         return rolling.rolling_windows(
             as_of // MINUTE, width, self._known_venues, self._pairs, self._scans, self._venues, self._cells
         )
+
+    def curve(self, venue: int, from_minute: int, until: int) -> tuple[I64, I64]:
+        """A venue's occupancy as steps: `persons[i]` present from `at[i]` (ms), the first one the start of `from_minute` (since the
+        epoch), the last one at `until` (ms) or before. Call `advance(until)` first.
+        """
+        at, persons = np.zeros(256, np.int64), np.zeros(256, np.int64)
+        while True:
+            count = crowding.read_curve(
+                self._venues, self._cells, self._events, venue, from_minute, until, at, persons, self._scratch, self._need
+            )
+            if count != NONE:
+                return at[:count], persons[:count]
+            room = int(self._need[0])
+            at, persons = np.zeros(room, np.int64), np.zeros(room, np.int64)
+            if room > len(self._scratch):
+                self._scratch = np.zeros(2 * room, np.int64)
+
+    def most_present(self, venue: int, from_minute: int, until_minute: int) -> int:
+        """The most persons at a venue at any instant of [from_minute, until_minute), minutes since the epoch."""
+        return crowding.most_present(self._venues, self._cells, venue, from_minute, until_minute)
+
+    def next_look(self, venue: int, as_of: int, lowest: int) -> int:
+        """When (ms) occupancy next changes in a minute with `lowest` persons or more, as known at `as_of`; NONE if never."""
+        return crowding.next_look(self._venues, self._cells, self._events, venue, as_of, lowest)
+
+    def reaching(self, from_minute: int, lowest: I32) -> I32:
+        """The codes of the venues where lowest[code] persons or more are present at the start of a minute or later."""
+        reaching = np.zeros(self._known_venues, np.uint8)
+        crowding.mark_reaching(self._venues, self._cells, self._known_venues, from_minute, lowest, reaching)
+        return np.flatnonzero(reaching).astype(np.int32)
 
     def open_visits_at(self, minute: int, width: I64) -> tuple[I32, I32]:
         """Open visits by venue code and arrival bin, at the end of a minute since the epoch: (persons, persons²), as `count_open`
