@@ -57,9 +57,9 @@ def test_alerts_are_those_of_the_set_of_scans_whatever_its_order_repetitions_and
             shard.advance(clock)
             reader.take(shard, clock)
     as_of = situation.as_of if situation.as_of is not None else latest(situation.scans)
-    while clock < as_of:
-        # Time alone raises and clears: in steps that end between the turns, on them, and long after.
-        clock = min(as_of, max(clock, as_of - HOUR) + data.draw(st.sampled_from([1, 30 * SECOND, 7 * MINUTE, HOUR])))
+    # Time alone raises and clears: in steps that end between the turns, on them, and long after.
+    steps = data.draw(st.lists(st.sampled_from([1, 30 * SECOND, 7 * MINUTE, HOUR]), max_size=4))
+    for clock in [*(min(as_of, clock + sum(steps[:i])) for i in range(1, len(steps))), as_of]:
         shard.advance(clock)
         reader.take(shard, clock)
     found = differences(reader.views(shard, as_of), expected(situation))
