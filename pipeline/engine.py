@@ -6,9 +6,8 @@ the store and memory in step: corrections further back than memory reaches, and 
 """
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,19 +18,22 @@ from pipeline.core import names
 from pipeline.core.columns import Rejection, ScanColumns, Text
 from pipeline.core.decode import decode_scans, judge_times, take
 from pipeline.core.fold import ANCIENT, DUPLICATE, STORED
+from pipeline.core.moves import REACH
+from pipeline.core.occupancy import HourRows, MinuteRows
 from pipeline.core.pools import HARD_LIMIT, MINUTE
 from pipeline.core.shard import BEGINNING, Changes, Correction, Shard, VenueRules, horizon_of
 from pipeline.dead_letters import DeadLetter
-from pipeline.presence import NOBODY, Place, Places, Presence
+from pipeline.estimates import Ground, Timeline
 from pipeline.settings import Settings
-from pipeline.store import recovery, repair
+from pipeline.store import estimated_rows, models, recovery, repair
 from pipeline.store.client import connect, open_store
-from pipeline.store.closed_days import utc_offset
-from pipeline.store.models import model_in_force
 from pipeline.store.registry import Registry
 from pipeline.store.tables import (
+    Estimates,
     estimate_table,
+    estimated_table,
     hour_table,
+    integers,
     minute_table,
     now_table,
     strings,
@@ -72,16 +74,22 @@ class Engine:
         settings: Settings,
         clock: Literal["wall", "events"],
         until: int | None = None,
+        told: Callable[[int, str], None] = lambda _rows, _what: None,
     ) -> None:
-        """`until` (ms) is the clock of a replay that stops there; later scans are left unread."""
+        """`until` (ms) is the clock of a replay that stops there; later scans are left unread.
+
+        `told` hears of stored rows whose estimates are made anew because another model holds: how many more, and of what day.
+        """
         self._client = client
         self._writer = Writer(writing_client)
         self._clock = clock
         self._until = until
+        self._told = told
         self._embedded = settings.clickhouse_url is None
         self._late_window = int(settings.late_window.total_seconds() * 1000)
         self._retention = int(settings.retention.total_seconds() * 1000)
         self._registry = Registry(client, settings)
+        self._timeline = Timeline([], lambda _version: None)
         self._progress: dict[tuple[str, int], Progress] = {}
         self._epoch = self._version = 0
         self._unknown_venue_scans = 0
@@ -95,10 +103,9 @@ class Engine:
         self._elsewhere: set[bytes] = set()
         self._placed: dict[bytes, tuple[str, int]] = {}
         self._shown: dict[int, NDArray[np.int32]] = {}
-        # Which venues have a row of an estimate, and the model in force for the venues known so far.
-        self._estimated: set[str] = set()
-        self._presence: Presence | None = None
-        self._places: Places | None = None
+        # Which venues have a row of an estimate, and the venues that estimates are made for.
+        self._estimated = np.zeros(0, np.int32)
+        self._ground = Ground(self._registry.place)
         self._rolled_minute = BEGINNING
         self._rolled_all = True
         self._rolled_at = self._rolling_cost = 0.0
@@ -142,6 +149,7 @@ class Engine:
     def _recover(self, owned: list[tuple[str, int]]) -> dict[tuple[str, int], Progress]:
         client = self._client
         self._forget()
+        self._broken_off = True
         standing = recovery.read_standing(client)
         known = {(row.topic, row.partition): row for row in standing.progress}
         self._progress = {key: replace(known.get(key, Progress(*key))) for key in owned}
@@ -162,7 +170,8 @@ class Engine:
             durable,
         )
         self._registry.refresh()
-        scope = recovery.scope_of(owned, everything=self._embedded)
+        self._refresh_timeline()
+        scope = self._scope = recovery.scope_of(owned, everything=self._embedded)
         self._elsewhere = recovery.venues_elsewhere(client, scope)
         shard = self._shard
         if standing.newest:
@@ -183,13 +192,12 @@ class Engine:
                     repair.include(spans, history.venue, start, start + HARD_LIMIT + 1)
         for venue, minutes in unfinished.minutes.items():
             repair.include(spans, venue, min(minutes) * MINUTE, (max(minutes) + 1) * MINUTE)
-        recovery.load_shard(client, shard, scope, standing.progress)
+        recovery.load_shard(client, shard, scope, standing.progress, moves=self._timeline.active)
         if self._as_of != BEGINNING:
             shard.advance(self._as_of, emit=False)
             shard.rewrite_now()
         self._shown = {width: shard.codes_of(venues) for width, venues in recovery.load_windows(client, scope)}
-        self._estimated = set(recovery.estimated_venues(client, scope))
-        self._refresh_model()
+        self._estimated = shard.codes_of(recovery.estimated_venues(client, scope))
         if spans:
             since = max(shard.cells_from, min(span.start for span in spans.values()))
             shown = repair.shown_minutes(client, spans, since)
@@ -201,6 +209,8 @@ class Engine:
         if self._as_of != BEGINNING or unfinished.repairs:
             self._moved = True
             self._write_now(repaired=sorted(unfinished.repairs))
+        self._apply_uses()
+        self._broken_off = False
         return known
 
     # --- reading -----------------------------------------------------------------------------------------------------
@@ -276,7 +286,8 @@ class Engine:
             # Its scans used to come in another partition: what the store has of it is loaded before new ones are folded.
             self._elsewhere -= moved
             scope = f"venue_id IN ({', '.join(quoted(venue.decode()) for venue in sorted(moved))})"
-            recovery.load_shard(self._client, self._shard, scope, recovery.read_standing(self._client).progress)
+            progress = recovery.read_standing(self._client).progress
+            recovery.load_shard(self._client, self._shard, scope, progress, moves=self._timeline.active)
 
     def load_venues(self, values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> list[DeadLetter]:
         """Apply records of the venue registry, in order. What follows from changed rules is done by `settle`.
@@ -284,7 +295,6 @@ class Engine:
         `offset` of a returned dead letter is the index in `values`.
         """
         changed, letters = self._registry.load(values, keys, self._announce_rules)
-        self._places = None
         self._expect_rules(changed)
         return letters
 
@@ -295,7 +305,12 @@ class Engine:
             repair.ask(self._client, [(venue, "") for venue in known], self._next_versions(1))
 
     def _expect_rules(self, changed: Mapping[bytes, VenueRules]) -> None:
-        known = {venue: rules for venue, rules in changed.items() if self._shard.knows(venue)}
+        # Of what only a model goes by nothing follows without one.
+        known = {
+            venue: rules
+            for venue, rules in changed.items()
+            if self._shard.knows(venue) and (self._timeline.active or not self._shard.follows(venue, rules))
+        }
         if known:
             self._ruled |= known
             self._settle_at = self._settle_at or time.monotonic() + _SETTLE_SECONDS
@@ -386,15 +401,16 @@ class Engine:
     def _changed_rows(self, changes: Changes) -> list[tuple[str, pa.Table]]:
         venues, visitors = changes.venue_names, changes.visitor_names
         first = self._next_versions(changes.rows)
+        of_minutes, of_hours = self._estimates(self._shard, self._ground, changes.minutes, changes.hours)
         tables = []
         if count := int(changes.visits.used[0]):
             tables.append(("visit_rows", visit_table(changes.visits, venues, visitors, first)))
             first += count
         if count := int(changes.minutes.used[0]):
-            tables.append(("minute_rows", minute_table(changes.minutes, venues, first)))
+            tables.append(("minute_rows", minute_table(changes.minutes, of_minutes, venues, first)))
             first += count
         if count := int(changes.hours.used[0]):
-            tables.append(("hour_rows", hour_table(changes.hours, venues, first)))
+            tables.append(("hour_rows", hour_table(changes.hours, of_hours, venues, first)))
             first += count
         if int(changes.now.used[0]):
             tables.append(("now_rows", now_table(changes.now, venues, first)))
@@ -417,54 +433,65 @@ class Engine:
         self._rolling_cost = self._rolled_at - began
         return tables
 
-    def _refresh_model(self) -> None:
-        stored = model_in_force(self._client)
-        if (stored.version if stored else None) != (self._presence.version if self._presence else None):
-            self._presence = Presence(stored) if stored else None
-            self._rolled_all = False
-        self._places = None
-
     def _estimate_rows(self, minute: int) -> list[tuple[str, pa.Table]]:
-        # Who is really there at the end of a minute (since the epoch), by the model in force.
-        presence = self._presence
-        if presence is None and not self._estimated:
+        # Who is really there at the end of a minute (since the epoch), by the model that holds for it.
+        if not self._timeline.active and not len(self._estimated):
             return []
-        present = NOBODY
-        if presence is not None:
-            if self._places is None or len(self._places.venues) != self._shard.venue_count:
-                self._places = presence.places(self._places_at(minute))
-            persons, squares = self._shard.open_visits_at(minute, self._places.width)
-            present = presence.present(self._places, persons, squares, minute)
-        gone = sorted(self._estimated.difference(present.venues))
-        self._estimated = set(present.venues)
-        first = self._next_versions(len(present.venues) + len(gone))
-        return [
-            (
-                "estimate_rows",
-                estimate_table(
-                    present.venues,
-                    present.expected,
-                    present.low,
-                    present.high,
-                    present.share,
-                    present.model,
-                    gone,
-                    first,
-                ),
-            )
-        ]
+        shard, count = self._shard, self._shard.venue_count
+        self._ground.meet(shard.venue_ids, count)
+        every = np.arange(count, dtype=np.int32)
+        minutes, hourly = np.full(count, minute, np.int32), np.zeros(count, np.bool_)
+        found = self._timeline.estimates(self._ground, shard.logged_moves(), every, minutes, hourly, ~hourly)
+        found = found or Estimates.none(count)
+        estimated = every[found.model > 0]
+        rows = np.union1d(estimated, self._estimated)
+        self._estimated = estimated
+        first = self._next_versions(len(rows))
+        return [("estimate_rows", estimate_table(found.of(rows), rows, shard.venue_names, first))]
 
-    def _places_at(self, minute: int) -> list[Place]:
-        at = datetime.fromtimestamp(minute * 60, UTC)
-        zones: dict[str | None, int] = {None: 0}
-        places = []
-        for venue in self._shard.venue_ids():
-            name = venue.decode()
-            category, zone = self._registry.place(name)
-            if zone not in zones:
-                zones[zone] = utc_offset(str(zone), at)
-            places.append(Place(name, category, zones[zone]))
-        return places
+    def _estimates(
+        self, shard: Shard, ground: Ground, minutes: MinuteRows, hours: HourRows
+    ) -> tuple[Estimates | None, Estimates | None]:
+        if not self._timeline.active:
+            return None, None
+        ground.meet(shard.venue_ids, shard.venue_count)
+        return self._timeline.of_rows(ground, shard.logged_moves(), minutes, hours)
+
+    def _refresh_timeline(self) -> bool:
+        # Returns whether anything was said since the last time about which model holds when.
+        uses = models.used_models(self._client)
+        if max((use.number for use in uses), default=0) == self._timeline.number:
+            return False
+        self._timeline = Timeline(uses, lambda version: models.stored_model(self._client, version))
+        return True
+
+    def _apply_uses(self) -> None:
+        # Make the stored estimates anew that what was said last about models has changed. Nothing may wait to be written.
+        places = [("", 0)] if self._embedded else list(self._progress)
+        done, last = models.applied_use(self._client, places), self._timeline.number
+        if done == last:
+            return
+        for piece in estimated_rows.pieces(self._client, self._scope, self._timeline.changed_since(done)):
+            self._store(self._cut(self._version, self._estimated_anew(piece)))
+            self._told(piece.minutes.num_rows + piece.hours.num_rows, str(piece.day))
+        self._writer.insert("model_applied_rows", models.applied_table(places, last, self._next_versions(1)))
+
+    def _estimated_anew(self, piece: estimated_rows.Piece) -> list[tuple[str, pa.Table]]:
+        ground = Ground(self._registry.place)
+        ground.meet(piece.shard.venue_ids, piece.shard.venue_count)
+        tables = []
+        for name, table, column in (("minute_rows", piece.minutes, "minute"), ("hour_rows", piece.hours, "hour")):
+            count = table.num_rows
+            estimates = self._timeline.estimates(
+                ground,
+                piece.shard.logged_moves(),
+                piece.codes(table),
+                integers(table, column) // 60,
+                np.full(count, column == "hour"),
+                np.ones(count, np.bool_),
+            )
+            tables.append((name, estimated_table(table, estimates, self._next_versions(count))))
+        return tables
 
     def write(self, write: Write) -> dict[tuple[str, int], int]:
         """Store a write, in the order of `take`. Returns what may be committed: the first offset not stored.
@@ -498,8 +525,10 @@ class Engine:
             # Memory and store may disagree; everything processed is in the store, which knows what remains to be done.
             self._recover(list(self._progress))
         self._expect_rules(self._registry.refresh())
-        self._refresh_model()
         self._write_now()
+        if self._refresh_timeline():
+            # Memory lacks the moves of before, or has more than are needed now.
+            self._recover(list(self._progress))
         if self._repairs or self._ruled:
             self._broken_off = True
             self._repair()
@@ -529,9 +558,13 @@ class Engine:
         for venue, rules in self._ruled.items():
             name = venue.decode()
             start, end = repair.extent(self._client, name)
-            repair.include(spans, name, start, end + 1)
+            repair.include(spans, name, start, self._touched(start, end))
             if self._shard.set_rules(venue, rules):
                 pairs.add((name, ""))
+            if self._timeline.active:
+                self._shard.rewrite(venue, np.zeros(0, np.int64), self._shard.cells_from)
+        if self._ruled:
+            self._ground = Ground(self._registry.place)
         histories = self._correct_visits(pairs, spans)
         self._shard.correct([self._correction(history) for history in histories])
         self._recount(spans)
@@ -555,9 +588,13 @@ class Engine:
             rows += [(history.venue, history.visitor, visit, 1) for visit in history.gone if visit[0] not in starts]
             rows += [(history.venue, history.visitor, visit, 0) for visit in history.come]
             for start, left, *_ in history.gone + history.come:
-                repair.include(spans, history.venue, start, left + 1)
+                repair.include(spans, history.venue, start, self._touched(start, left))
         self._writer.insert("visit_rows", repair.visit_rows(rows, self._next_versions(len(rows))))
         return histories
+
+    def _touched(self, start: int, left: int) -> int:
+        # Until when (ms, exclusive) a visit touches rows.
+        return max(left + 1, start + REACH * MINUTE) if self._timeline.active else left + 1
 
     def _correction(self, history: repair.PairHistory) -> Correction:
         horizon, cells_from = self._shard.horizon, self._shard.cells_from
@@ -569,19 +606,22 @@ class Engine:
             (kept[:, 0].copy(), kept[:, 1].astype(np.uint8), kept[:, 2].astype(np.uint8)),
             [(start, left, party) for start, left, _, party in history.gone],
             [(start, left, party) for start, left, _, party in history.come],
+            history.moves,
         )
 
     def _recount(self, spans: Mapping[str, repair.Span]) -> None:
         minutes, hours = [], []
         before = self._shard.cells_from
-        for known, minute_rows, hour_rows in repair.recount(
+        for shard, minute_rows, hour_rows in repair.recount(
             self._client, spans, before, self._registry.rules, self._as_of
         ):
-            minutes.append(minute_table(minute_rows, known, self._next_versions(int(minute_rows.used[0]))))
-            hours.append(hour_table(hour_rows, known, self._next_versions(int(hour_rows.used[0]))))
-        if minutes:
-            self._writer.insert("minute_rows", pa.concat_tables(minutes))
-            self._writer.insert("hour_rows", pa.concat_tables(hours))
+            estimates = self._estimates(shard, Ground(self._registry.place), minute_rows, hour_rows)
+            known, first = shard.venue_names, self._next_versions(int(minute_rows.used[0]))
+            minutes.append(minute_table(minute_rows, estimates[0], known, first))
+            hours.append(hour_table(hour_rows, estimates[1], known, self._next_versions(int(hour_rows.used[0]))))
+        for table, rows in (("minute_rows", minutes), ("hour_rows", hours)):
+            if rows:
+                self._writer.insert(table, pa.concat_tables(rows, promote_options="default"))
 
     # --- figures -----------------------------------------------------------------------------------------------------
 
@@ -636,14 +676,18 @@ def _ancient_scans(topic: str, partition: int, columns: ScanColumns) -> list[Anc
 
 
 def open_engine(
-    settings: Settings, *, clock: Literal["wall", "events"] | None = None, until: int | None = None
+    settings: Settings,
+    *,
+    clock: Literal["wall", "events"] | None = None,
+    until: int | None = None,
+    told: Callable[[int, str], None] = lambda _rows, _what: None,
 ) -> Engine:
     """The engine over the store that the settings name; `clock` is the command's default where they name none.
 
-    Raises UserError if the store cannot be opened.
+    `told`: see `Engine`. Raises UserError if the store cannot be opened.
     """
     client = open_store(settings)
     writing_client = connect(settings)
     writing_client.database = client.database
     writing_client.command(f"USE {client.database}")
-    return Engine(client, writing_client, settings, settings.clock or clock or "events", until)
+    return Engine(client, writing_client, settings, settings.clock or clock or "events", until, told)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.presence.estimate import Hidden, Weights, estimate, sums, weights_of
+from pipeline.core.pools import I32, I64, Moves
+from pipeline.core.presence.estimate import Weights, sums_at, weights_of
 from pipeline.core.presence.evidence import Evidence, gather
 from pipeline.core.presence.grid import EDGES
 from pipeline.core.presence.model import (
@@ -75,24 +76,6 @@ class Places:
     share: NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Present:
-    """Who is there at the venues that `model` has an estimate for: expected to a tenth of a person, the 90 % interval in whole
-    persons, and the share of visits with a check-out; arrays of one length.
-    """
-
-    model: str
-    venues: list[str]
-    expected: NDArray[np.float64]
-    low: NDArray[np.int64]
-    high: NDArray[np.int64]
-    share: NDArray[np.float64]
-
-
-#: Without a model.
-NOBODY: Final = Present("", [], np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
-
-
 class Presence:
     """A stored model, ready to estimate with."""
 
@@ -101,22 +84,25 @@ class Presence:
         self.version = stored.version
         try:
             body = json.loads(stored.body)
-            self._categories = {name: code for code, name in enumerate(body["categories"])}
-            self._venues = {name: code for code, name in enumerate(body["venues"])}
-            self._model = _unpacked(body)
+            #: Names by code; the last category is that of which nothing is known.
+            self.categories: list[str] = body["categories"]
+            self.venues: list[str] = body["venues"]
+            #: For the venues above, and behind them, for each category, one that nothing is known of.
+            self.model = _unpacked(body)
         except (KeyError, ValueError, TypeError) as error:
             raise UserError(
                 f"the model {stored.version} cannot be read ({error}): fit a new one, `pipeline model fit`"
             ) from None
-        self._weights: Weights = weights_of(self._model)
+        self._category_codes = {name: code for code, name in enumerate(self.categories)}
+        self._venue_codes = {name: code for code, name in enumerate(self.venues)}
+        self._weights: Weights = weights_of(self.model)
 
     def places(self, places: Sequence[Place]) -> Places:
         """The model for these venues; one that it does not know is like its category."""
-        model, unknown = self._model, self._categories[_NO_CATEGORY]
-        category = np.array([self._categories.get(place.category, unknown) for place in places], np.int64)
-        # Behind the venues stands, for each category, one that nothing is known of.
-        average = len(self._venues) + category
-        row = np.array([self._venues.get(place.venue, -1) for place in places], np.int64)
+        model, unknown = self.model, self._category_codes[_NO_CATEGORY]
+        category = np.array([self._category_codes.get(place.category, unknown) for place in places], np.int64)
+        average = len(self.venues) + category
+        row = np.array([self._venue_codes.get(place.venue, -1) for place in places], np.int64)
         row = np.where((row >= 0) & (model.category[row] == category), row, average)
         here = replace(
             model,
@@ -134,19 +120,18 @@ class Presence:
             1 / (1 + np.exp(-ODDS_STEP * here.odds.astype(np.float64))),
         )
 
-    def present(self, places: Places, persons: NDArray[np.int32], squares: NDArray[np.int32], minute: int) -> Present:
-        """Who is there at the end of a minute since the epoch, from the open visits by venue and arrival bin."""
-        summed = sums(places.model, self._weights, persons, squares, places.offset, minute)
-        found = estimate(places.model, summed, Hidden())
-        known = np.flatnonzero(found.expected >= 0)
-        return Present(
-            self.version,
-            [places.venues[i] for i in known.tolist()],
-            np.round(found.expected[known], 1),
-            found.low[known],
-            found.high[known],
-            np.round(places.share[known], 3),
-        )
+    def add_sums(
+        self,
+        places: Places,
+        log: tuple[I32, Moves],
+        offset: I64,
+        venue: I64,
+        minute: I64,
+        place: I64,
+        out: I64,
+    ) -> None:
+        """The exact sums of some venues' minutes from their log of moves, as the core has them: see `sums_at`."""
+        sums_at(places.model, self._weights, log, offset, venue, minute, place, out)
 
 
 def fit_model(client: Client, days: int = DAYS, told: Callable[[date], None] = lambda _day: None) -> StoredModel:

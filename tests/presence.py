@@ -6,6 +6,7 @@ import numpy as np
 
 from pipeline.core.presence.evidence import Visits
 from pipeline.core.presence.model import Dwell, Kind, Model
+from tests.reference import VenueModel
 
 #: Two categories: restaurants and offices, say.
 KINDS = (Kind(8), Kind(16))
@@ -46,3 +47,21 @@ def weight(model: Model, venue: int, block: int, age: float) -> float:
         float(curve[category, block, at]) / 65_535 for curve in (model.checked, model.others, model.open_others)
     )
     return float((share * seen + (1 - share) * others) / (share * seen + (1 - share) * still))
+
+
+def venue_model(model: Model, venue: int, version: str, offset: int) -> VenueModel:
+    """What a model says of a venue, as the reference takes it."""
+    category = int(model.category[venue])
+    return VenueModel(
+        version,
+        *(
+            getattr(model, name)[category].tolist()
+            for name in ("checked", "others", "others_low", "others_high", "open_others")
+        ),
+        odds=int(model.odds[venue]),
+        odds_spread=int(model.odds_spread[venue]),
+        stretch=int(model.stretch[venue]),
+        stretch_spread=int(model.stretch_spread[venue]),
+        bin_minutes=int(model.bin_minutes[category]),
+        offset=offset,
+    )

@@ -8,12 +8,13 @@ exact integers, so it can be compared with `==`.
 import json
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from hashlib import sha256
 from itertools import pairwise
+from math import ceil, exp, floor, log, sqrt
 from typing import Any, NamedTuple
 
 SECOND = 1_000
@@ -244,28 +245,115 @@ def fold(winners: Iterable[Scan], max_stay: Mapping[str, int], as_of: int) -> li
     return visits
 
 
-def open_visits(
-    scans: Iterable[Scan], max_stay: Mapping[str, int], minute: int, width: int, bins: int
-) -> dict[tuple[str, int], tuple[int, int]]:
-    """Visits that no scan has closed, by venue and arrival bin, at the end of a minute since the epoch: (persons, persons²).
+class Stay(NamedTuple):
+    """A visit as an estimate sees it: [`checked_in_at`, `closed_at`), or with no end if nothing showed one."""
 
-    The bin is the arrival's minute over `width`; visits that begin after the minute, or `bins` or more before, are left out.
-    """
-    winners = winning_scans(scans)
-    visits = sorted(fold(winners, max_stay, 0), key=lambda visit: visit.checked_in_at)
-    last = {(visit.venue_id, visit.visitor_id): visit for visit in visits}
-    counts: dict[tuple[str, int], tuple[int, int]] = {}
-    for (venue_id, visitor_id), visit in last.items():
-        left = any(
-            (s.venue_id, s.visitor_id, s.event_type) == (venue_id, visitor_id, "check_out")
-            and s.occurred_at_ms >= visit.checked_in_at
-            for s in winners
+    checked_in_at: int
+    closed_at: int | None
+    party_size: int
+
+
+def stays(scans: Iterable[Scan], max_stay: Mapping[str, int]) -> dict[str, list[Stay]]:
+    """The visits of each venue; a check-out closes one, or the pair's next visit there. Automatic ends do not."""
+    by_pair = defaultdict(list)
+    for visit in fold(winning_scans(scans), max_stay, 0):
+        by_pair[visit.venue_id, visit.visitor_id].append(visit)
+    found = defaultdict(list)
+    for (venue_id, _), visits in by_pair.items():
+        visits.sort(key=lambda visit: visit.checked_in_at)
+        for visit, following in zip(visits, [*visits[1:], None], strict=True):
+            end = following.checked_in_at if following else None
+            closed_at = visit.left_at if visit.ended_by == "check_out" else end
+            found[venue_id].append(Stay(visit.checked_in_at, closed_at, visit.party_size))
+    return dict(found)
+
+
+@dataclass(frozen=True)
+class VenueModel:
+    """What a model says of one venue. Curves: by block of the day, at the edges of the ages, of 65535."""
+
+    version: str
+    checked: list[list[int]]
+    others: list[list[int]]
+    others_low: list[list[int]]
+    others_high: list[list[int]]
+    open_others: list[list[int]]
+    odds: int
+    odds_spread: int
+    stretch: int
+    stretch_spread: int
+    bin_minutes: int
+    offset: int
+    hidden: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 0.03)
+
+    def share(self, more: int = 0) -> float:
+        """Of visits with a check-out; `more`: eighths of the log odds."""
+        return 1 / (1 + exp(-(self.odds + more) / 8))
+
+    def weight(self, others: list[list[int]], block: int, age: float, longer: int = 0, more: int = 0) -> int:
+        """The probability, of 65535, that the person of an open visit of that age (minutes) is there."""
+        step = max(0, min(144, round(20 * log(max(age, 0.5)))))
+        edge = max(0, min(144, step - self.stretch + longer))
+        share = round(2**20 * self.share(more))
+        checked = share * self.checked[block][edge]
+        still_open = checked + (2**20 - share) * self.open_others[block][edge]
+        return 65535 * (checked + (2**20 - share) * others[block][edge]) // max(still_open, 1)
+
+    def sums(self, there: Iterable[Stay], minute: int) -> list[int]:
+        """At the end of a minute since the epoch: persons, squares, squared weights, by stretch, by odds, by tilt."""
+        total = [0] * 6
+        for stay in there:
+            arrived = stay.checked_in_at // MINUTE
+            bin_start = arrived // self.bin_minutes * self.bin_minutes
+            closed = stay.closed_at is not None and stay.closed_at // MINUTE <= minute
+            if arrived > minute or closed or minute // self.bin_minutes - arrived // self.bin_minutes >= 64:
+                continue
+            passed = min(self.bin_minutes, minute + 1 - bin_start)
+            age = minute + 1 - bin_start - passed / 2
+            block = bisect_right(BLOCK_STARTS, (bin_start + self.offset) % 1440) - 1
+            weight = self.weight(self.others, block, age)
+            parts = (
+                stay.party_size * weight,
+                stay.party_size**2 * weight,
+                stay.party_size**2 * weight**2,
+                stay.party_size * (self.weight(self.others, block, age, -1) - self.weight(self.others, block, age, 1)),
+                stay.party_size
+                * (self.weight(self.others, block, age, 0, 1) - self.weight(self.others, block, age, 0, -1)),
+                stay.party_size
+                * ((self.weight(self.others_high, block, age) - self.weight(self.others_low, block, age)) // 2),
+            )
+            total = [one + part for one, part in zip(total, parts, strict=True)]
+        return total
+
+    def estimate(self, there: Sequence[Stay], minutes: Sequence[int]) -> tuple[float, float, float]:
+        """(expected, low, high) before rounding, as the mean over the ends of some minutes."""
+        each = [self.sums(there, minute) for minute in minutes]
+        persons, squares, squared, by_stretch, by_odds, by_tilt = (
+            sum(column) / len(minutes) for column in zip(*each, strict=True)
         )
-        arrival = visit.checked_in_at // MINUTE
-        if not left and arrival <= minute and minute // width - arrival // width < bins:
-            persons, squares = counts.get((venue_id, arrival // width), (0, 0))
-            counts[venue_id, arrival // width] = persons + visit.party_size, squares + visit.party_size**2
-    return counts
+        mean, square, product, spread = self.hidden
+        expected = mean * persons / 65535
+        chance = square * squares / 65535 + (mean**2 - 2 * mean * product) * squared / 65535**2
+        unknown = (mean / 65535) ** 2 * (
+            (by_stretch / 0.1 * self.stretch_spread / 1000) ** 2
+            + (by_odds / 0.25 * self.odds_spread / 1000) ** 2
+            + by_tilt**2
+        )
+        half = 1.645 * sqrt(max(chance, 0) + unknown + (spread * expected) ** 2)
+        return expected, max(expected - half, 0), expected + half
+
+
+#: Local minutes at which a block of arrivals begins.
+BLOCK_STARTS = (0, 360, 480, 600, 720, 840, 960, 1080, 1140, 1200, 1260, 1320)
+
+
+def holds(shown: tuple[float, int, int], exact: tuple[float, float, float]) -> bool:
+    """Whether an estimate as shown is the exact one, rounded: to a tenth, down, up. A hair's breadth is left to the computer."""
+    return (
+        abs(shown[0] - exact[0]) <= 0.05 + 1e-6
+        and floor(exact[1] - 1e-6) <= shown[1] <= floor(exact[1] + 1e-6)
+        and ceil(exact[2] - 1e-6) <= shown[2] <= ceil(exact[2] + 1e-6)
+    )
 
 
 def _closed(opening: Scan, left_at: int, ended_by: str) -> Visit:

@@ -11,6 +11,7 @@ import click
 
 from pipeline.errors import UserError
 from pipeline.settings import load_settings
+from schemas.fields import parse_instant
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -26,7 +27,8 @@ _STORE = click.option(
 def command() -> None:
     """Models of presence: fit one to the closed days, look at it, put it in force.
 
-    A model in force fills the columns expected, low, high, check_out_share and model_version; the counted numbers never change.
+    A model in force fills the columns expected, low, high, check_out_share and model_version, in history too; the counted numbers
+    never change. It holds for all event times from a certain one on: a later model leaves the days before as they are.
     An embedded store belongs to its worker while that runs: stop it first. A worker takes up another model when it starts.
     """
 
@@ -41,7 +43,7 @@ def fit(days: int, at_once: bool, store: Path | None) -> None:
     A category with fewer than 50 check-outs in them rests on an assumed stay, or has no estimate; both are said.
     """
     from pipeline.presence import fit_model
-    from pipeline.store.models import save_model, use_model
+    from pipeline.store.models import save_model
 
     with _open(store) as client:
         from pipeline.progress import progress_bar
@@ -50,7 +52,7 @@ def fit(days: int, at_once: bool, store: Path | None) -> None:
             model = fit_model(client, days, lambda day: advance(1, str(day)))
         save_model(client, model)
         if at_once:
-            use_model(client, model.version)
+            _use(client, model.version, _since(client, model))
     _print(model)
     if not at_once:
         click.echo(f"not in force yet: pipeline model use {model.version}")
@@ -67,23 +69,50 @@ def show(version: str, store: Path | None) -> None:
         _print(_chosen(stored_models(client), version))
 
 
-@command.command(epilog="Example: pipeline model use latest")
+class _Hour(click.ParamType):
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if value == "beginning":
+            return datetime.fromtimestamp(0, UTC)
+        try:
+            at = parse_instant(value)
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}; an example is 2021-09-19T00:00:00Z", param, ctx)
+        if at % 3_600_000:
+            self.fail(f"{value!r} is not on a full hour (UTC): an hour's estimate has one model", param, ctx)
+        return datetime.fromtimestamp(at // 1000, UTC)
+
+
+@command.command(epilog="Example: pipeline model use latest --since 2021-09-20T00:00:00Z")
 @click.argument("version")
+@click.option(
+    "--since",
+    type=_Hour(),
+    metavar="TIME|beginning",
+    help="First event time that it holds for (RFC 3339, a full hour).",
+)
 @_STORE
-def use(version: str, store: Path | None) -> None:
-    """Put VERSION, or `latest`, in force from now on; `none` withdraws the one in force."""
-    from pipeline.store.models import stored_models, use_model
+def use(version: str, since: datetime | None, store: Path | None) -> None:
+    """Put VERSION, or `latest`, in force; `none` withdraws what is.
+
+    Without --since it holds from the day (UTC) after the last one that it learned from; the first model ever, and `none`, hold
+    for everything.
+    """
+    from pipeline.store.models import BEGINNING, stored_models
 
     with _open(store) as client:
-        chosen = "" if version == "none" else _chosen(stored_models(client), version).version
-        use_model(client, chosen)
-    click.echo(f"{chosen or 'no model'} is in force; a worker or replay takes it up when it starts")
+        if version == "none":
+            _use(client, "", since or BEGINNING)
+        else:
+            model = _chosen(stored_models(client), version)
+            _use(client, model.version, since or _since(client, model))
 
 
 @command.command(epilog="Example: pipeline model history")
 @_STORE
 def history(store: Path | None) -> None:
-    """All models, and which was in force since when."""
+    """All models, and since when which is in force: of two for one time, the one below."""
     from pipeline.store.models import stored_models, used_models
 
     with _open(store) as client:
@@ -92,8 +121,8 @@ def history(store: Path | None) -> None:
         click.echo("there is no model yet: pipeline model fit")
     for model in models:
         click.echo(f"{model.version}  made {_time(model.made_at)}  from {_days(model)}")
-    for version, since in used:
-        click.echo(f"in force since {_time(since)}: {version or 'none'}")
+    for each in used:
+        click.echo(f"for event times {_from(each.since)}: {each.version or 'none'}  (said {_time(each.said_at)})")
 
 
 @contextmanager
@@ -112,6 +141,26 @@ def _open(store: Path | None) -> "Iterator[Client]":
             yield client
         except StoreUnavailableError as error:
             raise UserError(f"the store does not answer: {error}") from None
+
+
+def _since(client: "Client", model: "StoredModel") -> datetime:
+    from pipeline.store.models import since_of, used_models
+
+    since = since_of(model, used_models(client))
+    if since is None:
+        raise UserError(
+            f"{model.version} learned from no day: say since when it holds, pipeline model use --since TIME"
+        )
+    return since
+
+
+def _use(client: "Client", version: str, since: datetime) -> None:
+    from pipeline.store.models import use_model
+
+    use_model(client, version, since)
+    click.echo(
+        f"{version or 'no model'} is in force for event times {_from(since)}; a worker or replay takes it up when it starts"
+    )
 
 
 def _chosen(models: "Sequence[StoredModel]", version: str) -> "StoredModel":
@@ -146,6 +195,10 @@ def _source(row: dict[str, Any]) -> str:
 
 def _days(model: "StoredModel") -> str:
     return "no closed day" if model.last_day is None else f"{model.first_day} to {model.last_day}"
+
+
+def _from(since: datetime) -> str:
+    return f"from {_time(since)} on" if since.timestamp() > 0 else "from the beginning on"
 
 
 def _time(at: datetime) -> str:

@@ -14,6 +14,7 @@ from pipeline.core.occupancy import MinuteRows
 from pipeline.core.pools import I32, MINUTE, NONE
 from pipeline.core.shard import BEGINNING, Shard
 
+
 @dataclass(frozen=True, slots=True)
 class AlertChange:
     """An alert of a venue (by its code in the shard) that is new or differs, or, `deleted`, that there never was."""

@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.core.cells import add_event, add_visit, remove_event, remove_visit
 from pipeline.core.columns import CHECK_IN
 from pipeline.core.jit import kernel, wide
+from pipeline.core.moves import note, note_visit
 from pipeline.core.pools import (
     ENDED_CHECK_OUT,
     ENDED_EXPIRED,
@@ -23,6 +24,7 @@ from pipeline.core.pools import (
     U8,
     Cells,
     Events,
+    Moves,
     Pairs,
     Scans,
     Venues,
@@ -229,6 +231,41 @@ def _count_difference(
 
 
 @kernel
+def closing(visits: Visits, count: int, i: int) -> int:
+    """When something shows that visit `i` of `count` is over: its check-out, or the pair's next visit there; NONE if nothing."""
+    if visits.ended[i] == ENDED_CHECK_OUT:
+        return visits.left[i]
+    return visits.start[i + 1] if i + 1 < count else NONE
+
+
+@kernel
+def _note_difference(
+    venues: Venues,
+    moves: Moves,
+    cells_from: int,
+    venue: int,
+    old: Visits,
+    old_count: int,
+    new: Visits,
+    new_count: int,
+) -> None:
+    i = 0
+    j = 0
+    while i < old_count or j < new_count:
+        gone = j == new_count or (i < old_count and old.start[i] <= new.start[j])
+        come = i == old_count or (j < new_count and new.start[j] <= old.start[i])
+        was = closing(old, old_count, i) if gone else NONE
+        is_now = closing(new, new_count, j) if come else NONE
+        if not (gone and come and was == is_now and old.party[i] == new.party[j]):
+            if gone:
+                note_visit(venues, moves, cells_from, venue, old.start[i], was, -wide(old.party[i]))
+            if come:
+                note_visit(venues, moves, cells_from, venue, new.start[j], is_now, wide(new.party[j]))
+        i += gone
+        j += come
+
+
+@kernel
 def append_scan(pairs: Pairs, scans: Scans, row: int, at: int, kind: int, party: int, fresh: int) -> None:
     """Put a scan at the end of a pair's chain. Needs room for one scan."""
     scan = scans.used[0]
@@ -252,6 +289,7 @@ def _continue_fold(
     venues: Venues,
     cells: Cells,
     events: Events,
+    moves: Moves,
     rows: VisitRows,
     cells_from: int,
     row: int,
@@ -268,8 +306,10 @@ def _continue_fold(
     if kind == CHECK_IN:
         if opened != NONE and at >= opened + limit:
             _emit(rows, venue, visitor, opened, opened + limit, ENDED_EXPIRED, size, 0)
+            note(venues, moves, cells_from, venue, at, opened, -size)
             opened = NONE
         if opened == NONE:
+            note(venues, moves, cells_from, venue, at, at, wide(party))
             pairs.rows[row].opened = at
             pairs.rows[row].party = party
             pairs.rows[row].last_left = at + limit
@@ -280,6 +320,7 @@ def _continue_fold(
         if at - opened <= HARD_LIMIT:
             remove_event(venues, cells, events, cells_from, venue, opened + limit, -size, pairs.rows[row].far)
             add_event(venues, cells, events, cells_from, venue, at, -size, False)
+            note(venues, moves, cells_from, venue, at, opened, -size)
             pairs.rows[row].last_left = at
             _emit(rows, venue, visitor, opened, at, ENDED_CHECK_OUT, size, 0)
         else:
@@ -308,6 +349,7 @@ def apply_scans(
     venues: Venues,
     cells: Cells,
     events: Events,
+    moves: Moves,
     rows: VisitRows,
     old: Visits,
     new: Visits,
@@ -330,6 +372,7 @@ def apply_scans(
             or _short(len(scans.rows), scans.used[0], 1)
             or _short(len(cells.rows), cells.used[0], 4)
             or _short(len(events.rows), events.used[0], 4)
+            or (moves.used[1] != 0 and _short(len(moves.rows), moves.used[0], 4))
             or _short(len(rows.start), rows.used[0], 4)
         ):
             return k
@@ -341,7 +384,7 @@ def apply_scans(
             or (scans.rows[tail].at == at[i] and scans.rows[tail].kind < kind[i])
         ):
             append_scan(pairs, scans, row, at[i], kind[i], party[i], 0)
-            _continue_fold(pairs, venues, cells, events, rows, cells_from, row, at[i], kind[i], party[i])
+            _continue_fold(pairs, venues, cells, events, moves, rows, cells_from, row, at[i], kind[i], party[i])
             outcome[i] = STORED
             continue
 
@@ -365,6 +408,7 @@ def apply_scans(
         if (
             _short(len(cells.rows), cells.used[0], need[0])
             or _short(len(events.rows), events.used[0], need[0])
+            or (moves.used[1] != 0 and _short(len(moves.rows), moves.used[0], need[0]))
             or _short(len(rows.start), rows.used[0], need[0])
             or length > len(old.start)
         ):
@@ -392,5 +436,6 @@ def apply_scans(
         new_count = fold_chain(scans, pairs.rows[row].head, limit, new)
         settle_tail(pairs, row, new, new_count)
         _count_difference(venues, cells, events, cells_from, venue[i], old, old_count, new, new_count)
+        _note_difference(venues, moves, cells_from, venue[i], old, old_count, new, new_count)
         emit_difference(rows, venue[i], visitor[i], old, old_count, new, new_count)
     return len(order)

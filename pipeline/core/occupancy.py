@@ -161,6 +161,11 @@ def advance(
             start = min(start, venues.rows[venue].due)
         if end_hour > old_hour and venues.rows[venue].present > 0:
             start = min(start, (old_hour + 1) * 60)
+        # Rows after `end_minute` have never been written: their estimates are made when they are.
+        moved = venues.rows[venue].moved
+        moved_to = venues.rows[venue].moved_to
+        if moved <= end_minute:
+            start = min(start, moved)
         if start == NEVER and venues.rows[venue].now != NONE:
             continue
         start = min(start, as_of_minute)
@@ -198,6 +203,7 @@ def advance(
             if (
                 hour < resume
                 and hour * 60 > venues.rows[venue].late
+                and hour * 60 > moved_to
                 and occupancy == old_occupancy
                 and not venues.rows[venue].forced
             ):
@@ -222,7 +228,7 @@ def advance(
             over = wide(0)
             hour_changed = (
                 venues.rows[venue].forced != 0 or hour == start // 60 or hour > old_hour or occupancy != old_occupancy
-            )
+            ) or (moved // 60 <= hour and hour * 60 <= moved_to)
             minute = hour * 60
             while True:
                 stop = (hour + 1) * 60
@@ -265,7 +271,7 @@ def advance(
                 else:
                     now_occupancy = wide(cells.rows[cell].occupancy)
                 visible = cells.rows[cell].arrivals > 0 or left > 0
-                if visible and (changed or cells.rows[cell].shown != left):
+                if visible and (changed or cells.rows[cell].shown != left or moved <= here <= moved_to):
                     if emit:
                         _emit_minute(minutes, cells, cell, left, 0)
                     hour_changed = True
@@ -307,6 +313,8 @@ def advance(
         venues.rows[venue].forced = 0
         venues.rows[venue].upto = end_minute
         venues.rows[venue].late = NONE
+        venues.rows[venue].moved = NEVER
+        venues.rows[venue].moved_to = NONE
         venues.rows[venue].present = max(present, occupancy)
         if now_occupancy != venues.rows[venue].now:
             venues.rows[venue].now = now_occupancy

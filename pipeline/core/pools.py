@@ -133,6 +133,17 @@ CELL: Final = _row(
 )
 
 
+class Moves(NamedTuple):
+    """One row an arrival or a closing, chained per venue: see `MOVE`. `used` = [rows, 1 if a log is kept at all]."""
+
+    rows: Column
+    used: I64
+
+
+#: `at` = minute since the epoch, `age` = minutes from the visit's arrival to then, `persons` > 0 for who came, < 0 for who left.
+MOVE: Final = _row([("at", np.int32), ("next", np.int32), ("age", np.uint16), ("persons", np.int16)])
+
+
 class Venues(NamedTuple):
     """One row a venue, by its code: see `VENUE`."""
 
@@ -153,17 +164,21 @@ _NEW_VENUE: Final = {
     "present": 0,
     "upto": NONE,
     "late": NONE,
+    "moves": NONE,
+    "moved": NEVER,
+    "moved_to": NONE,
 }
 #: `limit` (ms) = max stay; `capacity` in persons, NONE if unknown. `first`/`last` cell; `near`/`far`: the cells touched last
 #: for a scan's own time and for an automatic end, since searches start from whichever is closest. `carried` = persons present
 #: before the first cell. `changed` = the earliest minute that must be computed again; `due` = the minute in which departures
 #: become visible as the clock moves on; `upto` = the last minute computed; `late` = the last minute before it that changed
 #: since. `now` = occupancy written last for "now"; `present` > 0 where somebody stays beyond the hour computed last.
+#: `moves` = first row of its log of moves; estimates of the minutes `moved` … `moved_to` may have changed since the last time.
 #: `forced`: every hour from `changed` on is written again, whether it seems to have changed or not.
 VENUE: Final = _row([("limit", np.int64), *((name, np.int32) for name in _NEW_VENUE), ("forced", np.uint8)])
 
 
-Pool = TypeVar("Pool", Pairs, Scans, Events, Cells)
+Pool = TypeVar("Pool", Pairs, Scans, Events, Cells, Moves)
 
 
 def new_names(capacity: int = 1024) -> Names:
@@ -200,6 +215,11 @@ def rows_of(capacity: int, *dtypes: type) -> list[Column]:
 def new_cells(capacity: int = 1024) -> Cells:
     """No cells yet."""
     return Cells(np.zeros(capacity, CELL), np.zeros(1, np.int64))
+
+
+def new_moves(*, kept: bool, capacity: int = 1024) -> Moves:
+    """No moves yet; `kept` whether any will be."""
+    return Moves(np.zeros(capacity, MOVE), np.array([0, kept], np.int64))
 
 
 def new_venues(capacity: int = 256) -> Venues:

@@ -15,7 +15,7 @@ from pipeline.core import collect, crowding, fold, names, occupancy, rolling
 from pipeline.core.cells import add_event, add_visits, force_cells
 from pipeline.core.columns import ScanColumns, Text
 from pipeline.core.jit import kernel, wide
-from pipeline.core.open_visits import BINS, count_open
+from pipeline.core.moves import REACH, add_moves, order_moves
 from pipeline.core.pools import (
     HARD_LIMIT,
     HOUR,
@@ -26,6 +26,7 @@ from pipeline.core.pools import (
     U8,
     Cells,
     Events,
+    Moves,
     Names,
     Pairs,
     Scans,
@@ -36,6 +37,7 @@ from pipeline.core.pools import (
     make_room,
     new_cells,
     new_events,
+    new_moves,
     new_names,
     new_pairs,
     new_scans,
@@ -46,15 +48,24 @@ from pipeline.core.pools import (
 #: Before any scan: everything lies after it.
 BEGINNING = -(1 << 60)
 
+#: `cells_from` lies so long (ms) before the horizon.
+KEPT_BACK = HARD_LIMIT + crowding.LONGEST_HOLD
+
 _ROWS = 4096
+#: Moves out of order are put in order once they are so many, and more than a quarter of the others.
+_UNORDERED_MOVES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class VenueRules:
-    """What the fold and the figures need to know of a venue: max stay in ms, capacity in persons (NONE if unknown)."""
+    """What the fold and the figures need to know of a venue: max stay in ms, capacity in persons (NONE if unknown).
+
+    `place`, its category and time zone, is what estimates go by; the shard has no use for it.
+    """
 
     limit: int
     capacity: int = NONE
+    place: tuple[str, str | None] = ("unknown", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +90,7 @@ class Correction:
     """One pair's history as the store has it, to take the place of what memory holds of it.
 
     `scans` (at, kind, party), sorted: those that memory is to hold. `gone` and `come` (start, left, party): visits to be counted
-    no longer, or from now on.
+    no longer, or from now on. `moves` (start, closed, persons): visits in the log of moves; their opposite, with persons < 0.
     """
 
     venue: bytes
@@ -87,6 +98,7 @@ class Correction:
     scans: tuple[I64, U8, U8]
     gone: list[tuple[int, int, int]]
     come: list[tuple[int, int, int]]
+    moves: list[tuple[int, int, int]]
 
 
 @kernel
@@ -103,13 +115,14 @@ def _load(
     venues: Venues,
     cells: Cells,
     events: Events,
+    moves: Moves,
     rows: fold.VisitRows,
 ) -> None:
     for i in range(len(at)):
         row = fold.add_pair(pairs, (wide(venue[i]) << 32) | wide(visitor[i]))
         fold.append_scan(pairs, scans, row, at[i], kind[i], party[i], fresh[i])
         rows.used[0] = 0
-        fold._continue_fold(pairs, venues, cells, events, rows, cells_from, row, at[i], kind[i], party[i])
+        fold._continue_fold(pairs, venues, cells, events, moves, rows, cells_from, row, at[i], kind[i], party[i])
     rows.used[0] = 0
 
 
@@ -141,6 +154,8 @@ class Shard:
         self._events: Events = new_events()
         self._cells: Cells = new_cells()
         self._venues: Venues = new_venues()
+        self._moves: Moves = new_moves(kept=False)
+        self._ordered_moves = 0
         self._known_venues = 0
         self._need = np.zeros(1, np.int64)
         self._scratch = np.zeros(256, np.int64)
@@ -176,7 +191,7 @@ class Shard:
         """`changes_from` and `cells_from` of a horizon: what crowding looks back upon is kept beside what can change."""
         if horizon == BEGINNING:
             return BEGINNING, BEGINNING
-        return horizon - HARD_LIMIT, horizon - HARD_LIMIT - crowding.LONGEST_HOLD
+        return horizon - HARD_LIMIT, horizon - KEPT_BACK
 
     @property
     def scans_held(self) -> int:
@@ -196,7 +211,14 @@ class Shard:
     def bytes_held(self) -> int:
         """Memory of the state, in bytes."""
         return bytes_held(
-            self.venue_names, self.visitor_names, self._pairs, self._scans, self._events, self._cells, self._venues
+            self.venue_names,
+            self.visitor_names,
+            self._pairs,
+            self._scans,
+            self._events,
+            self._cells,
+            self._venues,
+            self._moves,
         )
 
     def open_visits(self) -> int:
@@ -230,6 +252,8 @@ class Shard:
         make_room(self._scans, room)
         make_room(self._events, room)
         make_room(self._cells, room)
+        if self._moves.used[1]:
+            make_room(self._moves, room)
 
     def codes_seen(self) -> I32:
         """The venue code of every scan of the last `apply`."""
@@ -266,6 +290,7 @@ class Shard:
                 self._venues,
                 self._cells,
                 self._events,
+                self._moves,
                 self._visit_rows,
                 self._old,
                 self._new,
@@ -336,7 +361,16 @@ class Shard:
         at, persons = np.zeros(256, np.int64), np.zeros(256, np.int64)
         while True:
             count = crowding.read_curve(
-                self._venues, self._cells, self._events, venue, from_minute, until, at, persons, self._scratch, self._need
+                self._venues,
+                self._cells,
+                self._events,
+                venue,
+                from_minute,
+                until,
+                at,
+                persons,
+                self._scratch,
+                self._need,
             )
             if count != NONE:
                 return at[:count], persons[:count]
@@ -359,14 +393,35 @@ class Shard:
         crowding.mark_reaching(self._venues, self._cells, self._known_venues, from_minute, lowest, reaching)
         return np.flatnonzero(reaching).astype(np.int32)
 
-    def open_visits_at(self, minute: int, width: I64) -> tuple[I32, I32]:
-        """Open visits by venue code and arrival bin, at the end of a minute since the epoch: (persons, persons²), as `count_open`
-        has it. `width` has the minutes of a bin for each venue seen.
-        """
-        persons = np.zeros((self._known_venues, BINS), np.int32)
-        squares = np.zeros((self._known_venues, BINS), np.int32)
-        count_open(self._pairs, minute, width, persons, squares)
-        return persons, squares
+    def keep_moves(self) -> None:
+        """Keep a log of moves from now on; those of the visits loaded before are for `load_moves` to add."""
+        self._moves.used[1] = 1
+
+    @property
+    def moves_from(self) -> int:
+        """Visits that began before this (ms) matter to no estimate of a minute in memory."""
+        return max(self.cells_from - REACH * MINUTE, BEGINNING)
+
+    def load_moves(self, buffer: U8, venue_id: Text, start: I64, closed: I64, persons: I64) -> None:
+        """Log visits from the store, as they are: no estimate changes by it. `closed` in ms, NONE where nothing closed one."""
+        venue = self._intern_venues(buffer, venue_id)
+        make_room(self._moves, 2 * len(venue))
+        marks = self._venues.rows[["moved", "moved_to"]].copy()
+        add_moves(self._venues, self._moves, self.cells_from, venue, start, closed, persons)
+        self._venues.rows[["moved", "moved_to"]] = marks
+
+    def logged_moves(self) -> tuple[I32, Moves]:
+        """Of each venue the first row of its moves, NONE without any, and the log: for minutes since `cells_from` only."""
+        unordered = int(self._moves.used[0]) - self._ordered_moves
+        if unordered > max(_UNORDERED_MOVES, self._ordered_moves // 4):
+            self._order_moves()
+        return np.ascontiguousarray(self._venues.rows["moves"][: self._known_venues]), self._moves
+
+    def _order_moves(self) -> None:
+        count = int(self._moves.used[0])
+        ordered = new_moves(kept=bool(self._moves.used[1]), capacity=max(count + count // 4, 1024))
+        order_moves(self._known_venues, self.cells_from, self._venues, self._moves, ordered)
+        self._moves, self._ordered_moves = ordered, int(ordered.used[0])
 
     def venue_ids(self, codes: I32 | None = None) -> list[bytes]:
         """The ids of some venues by code, or of all."""
@@ -375,7 +430,7 @@ class Shard:
         return [data[offsets[i] : offsets[i + 1]].tobytes() for i in range(len(wanted))]
 
     def load(self, columns: ScanColumns, fresh: U8) -> None:
-        """Take scans from the store: sorted by pair and time, of pairs that are not in memory; no rows come of it.
+        """Take scans from the store: sorted by pair and time, of pairs that are not in memory; no rows or moves come of it.
 
         `fresh` marks those that were stored but not accounted for before a crash: they count as STORED when they come again.
         """
@@ -398,6 +453,7 @@ class Shard:
             self._venues,
             self._cells,
             self._events,
+            new_moves(kept=False),
             self._visit_rows,
         )
         self.newest = max(self.newest, int(columns.occurred_at.max()))
@@ -409,9 +465,9 @@ class Shard:
         self._make_room(len(venue) + 1)
         _carry_in(venue, left, party, self.cells_from, self._venues, self._cells, self._events)
 
-    def know_venues(self, buffer: U8, venue_id: Text) -> None:
-        """Make venues known that may have no scans in memory, so that they have a row in `occupancy_now`."""
-        self._intern_venues(buffer, venue_id)
+    def know_venues(self, buffer: U8, venue_id: Text) -> I32:
+        """Make venues known that may have no scans in memory, so that they have a row in `occupancy_now`; their codes."""
+        return self._intern_venues(buffer, venue_id)
 
     def correct(self, corrections: list[Correction]) -> None:
         """Replace what memory holds of some pairs by what the store says; figures that change are given by `advance`."""
@@ -429,6 +485,11 @@ class Shard:
                     add_visits(
                         self._venues, self._cells, self._events, self.cells_from, codes, start, left, persons, remove
                     )
+            if correction.moves:
+                start, closed, persons = (np.array(column, np.int64) for column in zip(*correction.moves, strict=True))
+                make_room(self._moves, 2 * len(start))
+                codes = np.full(len(start), venue, np.int32)
+                add_moves(self._venues, self._moves, self.cells_from, codes, start, closed, persons)
             row = fold.add_pair(self._pairs, (venue << 32) | visitor)
             self._pairs.rows["head"][row] = self._pairs.rows["tail"][row] = NONE
             for i in range(len(at)):
@@ -472,6 +533,11 @@ class Shard:
     def knows(self, venue: bytes) -> bool:
         """Whether the venue has been seen."""
         return bool(names.find(self.venue_names, np.frombuffer(venue, np.uint8), _text(0, len(venue)))[0] >= 0)
+
+    def follows(self, venue: bytes, rules: VenueRules) -> bool:
+        """Whether a venue that has been seen has these rules, but for its place."""
+        row = self._venues.rows[int(self.codes_of([venue])[0])]
+        return bool(row["limit"] == rules.limit and row["capacity"] == rules.capacity)
 
     def set_rules(self, venue: bytes, rules: VenueRules) -> bool:
         """Change a venue's rules. Returns whether its visits must be corrected from the store, because max stay changed."""
@@ -526,6 +592,7 @@ class Shard:
             self._known_venues, self.cells_from // MINUTE, self._venues, self._cells, self._events, cells, events
         )
         self._cells, self._events = cells, events
+        self._order_moves()
         self._taken = Counter({hour: n for hour, n in self._taken.items() if hour * HOUR >= self.cells_from})
 
     def start_at(self, horizon: int) -> None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from pipeline.core.pools import HARD_LIMIT
 from pipeline.core.shard import Shard
+from pipeline.store.estimated_rows import load_moves
 from pipeline.store.tables import integers, scan_columns, texts_of
 from pipeline.store.writer import Progress, quoted, store_errors
 
@@ -60,11 +61,11 @@ def durable_of(standing: Standing, owned: list[tuple[str, int]], *, everything: 
 EPOCH_SHIFT = 40
 
 
-def estimated_venues(client: Client, scope: str) -> list[str]:
+def estimated_venues(client: Client, scope: str) -> list[bytes]:
     """The venues that have an estimate, in a scope of venues. Raises StoreUnavailableError."""
     with store_errors():
         rows = client.query(f"SELECT venue_id FROM estimate_rows FINAL WHERE {scope}").result_rows
-    return [row[0] for row in rows]
+    return [str(row[0]).encode() for row in rows]
 
 
 def read_standing(client: Client) -> Standing:
@@ -146,8 +147,11 @@ def _arrow(client: Client, sql: str) -> pa.Table:
         return client.query_arrow(sql)
 
 
-def load_shard(client: Client, shard: Shard, scope: str, progress: list[Progress]) -> None:
-    """Fill a shard, whose horizon is set, with the venues of `scope`; `progress` is that of all partitions."""
+def load_shard(client: Client, shard: Shard, scope: str, progress: list[Progress], *, moves: bool = False) -> None:
+    """Fill a shard, whose horizon is set, with the venues of `scope`; `progress` is that of all partitions.
+
+    `moves`: the log of moves too, which it then keeps. Raises StoreUnavailableError.
+    """
     horizon, cells_from = max(shard.horizon, 0), max(shard.cells_from, 0)
     since = f"fromUnixTimestamp64Milli({cells_from}, 'UTC')"
     venues = _arrow(client, f"SELECT DISTINCT venue_id FROM venue_rows WHERE {scope} ORDER BY venue_id")
@@ -185,6 +189,9 @@ def load_shard(client: Client, shard: Shard, scope: str, progress: list[Progress
     if carried.num_rows:
         buffer, (venue,) = texts_of(carried["venue_id"])
         shard.carry_in(buffer, venue, integers(carried, "left"), integers(carried, "party"))
+    if moves:
+        shard.keep_moves()
+        load_moves(client, shard, scope)
 
 
 def load_windows(client: Client, scope: str) -> list[tuple[int, list[bytes]]]:

@@ -53,11 +53,11 @@ class Registry:
         #: The newest record of each venue, as `_COLUMNS`; None for one that was deleted.
         self._records: dict[str, tuple[object, ...] | None] = {}
         self._newest_version = 0
-        self._unknown = self._rules_of(UNKNOWN_CATEGORY, None)
+        self._unknown = self._rules_of(UNKNOWN_CATEGORY, None, None)
 
-    def _rules_of(self, category: str, capacity: int | None) -> VenueRules:
+    def _rules_of(self, category: str, capacity: int | None, zone: str | None) -> VenueRules:
         stay = int(self._settings.stay_of(category).total_seconds() * 1000)
-        return VenueRules(stay, NONE if capacity is None else capacity)
+        return VenueRules(stay, NONE if capacity is None else capacity, (category, zone))
 
     def rules(self, venue: bytes) -> VenueRules:
         """The rules of a venue; those of category `unknown` if it is not registered."""
@@ -69,10 +69,7 @@ class Registry:
 
     def place(self, venue: str) -> tuple[str, str | None]:
         """A venue's category and time zone."""
-        record = self._records.get(venue)
-        return (
-            (UNKNOWN_CATEGORY, None) if record is None else (str(record[_CATEGORY]), _text_or_none(record[_TIMEZONE]))
-        )
+        return self.rules(venue.encode()).place
 
     def refresh(self) -> dict[bytes, VenueRules]:
         """Read what was registered since the last call, by whomever. Returns the venues whose rules changed."""
@@ -93,7 +90,7 @@ class Registry:
                 self._rules.pop(name, None)
             else:
                 self._records[venue] = tuple(record)
-                self._rules[name] = self._rules_of(str(record[2]), record[3])
+                self._rules[name] = self._rules_of(str(record[_CATEGORY]), record[3], _text_or_none(record[_TIMEZONE]))
         return {name: self.rules(name) for name, rules in before.items() if self.rules(name) != rules}
 
     def load(

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from pipeline.core import fold
 from pipeline.core.columns import Text
 from pipeline.core.fold import Visits
+from pipeline.core.moves import REACH
 from pipeline.core.occupancy import HourRows, MinuteRows
-from pipeline.core.pools import HARD_LIMIT, HOUR, MINUTE, NONE, Names, make_room, new_scans
-from pipeline.core.shard import Shard, VenueRules
+from pipeline.core.pools import ENDED_CHECK_OUT, HARD_LIMIT, HOUR, MINUTE, NONE, make_room, new_scans
+from pipeline.core.shard import KEPT_BACK, Shard, VenueRules
+from pipeline.store.estimated_rows import closings
 from pipeline.store.tables import strings
 from pipeline.store.writer import quoted, repair_table, store_errors
 
@@ -54,6 +56,21 @@ class PairHistory:
         """True visits that are not stored as they are."""
         stored = set(self.stored)
         return [visit for visit in self.true if visit not in stored]
+
+    @property
+    def moves(self) -> list[tuple[int, int, int]]:
+        """What makes the log of the stored visits' moves that of the true ones: (start, closed, persons), as in `Correction`."""
+        was, is_now = _logged(self.stored), _logged(self.true)
+        gone = [(start, closed, -persons) for start, closed, persons in was - is_now]
+        return sorted([*gone, *(is_now - was)])
+
+
+def _logged(visits: list[Visit]) -> set[tuple[int, int, int]]:
+    following = [*(visit[0] for visit in visits[1:]), NONE]
+    return {
+        (start, left if ended == ENDED_CHECK_OUT else after, party)
+        for (start, left, ended, party), after in zip(visits, following, strict=True)
+    }
 
 
 def pairs_of_venue(client: Client, venue: str) -> set[tuple[str, str]]:
@@ -195,10 +212,10 @@ def include(spans: dict[str, Span], venue: str, start: int, end: int) -> None:
 
 def recount(
     client: Client, spans: Mapping[str, Span], before: int, rules: Callable[[bytes], VenueRules], as_of: int
-) -> Iterator[tuple[Names, MinuteRows, HourRows]]:
+) -> Iterator[tuple[Shard, MinuteRows, HourRows]]:
     """Count venues' minutes and hours in their spans again, up to `before` (ms, on an hour), from their stored visits.
 
-    Yields, venue by venue, the rows to write and the names of their codes.
+    Yields, venue by venue, the rows to write, and a shard that knows their venue and holds the moves for their estimates.
     """
     whole = {
         venue: Span(span.start // HOUR * HOUR, min(-(-span.end // HOUR) * HOUR, before))
@@ -208,43 +225,48 @@ def recount(
     for i in range(0, len(wanted), _VENUES_PER_QUERY):
         part = {venue: whole[venue] for venue in wanted[i : i + _VENUES_PER_QUERY]}
         earliest = max(min(span.start for span in part.values()) - HARD_LIMIT, 0)
+        given, among = _given(part)
         visits = _read(
             client,
-            part,
-            "SELECT venue_id, toUnixTimestamp64Milli(checked_in_at), toUnixTimestamp64Milli(left_at), party_size "
-            "FROM visit_rows FINAL",
-            "checked_in_at < fromUnixTimestamp64Milli(toInt64(span_end), 'UTC') "
-            "AND left_at >= fromUnixTimestamp64Milli(toInt64(span_start), 'UTC') "
-            f"AND checked_in_at >= fromUnixTimestamp64Milli({earliest}, 'UTC')",
+            "SELECT venue_id, start, left, persons, closed FROM ("
+            + closings(
+                f"{among} AND checked_in_at < fromUnixTimestamp64Milli(toInt64(span_end), 'UTC') "
+                "AND (left_at >= fromUnixTimestamp64Milli(toInt64(span_start), 'UTC') "
+                f"OR checked_in_at >= fromUnixTimestamp64Milli(toInt64(span_start) - {REACH * MINUTE}, 'UTC')) "
+                f"AND checked_in_at >= fromUnixTimestamp64Milli({earliest}, 'UTC')",
+                given,
+            )
+            + ")",
         )
-        minutes = _read(
-            client,
-            part,
-            "SELECT venue_id, intDiv(toUnixTimestamp(minute), 60) FROM minute_rows FINAL",
-            "minute >= toDateTime(intDiv(span_start, 1000), 'UTC') AND minute < toDateTime(intDiv(span_end, 1000), 'UTC')",
-        )
-        hours = _read(
-            client,
-            part,
-            "SELECT venue_id, intDiv(toUnixTimestamp(hour), 3600) FROM hour_rows FINAL",
-            "hour >= toDateTime(intDiv(span_start, 1000), 'UTC') AND hour < toDateTime(intDiv(span_end, 1000), 'UTC')",
+        minutes, hours = (
+            _read(
+                client,
+                f"{given} SELECT venue_id, intDiv(toUnixTimestamp({time}), {seconds}) FROM {table} FINAL WHERE {among} "
+                f"AND {time} >= toDateTime(intDiv(span_start, 1000), 'UTC') "
+                f"AND {time} < toDateTime(intDiv(span_end, 1000), 'UTC')",
+            )
+            for table, time, seconds in (("minute_rows", "minute", 60), ("hour_rows", "hour", 3600))
         )
         for venue, span in part.items():
             shown = {row[0] for row in minutes.get(venue, ())}, {row[0] for row in hours.get(venue, ())}
             yield _recount_venue(venue, span, visits.get(venue, []), *shown, rules, as_of)
 
 
-def _read(client: Client, spans: Mapping[str, Span], select: str, condition: str) -> dict[str, list[tuple[int, ...]]]:
-    # Rows of each venue within its own span, which `condition` knows as span_start and span_end.
+def _given(spans: Mapping[str, Span]) -> tuple[str, str]:
+    # A WITH clause that gives each venue's own span as span_start and span_end, and the condition to be one of the venues.
     names = ", ".join(quoted(venue) for venue in spans)
     starts = ", ".join(str(span.start) for span in spans.values())
     ends = ", ".join(str(span.end) for span in spans.values())
+    given = (
+        f"WITH transform(venue_id, [{names}], [{starts}], toUInt64(0)) AS span_start, "
+        f"transform(venue_id, [{names}], [{ends}], toUInt64(0)) AS span_end"
+    )
+    return given, f"venue_id IN ({names})"
+
+
+def _read(client: Client, sql: str) -> dict[str, list[tuple[int, ...]]]:
     with store_errors():
-        rows = client.query(
-            f"WITH transform(venue_id, [{names}], [{starts}], toUInt64(0)) AS span_start, "
-            f"transform(venue_id, [{names}], [{ends}], toUInt64(0)) AS span_end "
-            f"{select} WHERE venue_id IN ({names}) AND {condition}"
-        ).result_rows
+        rows = client.query(sql).result_rows
     found: dict[str, list[tuple[int, ...]]] = {}
     for venue, *row in rows:
         found.setdefault(str(venue), []).append(tuple(row))
@@ -259,25 +281,32 @@ def _recount_venue(
     shown_hours: set[int],
     rules: Callable[[bytes], VenueRules],
     as_of: int,
-) -> tuple[Names, MinuteRows, HourRows]:
+) -> tuple[Shard, MinuteRows, HourRows]:
     shard = Shard(rules)
-    shard.start_at(span.start + HARD_LIMIT)
+    shard.start_at(span.start + KEPT_BACK)
+    shard.keep_moves()
     name = np.frombuffer(venue.encode(), np.uint8)
-    columns = np.array(visits, np.int64).reshape(-1, 3)
+    columns = np.array(visits, np.int64).reshape(-1, 4)
     began = columns[:, 0] < span.start
-    for part, carried in ((columns[began], True), (columns[~began], False)):
-        text = Text(np.zeros(len(part), np.int64), np.full(len(part), len(name), np.int32))
+
+    def here(count: int) -> Text:
+        return Text(np.zeros(count, np.int64), np.full(count, len(name), np.int32))
+
+    for part, carried in ((columns[began & (columns[:, 1] >= span.start)], True), (columns[~began], False)):
+        text = here(len(part))
         start, left, party = (np.ascontiguousarray(part[:, i]) for i in range(3))
         if carried:
             shard.carry_in(name, text, left, party)
         else:
             shard.count_visits(name, text, start, left, party)
-    shard.know_venues(name, Text(np.zeros(1, np.int64), np.array([len(name)], np.int32)))
+    start, persons, closed = (np.ascontiguousarray(columns[:, i]) for i in (0, 2, 3))
+    shard.load_moves(name, here(len(columns)), start, closed, persons)
+    shard.know_venues(name, here(1))
     shard.advance(as_of)
     changes = shard.take_changes()
     minutes, hours = changes.minutes, changes.hours
     return (
-        shard.venue_names,
+        shard,
         _within(minutes, minutes.minute, span.start // MINUTE, span.end // MINUTE, shown_minutes),
         _within(hours, hours.hour, span.start // HOUR, span.end // HOUR, shown_hours),
     )

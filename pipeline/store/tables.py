@@ -1,6 +1,7 @@
 """The core's columns as Arrow tables, ready to insert, and back."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,58 @@ from pipeline.core.fold import VisitRows
 from pipeline.core.occupancy import HourRows, MinuteRows, NowRows
 from pipeline.core.pools import NONE, Names
 from pipeline.core.rolling import WindowRows
+
+
+@dataclass(frozen=True, slots=True)
+class Estimates:
+    """Of some rows, who is really there: expected in tenths of a person, low and high in persons, the share of visits with a
+    check-out in thousandths, and the model as a place in `versions`; arrays of one length. Place 0 is no model: no estimate.
+    """
+
+    versions: list[str]
+    model: NDArray[np.int32]
+    expected: NDArray[np.int64]
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+    share: NDArray[np.int64]
+
+    @classmethod
+    def none(cls, count: int) -> "Estimates":
+        """No estimate of any of `count` rows."""
+        return cls([""], np.zeros(count, np.int32), *(np.zeros(count, np.int64) for _ in range(4)))
+
+    def put(
+        self,
+        version: str,
+        rows: NDArray[np.int64],
+        expected: NDArray[np.float64],
+        low: NDArray[np.int64],
+        high: NDArray[np.int64],
+        share: NDArray[np.float64],
+    ) -> None:
+        """Set the estimates of some rows; `expected` in persons and `share` as a fraction are rounded."""
+        if version not in self.versions:
+            self.versions.append(version)
+        self.model[rows] = self.versions.index(version)
+        self.expected[rows] = np.rint(10 * expected)
+        self.low[rows], self.high[rows] = low, high
+        self.share[rows] = np.rint(1000 * share)
+
+    def of(self, rows: NDArray[np.integer] | slice) -> "Estimates":
+        """Those of some of the rows."""
+        return Estimates(
+            self.versions, self.model[rows], self.expected[rows], self.low[rows], self.high[rows], self.share[rows]
+        )
+
+    def columns(self) -> dict[str, pa.Array]:
+        """As columns of `minute_rows` and `hour_rows`."""
+        return {
+            "expected_tenths": pa.array(self.expected.astype(np.uint32)),
+            "low": pa.array(self.low.astype(np.uint32)),
+            "high": pa.array(self.high.astype(np.uint32)),
+            "share_thousandths": pa.array(self.share.astype(np.uint16)),
+            "model_version": pa.DictionaryArray.from_arrays(pa.array(self.model), pa.array(self.versions)),
+        }
 
 
 def _strings(offsets: NDArray[np.int32], data: NDArray[np.uint8]) -> pa.Array:
@@ -88,8 +141,8 @@ def _versions(version: int, count: int) -> pa.Array:
     return pa.array(np.arange(version, version + count, dtype=np.uint64))
 
 
-def minute_table(rows: MinuteRows, venues: Names, version: int) -> pa.Table:
-    """Rows of `minute_rows`."""
+def minute_table(rows: MinuteRows, estimates: Estimates | None, venues: Names, version: int) -> pa.Table:
+    """Rows of `minute_rows`, with their estimates if there are any."""
     count = int(rows.used[0])
     return pa.table(
         {
@@ -99,14 +152,15 @@ def minute_table(rows: MinuteRows, venues: Names, version: int) -> pa.Table:
             "departures": pa.array(rows.departures[:count]),
             "occupancy": pa.array(rows.occupancy[:count]),
             "peak": pa.array(rows.peak[:count]),
+            **(estimates.columns() if estimates else {}),
             "version": _versions(version, count),
             "is_deleted": pa.array(rows.deleted[:count]),
         }
     )
 
 
-def hour_table(rows: HourRows, venues: Names, version: int) -> pa.Table:
-    """Rows of `hour_rows`."""
+def hour_table(rows: HourRows, estimates: Estimates | None, venues: Names, version: int) -> pa.Table:
+    """Rows of `hour_rows`, with their estimates if there are any."""
     count = int(rows.used[0])
     return pa.table(
         {
@@ -118,6 +172,7 @@ def hour_table(rows: HourRows, venues: Names, version: int) -> pa.Table:
             "area_ms": pa.array(rows.area[:count]),
             "over_ms": pa.array(rows.over[:count]),
             "contact_ms": pa.array(rows.contact[:count]),
+            **(estimates.columns() if estimates else {}),
             "version": _versions(version, count),
             "is_deleted": pa.array(rows.deleted[:count]),
         }
@@ -159,33 +214,31 @@ def window_table(
     )
 
 
-def estimate_table(
-    venues: Sequence[str],
-    expected: NDArray[np.float64],
-    low: NDArray[np.int64],
-    high: NDArray[np.int64],
-    share: NDArray[np.float64],
-    model: str,
-    gone: Sequence[str],
-    version: int,
-) -> pa.Table:
-    """Rows of `estimate_rows`: what `model` makes of some venues, and the deletion of those of the venues in `gone`."""
-    none = [None] * len(gone)
-    count = len(venues) + len(gone)
+def estimated_table(rows: pa.Table, estimates: Estimates | None, version: int) -> pa.Table:
+    """Rows of `minute_rows` or `hour_rows` as they are stored, with other estimates and versions `version`, `version` + 1, …"""
+    found = estimates or Estimates.none(rows.num_rows)
+    for name, column in {**found.columns(), "version": _versions(version, rows.num_rows)}.items():
+        rows = rows.append_column(name, column)
+    return rows.append_column("is_deleted", pa.array(np.zeros(rows.num_rows, np.uint8)))
 
-    def column(values: NDArray[np.float64] | NDArray[np.int64], kind: pa.DataType) -> pa.Array:
-        return pa.array([*values.tolist(), *none], kind)
+
+def estimate_table(estimates: Estimates, venue: NDArray[np.int32], venues: Names, version: int) -> pa.Table:
+    """Rows of `estimate_rows`: the newest estimate of some venues; one of no model is a deletion."""
+    none = estimates.model == 0
+
+    def column(values: NDArray[np.int64] | NDArray[np.float64]) -> pa.Array:
+        return pa.array(values, mask=none)
 
     return pa.table(
         {
-            "venue_id": strings([*venues, *gone]),
-            "expected": column(expected, pa.float64()),
-            "low": column(low, pa.uint32()),
-            "high": column(high, pa.uint32()),
-            "check_out_share": column(share, pa.float64()),
-            "model_version": pa.array([*([model] * len(venues)), *none], pa.string()),
-            "version": _versions(version, count),
-            "is_deleted": pa.array(np.arange(count) >= len(venues)).cast(pa.uint8()),
+            "venue_id": _named(venues, venue),
+            "expected": column(estimates.expected / 10),
+            "low": column(estimates.low).cast(pa.uint32()),
+            "high": column(estimates.high).cast(pa.uint32()),
+            "check_out_share": column(estimates.share / 1000),
+            "model_version": pa.array(estimates.versions).take(pa.array(estimates.model, mask=none)),
+            "version": _versions(version, len(venue)),
+            "is_deleted": pa.array(none).cast(pa.uint8()),
         }
     )
 

@@ -1,6 +1,7 @@
 """The core against the reference: whatever the order, the repetitions and the cuts, the rows are those of the set."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import given, settings
@@ -10,12 +11,14 @@ from pipeline.core.alert_book import AlertBook
 from pipeline.core.crowding import LEVELS, Alert, Levels, Rule, alert_id
 from pipeline.core.fold import ANCIENT, DUPLICATE, ENDED_CHECK_OUT, ENDED_EXPIRED, STORED
 from pipeline.core.names import texts
-from pipeline.core.open_visits import BINS
 from pipeline.core.pools import HOUR, MINUTE, NONE
+from pipeline.core.presence.estimate import sums_at, weights_of
+from pipeline.core.presence.model import Dwell, Kind, Model, fit
 from pipeline.core.shard import Shard, VenueRules, horizon_of
 from tests.columns import columns_of
-from tests.reference import DEFAULT_MAX_STAY, Scan, Views, expected_views, open_visits
-from tests.strategies import Situation, histories, situations
+from tests.presence import venue_model
+from tests.reference import DEFAULT_MAX_STAY, Scan, Views, expected_views, stays
+from tests.strategies import VENUES, Situation, histories, situations
 from tests.views import differences
 
 CHECKED = ("visits", "occupancy_minutes", "occupancy_hours", "rolling_occupancy", "occupancy_now", "crowding_alerts")
@@ -23,8 +26,31 @@ CHECKED = ("visits", "occupancy_minutes", "occupancy_hours", "rolling_occupancy"
 #: The rules that the settings default to.
 RULES = (Rule(1000, 2 * MINUTE, 900, 5 * MINUTE), Rule(1100, MINUTE, 900, 5 * MINUTE))
 
-#: Minutes of an arrival bin.
-WIDTH = 7
+#: A model of the strategies' venues, whose stays and arrival bins differ: the widest reach 17 hours back.
+MODEL = fit(
+    {},
+    1,
+    np.arange(len(VENUES)),
+    [Kind(1, Dwell(12, 0.6)), Kind(4, Dwell(60, 0.5)), Kind(16, Dwell(480, 0.2))],
+)
+WEIGHTS = weights_of(MODEL)
+OFFSET = 420
+#: Of an hour, the ends of these minutes.
+INSIDE = (4, 31, 59)
+
+
+def estimated(shard: Shard, asked: list[tuple[int, int]]) -> list[list[int]]:
+    """The sums at the ends of minutes since the epoch, of (venue code, minute) in order."""
+    here = np.array([VENUES.index(venue.decode()) for venue in shard.venue_ids()], np.int64)
+    arrays = {
+        name: getattr(MODEL, name)[here] for name in ("category", "stretch", "odds", "stretch_spread", "odds_spread")
+    }
+    model: Model = replace(MODEL, **arrays)
+    out = np.zeros((len(asked), 6), np.int64)
+    venue, minute = np.array(asked, np.int64).reshape(-1, 2).T
+    offset = np.full(len(here), OFFSET)
+    sums_at(model, WEIGHTS, shard.logged_moves(), offset, venue, minute, np.arange(len(asked)), out)
+    return out.tolist()  # type: ignore[no-any-return]
 
 
 class Reader:
@@ -38,6 +64,8 @@ class Reader:
         self.now: dict[str, int] = {}
         self.alerts: dict[tuple[str, int, int], Alert] = {}
         self.book = AlertBook(self._levels)
+        #: (venue, minute since the epoch) → the sums when its row, or that of its hour, was written last.
+        self.sums: dict[tuple[str, int], list[int]] = {}
 
     def _levels(self, venue: bytes) -> Levels:
         return Levels(RULES, self.situation.registry.capacities.get(venue.decode(), NONE))
@@ -58,6 +86,10 @@ class Reader:
         for venue, hour, arrivals, departures, peak, over, area, contact, deleted in _rows(changes.hours):
             row = (arrivals, departures, area / HOUR, peak, over / MINUTE, contact / MINUTE)
             _put(self.hours, (venues[venue], hour * 3600), row, deleted)
+        asked = {(row[0], row[1]) for row in _rows(changes.minutes)}
+        asked |= {(row[0], row[1] * 60 + inside) for row in _rows(changes.hours) for inside in INSIDE}
+        for (venue, minute), found in zip(sorted(asked), estimated(shard, sorted(asked)), strict=True):
+            self.sums[venues[venue], minute] = found
         for venue, occupancy in _rows(changes.now):
             self.now[venues[venue]] = occupancy
         for change in self.book.advance(shard, changes.minutes, as_of):
@@ -134,7 +166,9 @@ def new_shard(situation: Situation) -> Shard:
         name = venue.decode()
         return VenueRules(registry.max_stay.get(name, DEFAULT_MAX_STAY), registry.capacities.get(name, NONE))
 
-    return Shard(rules)
+    shard = Shard(rules)
+    shard.keep_moves()
+    return shard
 
 
 def expected(situation: Situation) -> Views:
@@ -143,14 +177,19 @@ def expected(situation: Situation) -> Views:
     return views | {"scans": set()}
 
 
-def open_in_memory(shard: Shard, minute: int) -> dict[tuple[str, int], tuple[int, int]]:
-    persons, squares = shard.open_visits_at(minute, np.full(shard.venue_count, WIDTH))
+def assert_sums_are_right(reader: Reader, shard: Shard, as_of: int) -> None:
+    """Of every row shown, and of every venue at the clock, the sums are those over the visits one by one."""
+    situation = reader.situation
+    there = stays(situation.scans, situation.registry.max_stay)
+    models = {venue: venue_model(MODEL, i, "", OFFSET) for i, venue in enumerate(VENUES)}
+    now = [(code, as_of // MINUTE - 1) for code in range(shard.venue_count)]
     names = [venue.decode() for venue in shard.venue_ids()]
-    newest = minute // WIDTH
-    return {
-        (names[venue], newest - (newest - int(slot)) % BINS): (int(persons[venue, slot]), int(squares[venue, slot]))
-        for venue, slot in zip(*np.nonzero(persons), strict=True)
-    }
+    found = {(names[code], minute): sums for (code, minute), sums in zip(now, estimated(shard, now), strict=True)}
+    shown = {(venue, at // 60) for venue, at in reader.minutes}
+    shown |= {(venue, at // 60 + inside) for venue, at in reader.hours for inside in INSIDE}
+    found |= {key: reader.sums[key] for key in shown}
+    for (venue, minute), sums in found.items():
+        assert sums == models[venue].sums(there.get(venue, []), minute), (venue, minute)
 
 
 def latest(scans: tuple[Scan, ...]) -> int:
@@ -181,9 +220,7 @@ def test_order_repetition_and_cuts_change_no_row(data: st.DataObject) -> None:
 
     found = differences(reader.views(shard, as_of), expected(situation))
     assert not found, found
-    minute = as_of // MINUTE
-    there = open_visits(situation.scans, situation.registry.max_stay, minute, WIDTH, BINS)
-    assert open_in_memory(shard, minute) == there
+    assert_sums_are_right(reader, shard, as_of)
     identities = {(s.venue_id, s.visitor_id, s.event_type, s.occurred_at_ms) for s in situation.scans}
     assert counts[STORED] == len(identities)
     assert counts[DUPLICATE] == len(seen) - len(identities)
@@ -218,6 +255,4 @@ def test_forgetting_what_is_too_old_changes_no_row_of_what_comes_after(data: st.
 
     found = differences(reader.views(shard, as_of), expected(situation))
     assert not found, found
-    minute = as_of // MINUTE
-    there = open_visits(situation.scans, situation.registry.max_stay, minute, WIDTH, BINS)
-    assert open_in_memory(shard, minute) == there
+    assert_sums_are_right(reader, shard, as_of)

@@ -15,7 +15,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.core.jit import kernel
+from pipeline.core.jit import kernel, wide
+from pipeline.core.pools import I32, NONE, Moves
 from pipeline.core.presence.grid import BLOCK_OF_MINUTE, BLOCKS, MINUTES_OF_DAY, STEP, STEPS, Integers
 from pipeline.core.presence.model import BINS, MOST_ODDS, MOST_STRETCH, ODDS_STEP, ONE, Model, Source
 
@@ -125,21 +126,64 @@ def sums(
     return out
 
 
-def estimate(model: Model, summed: Integers, hidden: Hidden) -> Estimate:
-    """Expected people and the interval from the sums: chance, hidden people, and what the model does not know."""
+def sums_at(
+    model: Model,
+    weights: Weights,
+    log: tuple[I32, Moves],
+    offset: npt.NDArray[np.integer],
+    venue: npt.NDArray[np.integer],
+    minute: npt.NDArray[np.integer],
+    place: npt.NDArray[np.integer],
+    out: Integers,
+) -> None:
+    """Add the sums of some minutes (since the epoch, at their ends), each of a venue, to the rows `place` of `out` (…, 6).
+
+    log: of each venue of the model the first row of its moves, and these. venue, minute, place: in order of venue and minute.
+    offset: minutes of local time east of UTC, (V,).
+    """
+    heads, moves = log
+    _walk(
+        heads,
+        moves,
+        venue,
+        minute,
+        place,
+        offset,
+        model.category,
+        model.bin_minutes,
+        model.stretch,
+        model.odds,
+        weights.here,
+        weights.by_tilt,
+        BLOCK_OF_MINUTE,
+        _EDGE_OF_HALF_MINUTES,
+        out,
+    )
+
+
+def estimate(
+    model: Model, summed: Integers, hidden: Hidden, venue: Integers | None = None, minutes: int = 1
+) -> Estimate:
+    """Expected people and the interval from the sums: chance, hidden people, and what the model does not know.
+
+    venue: whose sums each row has; the model's venues in order if None. minutes: how many minutes were summed; the estimate is
+    of their mean, and the interval takes the minutes' chances for one and the same, which makes it wider rather than narrower.
+    """
+    venue = np.arange(len(summed)) if venue is None else venue
+    mean = summed / minutes
     # Differences between neighbours: of two steps of the stretch, of two of the log odds.
-    stretch = summed[:, BY_STRETCH] / (2 * STEP) * (model.stretch_spread / 1000)
-    odds = summed[:, BY_ODDS] / (2 * ODDS_STEP) * (model.odds_spread / 1000)
-    tilt = summed[:, BY_TILT].astype(np.float64)
-    expected = hidden.mean * summed[:, PERSONS] / ONE
+    stretch = mean[:, BY_STRETCH] / (2 * STEP) * (model.stretch_spread[venue] / 1000)
+    odds = mean[:, BY_ODDS] / (2 * ODDS_STEP) * (model.odds_spread[venue] / 1000)
+    tilt = mean[:, BY_TILT]
+    expected = hidden.mean * mean[:, PERSONS] / ONE
     # Over visits, the variance of M·(there or not) − mean·m·w.
-    chance = hidden.square * summed[:, SQUARES] / ONE
-    chance += (hidden.mean**2 - 2 * hidden.mean * hidden.product) * summed[:, SQUARED_WEIGHTS] / ONE**2
+    chance = hidden.square * mean[:, SQUARES] / ONE
+    chance += (hidden.mean**2 - 2 * hidden.mean * hidden.product) * mean[:, SQUARED_WEIGHTS] / ONE**2
     unknown = (hidden.mean / ONE) ** 2 * (stretch**2 + odds**2 + tilt**2) + (hidden.spread * expected) ** 2
     half = _NINETY * np.sqrt(np.maximum(chance, 0.0) + unknown)
     low = np.floor(np.maximum(expected - half, 0.0)).astype(np.int64)
     high = np.ceil(expected + half).astype(np.int64)
-    known = model.source[model.category] != Source.NONE
+    known = model.source[model.category[venue]] != Source.NONE
     return Estimate(np.where(known, expected, -1.0), np.where(known, low, -1), np.where(known, high, -1))
 
 
@@ -160,29 +204,146 @@ def _sums(
     out: Integers,
 ) -> None:
     for v in range(len(open_persons)):
-        width = np.int64(bin_minutes[category[v]])
-        newest = minute // width
-        row_of_odds = np.int64(odds[v]) + _ODDS // 2
-        shift = _MARGIN - np.int64(stretch[v])
-        for back in range(BINS):
-            slot = (newest - back) % BINS
-            persons = np.int64(open_persons[v, slot])
-            if persons == 0:
-                continue
-            start = (newest - back) * width
-            # The middle of the bin, or of what has passed of it: now is the end of the minute.
-            passed = min(width, minute + 1 - start)
-            age = edge_of_half_minutes[2 * (minute + 1 - start) - passed] + shift
-            row = np.int64(category[v]) * BLOCKS + block_of_minute[(start + offset[v]) % MINUTES_OF_DAY]
-            weight = np.int64(here[row, row_of_odds, age])
-            squares = np.int64(open_squares[v, slot])
-            out[v, PERSONS] += persons * weight
-            out[v, SQUARES] += squares * weight
-            out[v, SQUARED_WEIGHTS] += squares * weight * weight
-            out[v, BY_STRETCH] += persons * (
-                np.int64(here[row, row_of_odds, age - 1]) - np.int64(here[row, row_of_odds, age + 1])
+        _add_sums(
+            open_persons[v],
+            open_squares[v],
+            minute,
+            offset[v],
+            wide(category[v]),
+            wide(bin_minutes[category[v]]),
+            wide(stretch[v]),
+            wide(odds[v]),
+            here,
+            by_tilt,
+            block_of_minute,
+            edge_of_half_minutes,
+            out[v],
+        )
+
+
+@kernel
+def _add_sums(
+    open_persons: npt.NDArray[np.integer],
+    open_squares: npt.NDArray[np.integer],
+    minute: int,
+    offset: int,
+    category: int,
+    width: int,
+    stretch: int,
+    odds: int,
+    here: npt.NDArray[np.uint16],
+    by_tilt: npt.NDArray[np.int16],
+    block_of_minute: Integers,
+    edge_of_half_minutes: Integers,
+    out: Integers,
+) -> None:
+    newest = minute // width
+    row_of_odds = odds + _ODDS // 2
+    shift = _MARGIN - stretch
+    for back in range(BINS):
+        slot = (newest - back) % BINS
+        persons = np.int64(open_persons[slot])
+        if persons == 0:
+            continue
+        start = (newest - back) * width
+        # The middle of the bin, or of what has passed of it: now is the end of the minute.
+        passed = min(width, minute + 1 - start)
+        age = edge_of_half_minutes[2 * (minute + 1 - start) - passed] + shift
+        row = category * BLOCKS + block_of_minute[(start + offset) % MINUTES_OF_DAY]
+        weight = np.int64(here[row, row_of_odds, age])
+        squares = np.int64(open_squares[slot])
+        out[PERSONS] += persons * weight
+        out[SQUARES] += squares * weight
+        out[SQUARED_WEIGHTS] += squares * weight * weight
+        out[BY_STRETCH] += persons * (
+            np.int64(here[row, row_of_odds, age - 1]) - np.int64(here[row, row_of_odds, age + 1])
+        )
+        out[BY_ODDS] += persons * (
+            np.int64(here[row, row_of_odds + 1, age]) - np.int64(here[row, row_of_odds - 1, age])
+        )
+        out[BY_TILT] += persons * np.int64(by_tilt[row, row_of_odds, age])
+
+
+@kernel
+def _walk(
+    heads: I32,
+    moves: Moves,
+    venue: npt.NDArray[np.integer],
+    minute: npt.NDArray[np.integer],
+    place: npt.NDArray[np.integer],
+    offset: npt.NDArray[np.integer],
+    category: npt.NDArray[np.int16],
+    bin_minutes: npt.NDArray[np.uint8],
+    stretch: npt.NDArray[np.int8],
+    odds: npt.NDArray[np.int8],
+    here: npt.NDArray[np.uint16],
+    by_tilt: npt.NDArray[np.int16],
+    block_of_minute: Integers,
+    edge_of_half_minutes: Integers,
+    out: Integers,
+) -> None:
+    persons = np.zeros(BINS, np.int64)
+    squares = np.zeros(BINS, np.int64)
+    later = np.zeros(256, np.int64)
+    i = 0
+    while i < len(venue):
+        v = venue[i]
+        until = i
+        while until < len(venue) and venue[until] == v:
+            until += 1
+        width = wide(bin_minutes[category[v]])
+        first = wide(minute[i])
+        newest = first // width
+        persons[:] = 0
+        squares[:] = 0
+        # What happened up to the first minute is added up in any order; what is later is put in order.
+        count = 0
+        move = heads[v]
+        while move != NONE:
+            at = wide(moves.rows[move].at)
+            size = wide(moves.rows[move].persons)
+            arrived = (at - moves.rows[move].age) // width
+            if at <= first:
+                if newest - arrived < BINS:
+                    persons[arrived % BINS] += size
+                    squares[arrived % BINS] += size * abs(size)
+            elif at <= minute[until - 1]:
+                if count == len(later):
+                    longer = np.zeros(2 * count, np.int64)
+                    longer[:count] = later
+                    later = longer
+                later[count] = (at << 32) | (wide(moves.rows[move].age) << 16) | (size + 128)
+                count += 1
+            move = moves.rows[move].next
+        later[:count] = np.sort(later[:count])
+        k = 0
+        for j in range(i, until):
+            now = wide(minute[j])
+            # The bins that begin since the last minute take the place of those that are too old by now.
+            for fresh in range(max(newest + 1, now // width - BINS + 1), now // width + 1):
+                persons[fresh % BINS] = 0
+                squares[fresh % BINS] = 0
+            newest = now // width
+            while k < count and later[k] >> 32 <= now:
+                size = (later[k] & 0xFFFF) - 128
+                arrived = ((later[k] >> 32) - (later[k] >> 16 & 0xFFFF)) // width
+                if newest - arrived < BINS:
+                    persons[arrived % BINS] += size
+                    squares[arrived % BINS] += size * abs(size)
+                k += 1
+            _add_sums(
+                persons,
+                squares,
+                now,
+                offset[v],
+                wide(category[v]),
+                width,
+                wide(stretch[v]),
+                wide(odds[v]),
+                here,
+                by_tilt,
+                block_of_minute,
+                edge_of_half_minutes,
+                out[place[j]],
             )
-            out[v, BY_ODDS] += persons * (
-                np.int64(here[row, row_of_odds + 1, age]) - np.int64(here[row, row_of_odds - 1, age])
-            )
-            out[v, BY_TILT] += persons * np.int64(by_tilt[row, row_of_odds, age])
+        i = until

@@ -52,6 +52,14 @@ ENGINE = ReplacingMergeTree(version, is_deleted)
 PARTITION BY toDate(minute)
 ORDER BY (venue_id, minute);
 
+-- Who is really there, at the end of the minute or as the mean of the hour; no model_version means no estimate.
+ALTER TABLE minute_rows
+    ADD COLUMN IF NOT EXISTS expected_tenths UInt32,
+    ADD COLUMN IF NOT EXISTS low UInt32,
+    ADD COLUMN IF NOT EXISTS high UInt32,
+    ADD COLUMN IF NOT EXISTS share_thousandths UInt16,
+    ADD COLUMN IF NOT EXISTS model_version LowCardinality(String);
+
 CREATE TABLE IF NOT EXISTS hour_rows
 (
     venue_id   String,
@@ -69,6 +77,13 @@ CREATE TABLE IF NOT EXISTS hour_rows
 ENGINE = ReplacingMergeTree(version, is_deleted)
 PARTITION BY toDate(hour)
 ORDER BY (venue_id, hour);
+
+ALTER TABLE hour_rows
+    ADD COLUMN IF NOT EXISTS expected_tenths UInt32,
+    ADD COLUMN IF NOT EXISTS low UInt32,
+    ADD COLUMN IF NOT EXISTS high UInt32,
+    ADD COLUMN IF NOT EXISTS share_thousandths UInt16,
+    ADD COLUMN IF NOT EXISTS model_version LowCardinality(String);
 
 CREATE TABLE IF NOT EXISTS rolling_rows
 (
@@ -125,7 +140,8 @@ CREATE TABLE IF NOT EXISTS model_rows
 ENGINE = ReplacingMergeTree(version)
 ORDER BY model_version;
 
--- Which model is in force: the newest row; an empty model_version means none.
+-- Which model holds for the event times from `since` (on an hour) on: of those said to, the one of the highest version. An empty
+-- model_version means none.
 CREATE TABLE IF NOT EXISTS model_use_rows
 (
     model_version String,
@@ -134,6 +150,19 @@ CREATE TABLE IF NOT EXISTS model_use_rows
 )
 ENGINE = MergeTree
 ORDER BY version;
+
+ALTER TABLE model_use_rows ADD COLUMN IF NOT EXISTS said_at DateTime64(3, 'UTC') DEFAULT since;
+
+-- Up to which of these uses (its version) the estimates of a partition's venues are made; an embedded store has one row for all.
+CREATE TABLE IF NOT EXISTS model_applied_rows
+(
+    topic     String,
+    partition UInt32,
+    number    UInt64,
+    version   UInt64
+)
+ENGINE = ReplacingMergeTree(version)
+ORDER BY (topic, partition);
 
 -- Which partition a venue's scans come in: whoever takes the partition over loads the venue.
 CREATE TABLE IF NOT EXISTS venue_rows

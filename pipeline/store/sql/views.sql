@@ -41,13 +41,12 @@ SELECT
     departures,
     occupancy,
     peak,
-    -- Estimates of the past are not made yet: only of the last full minute, in the two views of the present.
-    CAST(NULL, 'Nullable(Float64)') AS expected,
-    CAST(NULL, 'Nullable(UInt32)') AS low,
-    CAST(NULL, 'Nullable(UInt32)') AS high,
-    CAST(NULL, 'Nullable(Float64)') AS check_out_share,
-    CAST(NULL, 'Nullable(String)') AS model_version
-FROM minute_rows FINAL;
+    if(r.model_version = '', NULL, r.expected_tenths / 10) AS expected,
+    if(r.model_version = '', NULL, r.low) AS low,
+    if(r.model_version = '', NULL, r.high) AS high,
+    if(r.model_version = '', NULL, r.share_thousandths / 1000) AS check_out_share,
+    CAST(nullIf(r.model_version, ''), 'Nullable(String)') AS model_version
+FROM minute_rows AS r FINAL;
 
 CREATE OR REPLACE VIEW occupancy_hours AS
 SELECT
@@ -59,12 +58,12 @@ SELECT
     peak,
     over_ms / 60000 AS minutes_over_capacity,
     contact_ms / 60000 AS person_contact_minutes,
-    CAST(NULL, 'Nullable(Float64)') AS expected,
-    CAST(NULL, 'Nullable(UInt32)') AS low,
-    CAST(NULL, 'Nullable(UInt32)') AS high,
-    CAST(NULL, 'Nullable(Float64)') AS check_out_share,
-    CAST(NULL, 'Nullable(String)') AS model_version
-FROM hour_rows FINAL;
+    if(r.model_version = '', NULL, r.expected_tenths / 10) AS expected,
+    if(r.model_version = '', NULL, r.low) AS low,
+    if(r.model_version = '', NULL, r.high) AS high,
+    if(r.model_version = '', NULL, r.share_thousandths / 1000) AS check_out_share,
+    CAST(nullIf(r.model_version, ''), 'Nullable(String)') AS model_version
+FROM hour_rows AS r FINAL;
 
 CREATE OR REPLACE VIEW rolling_occupancy AS
 SELECT
