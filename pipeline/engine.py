@@ -15,7 +15,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.core import names
+from pipeline.core.alert_book import AlertBook
 from pipeline.core.columns import Rejection, ScanColumns, Text
+from pipeline.core.crowding import Levels
 from pipeline.core.decode import decode_scans, judge_times, take
 from pipeline.core.fold import ANCIENT, DUPLICATE, STORED
 from pipeline.core.moves import REACH
@@ -25,7 +27,7 @@ from pipeline.core.shard import BEGINNING, Changes, Correction, Shard, VenueRule
 from pipeline.dead_letters import DeadLetter
 from pipeline.estimates import Ground, Timeline
 from pipeline.settings import Settings
-from pipeline.store import estimated_rows, models, recovery, repair
+from pipeline.store import crowding, estimated_rows, models, recovery, repair
 from pipeline.store.client import connect, open_store
 from pipeline.store.registry import Registry
 from pipeline.store.tables import (
@@ -106,6 +108,10 @@ class Engine:
         # Which venues have a row of an estimate, and the venues that estimates are made for.
         self._estimated = np.zeros(0, np.int32)
         self._ground = Ground(self._registry.place)
+        self._book = AlertBook(lambda venue: self._levels_of(self._registry.rules(venue)))
+        # Venues whose alerts are to be computed again from an instant (ms) on, and the most persons counted there of late.
+        self._crowded_since: dict[str, int] = {}
+        self._recounted: dict[str, int] = {}
         self._rolled_minute = BEGINNING
         self._rolled_all = True
         self._rolled_at = self._rolling_cost = 0.0
@@ -198,6 +204,12 @@ class Engine:
             shard.rewrite_now()
         self._shown = {width: shard.codes_of(venues) for width, venues in recovery.load_windows(client, scope)}
         self._estimated = shard.codes_of(recovery.estimated_venues(client, scope))
+        self._book.start(shard, self._as_of)
+        self._load_alerts(scope)
+        for venue, raised_at in crowding.unfinished_alerts(client, scope, durable).items():
+            self._crowd_again(venue, raised_at - 1)
+        for venue, span in spans.items():
+            self._crowd_again(venue, span.start)
         if spans:
             since = max(shard.cells_from, min(span.start for span in spans.values()))
             shown = repair.shown_minutes(client, spans, since)
@@ -288,6 +300,7 @@ class Engine:
             scope = f"venue_id IN ({', '.join(quoted(venue.decode()) for venue in sorted(moved))})"
             progress = recovery.read_standing(self._client).progress
             recovery.load_shard(self._client, self._shard, scope, progress, moves=self._timeline.active)
+            self._load_alerts(scope)
 
     def load_venues(self, values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> list[DeadLetter]:
         """Apply records of the venue registry, in order. What follows from changed rules is done by `settle`.
@@ -309,7 +322,12 @@ class Engine:
         known = {
             venue: rules
             for venue, rules in changed.items()
-            if self._shard.knows(venue) and (self._timeline.active or not self._shard.follows(venue, rules))
+            if self._shard.knows(venue)
+            and (
+                self._timeline.active
+                or not self._shard.follows(venue, rules)
+                or not self._book.follows(self._shard, self._code(venue), self._levels_of(rules))
+            )
         }
         if known:
             self._ruled |= known
@@ -357,7 +375,9 @@ class Engine:
         self._as_of = as_of
         if as_of != BEGINNING:
             self._shard.advance(as_of)
-            derived += self._changed_rows(self._shard.take_changes())
+            changes = self._shard.take_changes()
+            derived += self._changed_rows(changes)
+            derived += self._alert_rows(changes.minutes, as_of)
             self._rolled_all &= not self._moved
             due = self._rolled_minute != as_of // MINUTE or (idle and not self._rolled_all)
             if caught_up and due and now - self._rolled_at > self._rolling_cost / _ROLLING_SHARE:
@@ -365,6 +385,7 @@ class Engine:
         write = self._cut(first, derived)
         horizon = horizon_of(self._watermark, self._late_window)
         if self._shard.collect_due(horizon):
+            self._book.collect(self._shard, horizon)
             self._shard.collect(horizon)
         return write
 
@@ -415,6 +436,56 @@ class Engine:
         if int(changes.now.used[0]):
             tables.append(("now_rows", now_table(changes.now, venues, first)))
         return tables
+
+    def _code(self, venue: bytes) -> int:
+        return int(self._shard.codes_of([venue])[0])
+
+    @staticmethod
+    def _levels_of(rules: VenueRules) -> Levels:
+        return Levels(rules.crowding, rules.capacity)
+
+    def _crowd_again(self, venue: str, since: int) -> None:
+        self._crowded_since[venue] = min(since, self._crowded_since.get(venue, since))
+
+    def _load_alerts(self, scope: str) -> None:
+        # What scans can still change. What an alert from before memory began with, only the visits in the store know.
+        shard = self._shard
+        stored = crowding.alerts_since(self._client, scope, shard.changes_from)
+        self._book.load((self._code(venue.encode()), alert) for venue, alert in stored)
+        for venue, alert in stored:
+            if alert.raised_at < shard.cells_from:
+                self._crowd_again(venue, alert.raised_at - 1)
+
+    def _alert_rows(self, minutes: MinuteRows, as_of: int) -> list[tuple[str, pa.Table]]:
+        if self._crowded_since:
+            self._correct_alerts(as_of)
+        changes = self._book.advance(self._shard, minutes, as_of)
+        if not changes:
+            return []
+        first = self._next_versions(len(changes))
+        return [("alert_rows", crowding.alert_table(changes, self._shard.venue_names, first))]
+
+    def _correct_alerts(self, as_of: int) -> None:
+        # Only where corrected history reaches a threshold, or had an alert, is anything to be computed from the store.
+        shard = self._shard
+        reach = shard.changes_from, shard.cells_from
+        ancient = {venue: since for venue, since in self._crowded_since.items() if since < shard.changes_from}
+        stored = crowding.alerts_of_venues(self._client, ancient)
+        for venue, since in self._crowded_since.items():
+            code = self._code(venue.encode())
+            if venue not in ancient:
+                self._book.look_again(code, since)
+                continue
+            levels = self._book.levels(shard, code)
+            most = max(
+                self._recounted.get(venue, 0), shard.most_present(code, *(at // MINUTE for at in reversed(reach)))
+            )
+            if venue in stored or most >= levels.lowest:
+                known = stored.get(venue, [])
+                history = crowding.alert_history(self._client, venue, levels, known, since, reach, as_of)
+                self._book.correct(code, history)
+        self._crowded_since.clear()
+        self._recounted.clear()
 
     def _rolling_rows(self, as_of: int) -> list[tuple[str, pa.Table]]:
         began = time.monotonic()
@@ -561,12 +632,15 @@ class Engine:
             repair.include(spans, name, start, self._touched(start, end))
             if self._shard.set_rules(venue, rules):
                 pairs.add((name, ""))
+            self._book.set_rules(self._shard, self._code(venue), self._levels_of(rules))
             if self._timeline.active:
                 self._shard.rewrite(venue, np.zeros(0, np.int64), self._shard.cells_from)
         if self._ruled:
             self._ground = Ground(self._registry.place)
         histories = self._correct_visits(pairs, spans)
         self._shard.correct([self._correction(history) for history in histories])
+        for name, span in spans.items():
+            self._crowd_again(name, span.start)
         self._recount(spans)
         self._moved = True
         self._write_now(repaired=sorted(self._repairs | {(venue.decode(), "") for venue in self._ruled}))
@@ -617,6 +691,8 @@ class Engine:
         ):
             estimates = self._estimates(shard, Ground(self._registry.place), minute_rows, hour_rows)
             known, first = shard.venue_names, self._next_versions(int(minute_rows.used[0]))
+            for venue in shard.venue_ids():
+                self._recounted[venue.decode()] = int(hour_rows.peak[: hour_rows.used[0]].max(initial=0))
             minutes.append(minute_table(minute_rows, estimates[0], known, first))
             hours.append(hour_table(hour_rows, estimates[1], known, self._next_versions(int(hour_rows.used[0]))))
         for table, rows in (("minute_rows", minutes), ("hour_rows", hours)):

@@ -6,7 +6,7 @@ from typing import Any
 from tests.reference import ROWS, Views
 
 #: Columns that are instants, and those that are whole seconds; the reference counts both in integers since the epoch.
-_MILLISECONDS = {"occurred_at", "checked_in_at", "left_at", "as_of"}
+_MILLISECONDS = {"occurred_at", "checked_in_at", "left_at", "as_of", "raised_at", "cleared_at"}
 _SECONDS = {"minute", "hour", "window_end"}
 
 #: Differences shown of each view.

@@ -71,21 +71,27 @@ class AlertBook:
             lowest = np.array([levels.lowest for levels in self._levels[known:]], np.int32)
             self._lowest = np.concatenate([self._lowest, lowest])
 
-    def set_rules(self, shard: Shard, venue: int) -> None:
-        """Ask for the rules of a venue again; its history is then to be corrected (`correct`)."""
-        self._meet(shard)
-        self._levels[venue] = self._levels_of(shard.venue_ids(np.array([venue], np.int32))[0])
-        self._lowest[venue] = self._levels[venue].lowest
+    def follows(self, shard: Shard, venue: int, levels: Levels) -> bool:
+        """Whether these are the rules by which a venue's alerts are made."""
+        return self.levels(shard, venue) == levels
 
-    def load(self, shard: Shard, alerts: Iterable[tuple[int, Alert]], as_of: int) -> None:
-        """Take the alerts as stored, of a shard that was just loaded and computed up to `as_of` (ms), without rows."""
+    def set_rules(self, shard: Shard, venue: int, levels: Levels) -> None:
+        """Change the rules of a venue; its history is then to be corrected (`correct`)."""
+        self._meet(shard)
+        self._levels[venue] = levels
+        self._lowest[venue] = levels.lowest
+
+    def start(self, shard: Shard, as_of: int) -> None:
+        """Begin with a shard that was just loaded, and computed up to `as_of` (ms) without rows."""
         self._meet(shard)
         self._as_of = as_of
+        self._due = dict.fromkeys(shard.reaching(as_of // MINUTE, self._lowest).tolist(), as_of)
+
+    def load(self, alerts: Iterable[tuple[int, Alert]]) -> None:
+        """Take alerts as stored: all of a venue that were not cleared before `Shard.changes_from`."""
         for venue, alert in alerts:
             self._alerts.setdefault(venue, []).append(alert)
-        if as_of != BEGINNING:
-            reaching = shard.reaching(as_of // MINUTE, self._lowest)
-            self._due = dict.fromkeys([*reaching.tolist(), *self._alerts], as_of)
+            self._due[venue] = self._as_of
 
     def look_again(self, venue: int, since: int) -> None:
         """Compute a venue's alerts again, those decided after `since` (ms); the others are right."""

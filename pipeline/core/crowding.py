@@ -14,27 +14,10 @@ import numpy as np
 
 from pipeline.core.cells import last_before
 from pipeline.core.jit import kernel, wide
+from pipeline.core.levels import LEVELS, Rule
 from pipeline.core.pools import I32, I64, MINUTE, NEVER, NONE, U8, Cells, Events, Venues
 
-#: The levels, each a machine of its own, from mild to grave.
-LEVELS: Final = ("warning", "critical")
-
-#: A hold (`raise_for`, `clear_for`) is at most this long, in ms: memory keeps so much more of a venue's past than scans can change.
-LONGEST_HOLD: Final = 60 * MINUTE
-
 _SHIFT: Final = 1 << 20
-
-
-class Rule(NamedTuple):
-    """When one level is raised and cleared; shares of the capacity in thousandths, holds in ms.
-
-    Raised once occupancy ≥ raise_at for raise_for; cleared once occupancy < clear_below for clear_for. clear_below ≤ raise_at.
-    """
-
-    raise_at: int
-    raise_for: int
-    clear_below: int
-    clear_for: int
 
 
 class Alert(NamedTuple):
@@ -57,19 +40,26 @@ class Levels:
         """`rules`: one for each of LEVELS. `capacity` in persons; NONE if unknown, then nothing is ever raised."""
         self.capacity = capacity
         known = rules if capacity != NONE else ()
-        self._limits = [
+        self._limits = tuple(
             (_ceiling(rule.raise_at * capacity), rule.raise_for, _ceiling(rule.clear_below * capacity), rule.clear_for)
             for rule in known
-        ]
+        )
         #: The fewest persons at which anything can be raised; NEVER without a capacity.
         self.lowest = min((limits[0] for limits in self._limits), default=NEVER)
         #: The longest hold, in ms.
         self.look_back = max((max(limits[1], limits[3]) for limits in self._limits), default=0)
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both raise and clear alike."""
+        return isinstance(other, Levels) and (self.capacity, self._limits) == (other.capacity, other._limits)
+
+    def __hash__(self) -> int:
+        return hash((self.capacity, self._limits))
+
     def alerts(
         self, at: I64, persons: I64, until: int, since: int, in_force: dict[int, tuple[int, int]]
     ) -> tuple[list[Alert], int]:
-        """The alerts in force after `since`, and the earliest instant after `until` at which holding on changes one (NONE if none).
+        """The alerts in force after `since`, and the earliest instant after `until` at which holding on changes one, or NONE.
 
         `persons[i]` are present from `at[i]` (ms, rising) up to the next one, the last up to and including `until`. The curve
         begins `look_back` before `since` or earlier. `in_force`: the alerts in force at `since`, as level → (raised_at, the most
@@ -82,7 +72,8 @@ class Levels:
         for level, limits in enumerate(self._limits):
             raised, peak = in_force.get(level, (NONE, 0))
             _follow(at, persons, until, since, limits, raised, peak, rows, used)
-            found += [Alert(level, *row, self.capacity) for row in rows[: used[0]].tolist()]
+            for raised_at, cleared_at, most in rows[: used[0]].tolist():
+                found.append(Alert(level, raised_at, cleared_at, most, self.capacity))
             if used[1] != NONE:
                 due = int(used[1]) if due == NONE else min(due, int(used[1]))
         return found, due
@@ -239,7 +230,7 @@ def most_present(venues: Venues, cells: Cells, venue: int, from_minute: int, unt
 
 @kernel
 def next_look(venues: Venues, cells: Cells, events: Events, venue: int, as_of: int, lowest: int) -> int:
-    """When (ms) occupancy next changes in a minute that has `lowest` persons or more, as known at the clock `as_of`; NONE if never."""
+    """When (ms) occupancy next changes in a minute that has `lowest` persons or more, as known at `as_of` (ms); NONE if never."""
     minute = as_of // MINUTE
     before = last_before(venues, cells, venue, minute)
     cell = venues.rows[venue].first if before == NONE else cells.rows[before].next

@@ -15,6 +15,7 @@ from pipeline.core import collect, crowding, fold, names, occupancy, rolling
 from pipeline.core.cells import add_event, add_visits, force_cells
 from pipeline.core.columns import ScanColumns, Text
 from pipeline.core.jit import kernel, wide
+from pipeline.core.levels import LONGEST_HOLD, Rule
 from pipeline.core.moves import REACH, add_moves, order_moves
 from pipeline.core.pools import (
     HARD_LIMIT,
@@ -49,7 +50,7 @@ from pipeline.core.pools import (
 BEGINNING = -(1 << 60)
 
 #: `cells_from` lies so long (ms) before the horizon.
-KEPT_BACK = HARD_LIMIT + crowding.LONGEST_HOLD
+KEPT_BACK = HARD_LIMIT + LONGEST_HOLD
 
 _ROWS = 4096
 #: Moves out of order are put in order once they are so many, and more than a quarter of the others.
@@ -60,12 +61,14 @@ _UNORDERED_MOVES = 100_000
 class VenueRules:
     """What the fold and the figures need to know of a venue: max stay in ms, capacity in persons (NONE if unknown).
 
-    `place`, its category and time zone, is what estimates go by; the shard has no use for it.
+    `place`, its category and time zone, is what estimates go by, `crowding`, a rule for each of LEVELS, what alerts do; the
+    shard has no use for them.
     """
 
     limit: int
     capacity: int = NONE
     place: tuple[str, str | None] = ("unknown", None)
+    crowding: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,8 +358,8 @@ class Shard:
         )
 
     def curve(self, venue: int, from_minute: int, until: int) -> tuple[I64, I64]:
-        """A venue's occupancy as steps: `persons[i]` present from `at[i]` (ms), the first one the start of `from_minute` (since the
-        epoch), the last one at `until` (ms) or before. Call `advance(until)` first.
+        """A venue's occupancy as steps: `persons[i]` present from `at[i]` (ms), the first one the start of `from_minute` (since
+        the epoch), the last one at `until` (ms) or before. Call `advance(until)` first.
         """
         at, persons = np.zeros(256, np.int64), np.zeros(256, np.int64)
         while True:

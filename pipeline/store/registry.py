@@ -53,11 +53,12 @@ class Registry:
         #: The newest record of each venue, as `_COLUMNS`; None for one that was deleted.
         self._records: dict[str, tuple[object, ...] | None] = {}
         self._newest_version = 0
-        self._unknown = self._rules_of(UNKNOWN_CATEGORY, None, None)
+        self._unknown = self._rules_of("", UNKNOWN_CATEGORY, None, None)
 
-    def _rules_of(self, category: str, capacity: int | None, zone: str | None) -> VenueRules:
+    def _rules_of(self, venue: str, category: str, capacity: int | None, zone: str | None) -> VenueRules:
         stay = int(self._settings.stay_of(category).total_seconds() * 1000)
-        return VenueRules(stay, NONE if capacity is None else capacity, (category, zone))
+        crowding = () if capacity is None else self._settings.crowding_of(category, venue)
+        return VenueRules(stay, NONE if capacity is None else capacity, (category, zone), crowding)
 
     def rules(self, venue: bytes) -> VenueRules:
         """The rules of a venue; those of category `unknown` if it is not registered."""
@@ -90,7 +91,9 @@ class Registry:
                 self._rules.pop(name, None)
             else:
                 self._records[venue] = tuple(record)
-                self._rules[name] = self._rules_of(str(record[_CATEGORY]), record[3], _text_or_none(record[_TIMEZONE]))
+                self._rules[name] = self._rules_of(
+                    venue, str(record[_CATEGORY]), record[3], _text_or_none(record[_TIMEZONE])
+                )
         return {name: self.rules(name) for name, rules in before.items() if self.rules(name) != rules}
 
     def load(

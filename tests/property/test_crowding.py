@@ -9,14 +9,15 @@ from tests.columns import columns_of
 from tests.property.test_shard import Reader, expected, latest, new_shard
 from tests.reference import SECOND, Scan
 from tests.strategies import SUNDAY, Registry, Situation, histories
+from tests.strategies import VENUES as STRATEGY_VENUES
 from tests.views import differences
 
-VENUES = ("v", "w")
+VENUES = STRATEGY_VENUES[:2]
 
 
 @st.composite
 def crowds(draw: st.DrawFn) -> Situation:
-    """Two small venues, visits of seconds to an hour that begin within two hours or a day later, on and beside whole half minutes."""
+    """Two small venues; visits of seconds to hours that begin within two hours or a day later, on half minutes or beside."""
     visits = draw(
         st.lists(
             st.tuples(
@@ -37,7 +38,7 @@ def crowds(draw: st.DrawFn) -> Situation:
         if stay is not None:
             scans.append(Scan(venue, f"p{number}", "check_out", start + stay))
     limit = draw(st.sampled_from([2 * MINUTE, 20 * MINUTE, 4 * HOUR]))
-    registry = Registry({"v": limit}, {"v": draw(st.integers(1, 5)), "w": 2})
+    registry = Registry({"v": limit}, {"v": draw(st.integers(1, 5)), VENUES[1]: 2})
     as_of = draw(st.none() | st.integers(0, 180).map(lambda m: max(s.occurred_at_ms for s in scans) + m * MINUTE))
     return Situation(registry, tuple(scans), as_of)
 

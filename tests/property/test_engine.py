@@ -16,6 +16,7 @@ TABLES = (
     "minute_rows",
     "hour_rows",
     "rolling_rows",
+    "alert_rows",
     "now_rows",
     "venue_rows",
     "registry_rows",

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.alert_book import AlertBook
-from pipeline.core.crowding import LEVELS, Alert, Levels, Rule, alert_id
+from pipeline.core.crowding import Alert, Levels, alert_id
 from pipeline.core.fold import ANCIENT, DUPLICATE, ENDED_CHECK_OUT, ENDED_EXPIRED, STORED
+from pipeline.core.levels import LEVELS, Rule
 from pipeline.core.names import texts
 from pipeline.core.pools import HOUR, MINUTE, NONE
 from pipeline.core.presence.estimate import sums_at, weights_of

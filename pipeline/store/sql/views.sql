@@ -105,6 +105,10 @@ FROM
 ) AS counted
 FULL JOIN (SELECT venue_id, capacity FROM registry_rows FINAL) AS registered ON counted.venue_id = registered.venue_id;
 
+CREATE OR REPLACE VIEW crowding_alerts AS
+SELECT alert_id, venue_id, toString(level) AS level, raised_at, cleared_at, peak, capacity
+FROM alert_rows FINAL;
+
 CREATE OR REPLACE VIEW dead_letters AS
 SELECT topic, partition, offset, reason, detail, sha256, received_at
 FROM dead_letter_rows FINAL;
