@@ -6,6 +6,7 @@ the store and memory in step: corrections further back than memory reaches, and 
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,18 +15,21 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.alert_notice import AlertNotice
 from pipeline.core import names
 from pipeline.core.alert_book import AlertBook
 from pipeline.core.columns import Rejection, ScanColumns, Text
-from pipeline.core.crowding import Levels
+from pipeline.core.crowding import Alert, Levels, alert_id
 from pipeline.core.decode import decode_scans, judge_times, take
 from pipeline.core.fold import ANCIENT, DUPLICATE, STORED
+from pipeline.core.levels import LEVELS
 from pipeline.core.moves import REACH
 from pipeline.core.occupancy import HourRows, MinuteRows
-from pipeline.core.pools import HARD_LIMIT, MINUTE
+from pipeline.core.pools import HARD_LIMIT, MINUTE, NONE
 from pipeline.core.shard import BEGINNING, Changes, Correction, Shard, VenueRules, horizon_of
 from pipeline.dead_letters import DeadLetter
 from pipeline.estimates import Ground, Timeline
+from pipeline.overview import UNKNOWN, Groups, Overview, overview
 from pipeline.settings import Settings
 from pipeline.store import crowding, estimated_rows, models, recovery, repair
 from pipeline.store.client import connect, open_store
@@ -94,7 +98,13 @@ class Engine:
         self._timeline = Timeline([], lambda _version: None)
         self._progress: dict[tuple[str, int], Progress] = {}
         self._epoch = self._version = 0
-        self._unknown_venue_scans = 0
+        self._writing_client = writing_client
+        # Versions of alerts: stored up to, handed on up to, known to be told up to; and whether those in force were handed on.
+        self._alerts_stored = self._alerts_handed = self._alerts_told = 0
+        self._handed_open = False
+        self._unknown_venue_scans = self._late_scans = 0
+        #: By how many seconds each scan of the last batch came after it happened, by its Kafka timestamp.
+        self.event_delays = np.zeros(0)
         self._forget()
 
     def _forget(self) -> None:
@@ -109,6 +119,7 @@ class Engine:
         self._estimated = np.zeros(0, np.int32)
         self._ground = Ground(self._registry.place)
         self._book = AlertBook(lambda venue: self._levels_of(self._registry.rules(venue)))
+        self._categories, self._areas = Groups(), Groups()
         # Venues whose alerts are to be computed again from an instant (ms) on, and the most persons counted there of late.
         self._crowded_since: dict[str, int] = {}
         self._recounted: dict[str, int] = {}
@@ -222,6 +233,9 @@ class Engine:
             self._moved = True
             self._write_now(repaired=sorted(unfinished.repairs))
         self._apply_uses()
+        self._alerts_handed = self._alerts_told = crowding.told_upto(client, self._places)
+        self._alerts_stored = self._version
+        self._handed_open = False
         self._broken_off = False
         return known
 
@@ -254,6 +268,7 @@ class Engine:
             _letter(topic, partition, int(offsets[r.record]), int(timestamps_ms[r.record]), values[r.record], r)
             for r in rejections
         ]
+        self.event_delays = (np.asarray(timestamps_ms, np.int64)[columns.record] - columns.occurred_at) / 1000
         if len(columns):
             self._fold(columns, progress)
             where = np.asarray(offsets, np.int64)[columns.record]
@@ -278,6 +293,7 @@ class Engine:
         before, _ = self._watermarks.get((topic, partition), (BEGINNING, 0.0))
         typical = int(np.partition(columns.occurred_at, middle)[middle])
         self._watermarks[topic, partition] = max(before, typical), time.monotonic()
+        self._late_scans += int(counts[ANCIENT])
         if counts[ANCIENT]:
             self._ancient += _ancient_scans(topic, partition, take(columns, outcome == ANCIENT))
 
@@ -308,6 +324,7 @@ class Engine:
         `offset` of a returned dead letter is the index in `values`.
         """
         changed, letters = self._registry.load(values, keys, self._announce_rules)
+        self._categories, self._areas = Groups(), Groups()
         self._expect_rules(changed)
         return letters
 
@@ -538,7 +555,7 @@ class Engine:
 
     def _apply_uses(self) -> None:
         # Make the stored estimates anew that what was said last about models has changed. Nothing may wait to be written.
-        places = [("", 0)] if self._embedded else list(self._progress)
+        places = self._places
         done, last = models.applied_use(self._client, places), self._timeline.number
         if done == last:
             return
@@ -571,12 +588,66 @@ class Engine:
         """
         stored = self._writer.write(write)
         self._expect_repairs(write)
+        self._expect_alerts(write)
         return stored
 
     def _expect_repairs(self, write: Write) -> None:
         if write.asked:
             self._repairs |= set(write.asked)
             self._settle_at = self._settle_at or time.monotonic() + _SETTLE_SECONDS
+
+    # --- telling alerts ----------------------------------------------------------------------------------------------
+
+    @property
+    def _places(self) -> list[tuple[str, int]]:
+        return [("", 0)] if self._embedded else list(self._progress)
+
+    def _expect_alerts(self, write: Write) -> None:
+        if any(table == "alert_rows" for table, _ in write.derived):
+            self._alerts_stored = write.end_version
+
+    def hand_alerts(self, told: int) -> tuple[list[AlertNotice], int]:
+        """Alerts that have changed in the store since the last call, and a mark to give back once they are told.
+
+        `told`: the last mark of which everything has been told, 0 for none. After a start what was not told is given again,
+        and those in force that were told. Like `write`, called by one thread and only while no write is outstanding. Raises
+        StoreUnavailableError; what was to be given is given by the next call.
+        """
+        if not self._progress:
+            return [], told
+        client = self._writing_client
+        if told > self._alerts_told:
+            self._writer.insert("told_rows", crowding.told_table(self._places, told))
+            self._alerts_told = told
+        found: list[AlertNotice] = []
+        upto = self._alerts_stored
+        if self._alerts_handed < upto:
+            changed = crowding.changed_alerts(client, self._scope, self._alerts_handed, upto)
+            found = [self._notice(venue, alert, retracted=retracted) for venue, alert, retracted in changed]
+        if not self._handed_open:
+            given = {notice.alert_id for notice in found}
+            stored = (self._notice(*each, told=True) for each in crowding.alerts_since(client, self._scope))
+            found += [notice for notice in stored if notice.alert_id not in given]
+            self._handed_open = True
+        self._alerts_handed = upto
+        return found, upto
+
+    def _notice(self, venue: str, alert: Alert, *, retracted: bool = False, told: bool = False) -> AlertNotice:
+        name, area = self._registry.sign(venue)
+        return AlertNotice(
+            alert_id(venue, alert.level, alert.raised_at),
+            venue,
+            LEVELS[alert.level],
+            alert.raised_at,
+            None if alert.cleared_at == NONE else alert.cleared_at,
+            alert.peak,
+            alert.capacity,
+            name,
+            self._registry.place(venue)[0],
+            area,
+            retracted,
+            told,
+        )
 
     # --- settling ----------------------------------------------------------------------------------------------------
 
@@ -622,6 +693,7 @@ class Engine:
         self._writer.write(write)
         self._unwritten = None
         self._expect_repairs(write)
+        self._expect_alerts(write)
 
     def _repair(self) -> None:
         spans: dict[str, repair.Span] = {}
@@ -715,11 +787,25 @@ class Engine:
             "duplicates": sum(row.duplicates for row in rows) + sum(duplicates for _, duplicates in found),
             "dead_lettered": dead_lettered,
             "unknown_venue_scans": self._unknown_venue_scans,
+            "late": self._late_scans,
             "newest_event_ms": max(self._newest, 0),
+            "watermark_ms": max(self._watermark, 0),
+            "as_of_ms": max(self._as_of, 0),
             "venues": self._shard.venue_count,
             "scans_held": self._shard.scans_held,
             "bytes_held": self._shard.bytes_held(),
         }
+
+    def overview(self) -> Overview:
+        """The venues that have had a scan, at a glance, as of the last `take`."""
+        shard = self._shard
+        for venue in shard.venue_ids(np.arange(self._categories.count, shard.venue_count, dtype=np.int32)):
+            name = venue.decode()
+            self._categories.add(self._registry.place(name)[0])
+            self._areas.add(self._registry.sign(name)[1] or UNKNOWN)
+        alerts = Counter(LEVELS[alert.level] for alert in self._book.open_alerts)
+        counts = {level: alerts[level] for level in LEVELS}
+        return overview(*shard.presence(), self._categories, self._areas, counts)
 
     def close(self) -> None:
         """Give the store back."""

@@ -95,6 +95,14 @@ class Settings(BaseSettings):
     crowding_by_venue: dict[str, CrowdingRules] = Field(
         default_factory=dict, description="The same for one venue, where it differs from its category's."
     )
+    alertmanager_url: SecretStr | None = Field(
+        None,
+        description="Alertmanager, for crowding alerts (http[s]://[user:password@]host:port). Default: none is told.",
+    )
+    alert_recent: timedelta = Field(
+        timedelta(minutes=5),
+        description="Alertmanager is not told of alerts raised longer ago than this when they are first seen: history.",
+    )
     retention: timedelta = Field(timedelta(days=14), description="How far back scans are taken and corrected.")
     late_window: timedelta = Field(
         timedelta(hours=6), description="Scans up to this late are corrected from memory; later ones from the store."
@@ -120,6 +128,13 @@ class Settings(BaseSettings):
     def _late_window_holds_the_widest_rolling_window(cls, value: timedelta) -> timedelta:
         if value < timedelta(hours=2):
             raise ValueError("must be at least 2 hours")
+        return value
+
+    @field_validator("alertmanager_url")
+    @classmethod
+    def _alertmanager_speaks_http(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
         return value
 
     @model_validator(mode="after")

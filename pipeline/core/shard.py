@@ -426,6 +426,11 @@ class Shard:
         order_moves(self._known_venues, self.cells_from, self._venues, self._moves, ordered)
         self._moves, self._ordered_moves = ordered, int(ordered.used[0])
 
+    def presence(self) -> tuple[I32, I32]:
+        """By venue code: persons present at the clock (NONE before they were counted), and the capacity (NONE if unknown)."""
+        rows = self._venues.rows[: self._known_venues]
+        return rows["now"].copy(), rows["capacity"].copy()
+
     def venue_ids(self, codes: I32 | None = None) -> list[bytes]:
         """The ids of some venues by code, or of all."""
         wanted = np.arange(self._known_venues, dtype=np.int32) if codes is None else codes

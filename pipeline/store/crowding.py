@@ -58,12 +58,12 @@ def unfinished_alerts(client: Client, scope: str, durable: int) -> dict[str, int
     return {str(venue): int(raised_at) for venue, raised_at in rows}
 
 
-def alerts_since(client: Client, condition: str, since: int) -> list[tuple[str, Alert]]:
-    """The stored alerts of the venues of a condition that were not cleared by `since` (ms)."""
+def alerts_since(client: Client, condition: str, since: int | None = None) -> list[tuple[str, Alert]]:
+    """The stored alerts of the venues of a condition that were not cleared by `since` (ms); without it those in force."""
+    cleared = "0" if since is None else f"cleared_at > fromUnixTimestamp64Milli({max(since, 0)}, 'UTC')"
     with store_errors():
         rows = client.query(
-            f"SELECT {_ALERT} FROM alert_rows FINAL WHERE {condition} AND "
-            f"(cleared_at IS NULL OR cleared_at > fromUnixTimestamp64Milli({max(since, 0)}, 'UTC'))"
+            f"SELECT {_ALERT} FROM alert_rows FINAL WHERE {condition} AND (cleared_at IS NULL OR {cleared})"
         ).result_rows
     return [(str(row[0]), Alert(*(int(value) for value in row[1:]))) for row in rows]
 
@@ -79,6 +79,38 @@ def alerts_of_venues(client: Client, since: dict[str, int]) -> dict[str, list[Al
             if alert.cleared_at == NONE or alert.cleared_at > since[venue]:
                 found.setdefault(venue, []).append(alert)
     return found
+
+
+def told_upto(client: Client, places: Sequence[tuple[str, int]]) -> int:
+    """The version up to which every alert of some partitions has been told."""
+    wanted = ", ".join(f"({quoted(topic)}, {partition})" for topic, partition in places)
+    with store_errors():
+        rows = client.query(
+            f"SELECT max(version) FROM told_rows WHERE (topic, partition) IN ({wanted}) GROUP BY topic, partition"
+        ).result_rows
+    return min((int(row[0]) for row in rows), default=0) if len(rows) == len(places) else 0
+
+
+def told_table(places: Sequence[tuple[str, int]], version: int) -> pa.Table:
+    """Rows of `told_rows`."""
+    return pa.table(
+        {
+            "topic": strings([topic for topic, _ in places]),
+            "partition": pa.array([partition for _, partition in places], pa.uint32()),
+            "version": pa.array([version] * len(places), pa.uint64()),
+        }
+    )
+
+
+def changed_alerts(client: Client, scope: str, since: int, until: int) -> list[tuple[str, Alert, bool]]:
+    """Alerts with a row whose version is in [since, until), as they stand: venue, alert, and whether it is taken back."""
+    with store_errors():
+        rows = client.query(
+            f"SELECT {_ALERT}, is_deleted FROM (SELECT * FROM alert_rows "
+            f"WHERE version >= {since} AND version < {until} AND {scope} "
+            "ORDER BY version DESC LIMIT 1 BY venue_id, level, raised_at) ORDER BY venue_id, raised_at"
+        ).result_rows
+    return [(str(row[0]), Alert(*(int(value) for value in row[1:-1])), bool(row[-1])) for row in rows]
 
 
 def alert_history(

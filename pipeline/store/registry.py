@@ -32,8 +32,9 @@ _COLUMNS = (
     ("floor_area_m2", pa.float64()),
 )
 
-_CATEGORY, _TIMEZONE = (
-    next(i for i, column in enumerate(_COLUMNS) if column[0] == name) for name in ("category", "timezone")
+_NAME, _CATEGORY, _AREA, _TIMEZONE = (
+    next(i for i, column in enumerate(_COLUMNS) if column[0] == name)
+    for name in ("name", "category", "area", "timezone")
 )
 
 #: The category of a venue that nobody registered (contract, section 4).
@@ -71,6 +72,11 @@ class Registry:
     def place(self, venue: str) -> tuple[str, str | None]:
         """A venue's category and time zone."""
         return self.rules(venue.encode()).place
+
+    def sign(self, venue: str) -> tuple[str, str | None]:
+        """A venue's name, its id if it is not registered, and its area."""
+        record = self._records.get(venue)
+        return (venue, None) if record is None else (str(record[_NAME]), _text_or_none(record[_AREA]))
 
     def refresh(self) -> dict[bytes, VenueRules]:
         """Read what was registered since the last call, by whomever. Returns the venues whose rules changed."""

@@ -2,16 +2,18 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 import faust
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from faust.exceptions import ProducerSendError
 from faust.tables import TableManager
 
+from pipeline.alert_notice import AlertNotice
 from pipeline.dead_letters import DeadLetter
 from pipeline.settings import Settings
 from pipeline.streaming.batch_transport import BatchTransport
-from pipeline.topics import CHECK_INS, DEAD_LETTERS, VENUES
+from pipeline.topics import CHECK_INS, CROWDING_ALERTS, DEAD_LETTERS, VENUES
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +95,23 @@ async def publish_dead_letters(app: faust.App, letters: list[DeadLetter]) -> Non
             await asyncio.sleep(pause)
             pause = min(pause * 2, 15.0)
         letters = failed
+
+
+async def publish_alerts(app: faust.App, notices: Sequence[AlertNotice]) -> None:
+    """Send crowding alerts to their topic, in order, trying until Kafka has them all (so: at least once)."""
+    pause = 0.5
+    for notice in notices:
+        value = notice.message().model_dump_json().encode()
+        while True:
+            try:
+                await (await app.producer.send(CROWDING_ALERTS, notice.venue.encode(), value, None, None, []))
+            except (ProducerSendError, KafkaError) as error:
+                log.warning("a crowding alert could not be sent yet (%s); trying again", error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 15.0)
+            else:
+                pause = 0.5
+                break
 
 
 async def _publish(app: faust.App, letter: DeadLetter) -> None:

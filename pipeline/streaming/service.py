@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine, Mapping
+from datetime import timedelta
 from typing import Any
 
 import faust
@@ -15,7 +16,9 @@ from aiokafka.errors import KafkaError
 
 from pipeline.settings import Settings
 from pipeline.streaming.agents import add_agents
-from pipeline.streaming.app import build_app, publish_dead_letters
+from pipeline.streaming.alert_delivery import AlertDelivery
+from pipeline.streaming.alertmanager import Alertmanager
+from pipeline.streaming.app import build_app, publish_alerts, publish_dead_letters
 from pipeline.streaming.batch_transport import BatchConsumer
 from pipeline.streaming.http import serve_http
 from pipeline.streaming.log_ranges import wait_for_kafka
@@ -27,6 +30,8 @@ log = logging.getLogger(__name__)
 
 #: How often the broker is asked for the logs' ends and, while draining, for what is committed, in seconds.
 LAG_SECONDS, DRAIN_SECONDS = 1.0, 0.1
+#: How often the event loop shows that it runs, in seconds.
+BEAT_SECONDS = 1.0
 #: Faust is given this long to leave the group, in seconds; then the group finds out by itself.
 LEAVE_SECONDS = 10.0
 
@@ -77,12 +82,24 @@ class _Service:
             publish=lambda letters: publish_dead_letters(app, letters),
         )
         app.transport.listener = worker
+        alertmanager = self._alertmanager()
+        delivery = AlertDelivery(lambda notices: publish_alerts(app, notices), alertmanager)
+        worker.tell_alerts(delivery)
         add_agents(app, worker)
         drained = asyncio.Event()
         tasks = [
             asyncio.create_task(_or_fail(each, worker))
-            for each in (worker.run(), app.start(), self._watch_crash(app, worker), self._watch_lag(app, worker))
+            for each in (
+                worker.run(),
+                app.start(),
+                self._watch_crash(app, worker),
+                self._watch_lag(app, worker),
+                self._beat(worker),
+                delivery.run(),
+            )
         ]
+        if alertmanager is not None:
+            tasks.append(asyncio.create_task(_or_fail(alertmanager.run(), worker)))
         if self._drain:
             tasks.append(
                 asyncio.create_task(_or_fail(self._until_drained(app, worker, ranges.waiting, drained), worker))
@@ -144,6 +161,24 @@ class _Service:
                 away_since = None
             worker.note_ends(ends)
 
+    async def _beat(self, worker: Worker[Any]) -> None:
+        while True:
+            begun = time.monotonic()
+            await asyncio.sleep(BEAT_SECONDS)
+            now = time.monotonic()
+            self._metrics.loop_lag.set(max(0.0, now - begun - BEAT_SECONDS))
+            self._metrics.heartbeat.set(time.time() - (now - worker.progress_at))
+
+    def _alertmanager(self) -> Alertmanager | None:
+        url = self._settings.alertmanager_url
+        if url is None:
+            return None
+        requests = self._metrics.alertmanager_requests
+        quiet_ms = self._settings.alert_recent // timedelta(milliseconds=1)
+        return Alertmanager(
+            url.get_secret_value(), quiet_ms, requests.labels("failed").inc, requests.labels("accepted").inc
+        )
+
     async def _until_drained(
         self, app: faust.App, worker: Worker[Any], ends: dict[Partition, int], drained: asyncio.Event
     ) -> None:
@@ -167,7 +202,7 @@ class _Service:
                 log.warning("Kafka does not tell what is committed: %s; asking again", error)
                 await asyncio.sleep(1)
                 continue
-            if all(committed.get(each, 0) >= end for each, end in ends.items()):
+            if worker.alerts_told and all(committed.get(each, 0) >= end for each, end in ends.items()):
                 drained.set()
                 return
 

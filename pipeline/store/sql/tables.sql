@@ -144,6 +144,16 @@ ENGINE = ReplacingMergeTree(version, is_deleted)
 PARTITION BY toDate(raised_at)
 ORDER BY (venue_id, level, raised_at);
 
+-- Up to which version rows of `alert_rows` have been told to Kafka, by partition; ('', 0) of an embedded store.
+CREATE TABLE IF NOT EXISTS told_rows
+(
+    topic     String,
+    partition UInt32,
+    version   UInt64
+)
+ENGINE = ReplacingMergeTree(version)
+ORDER BY (topic, partition);
+
 -- Models of presence, each with what it was made from; never changed. `body` and `figures` are JSON.
 CREATE TABLE IF NOT EXISTS model_rows
 (
