@@ -153,7 +153,7 @@ ALERTS_SENT: Final = Meaning(
 )
 VENUES_BY: Final = Meaning(
     "pipeline_venues",
-    "Venues seen, by category and fullness: empty, below_half, half, near (90 %), full (at or over capacity), unknown (capacity).",
+    "Venues seen, by category and fullness: empty, below_half, half, near (90 %), full (100 %), unknown (capacity).",
     "Many full: compare with the crowding alerts; many unknown: register their capacity.",
 )
 PERSONS_IN_AREA: Final = Meaning(
