@@ -31,7 +31,7 @@ from pipeline.dead_letters import DeadLetter
 from pipeline.estimates import Ground, Timeline
 from pipeline.overview import UNKNOWN, Groups, Overview, overview
 from pipeline.settings import Settings
-from pipeline.store import crowding, estimated_rows, models, recovery, repair
+from pipeline.store import crowding, estimated_rows, models, recovery, repair, undercounts
 from pipeline.store.client import connect, open_store
 from pipeline.store.registry import Registry
 from pipeline.store.tables import (
@@ -103,6 +103,7 @@ class Engine:
         self._alerts_stored = self._alerts_handed = self._alerts_told = 0
         self._handed_open = False
         self._unknown_venue_scans = self._late_scans = 0
+        self._compared_hour, self._undercounted = BEGINNING, 0
         #: By how many seconds each scan of the last batch came after it happened, by its Kafka timestamp.
         self.event_delays = np.zeros(0)
         self._forget()
@@ -648,6 +649,20 @@ class Engine:
             retracted,
             told,
         )
+
+    # --- undercounts -------------------------------------------------------------------------------------------------
+
+    def undercounted(self) -> int:
+        """Compare the last closed hours with the weeks before, once an hour. Returns the venues undercounted in the newest one.
+
+        Like `write`, called by one thread and only while no write is outstanding. Raises StoreUnavailableError.
+        """
+        hour = undercounts.closed_hour(self._as_of) if self._as_of != BEGINNING else BEGINNING
+        if self._progress and hour > self._compared_hour:
+            found = undercounts.compare(self._writing_client, self._scope, hour, self._version)
+            self._writer.insert("undercount_rows", found.rows)
+            self._compared_hour, self._undercounted = hour, found.newest
+        return self._undercounted
 
     # --- settling ----------------------------------------------------------------------------------------------------
 

@@ -96,6 +96,9 @@ class Engine(Protocol[W]):
         StoreUnavailableError.
         """
 
+    def undercounted(self) -> int:
+        """How many venues had far too few scans in the last closed hour. Called like `write`. Raises StoreUnavailableError."""
+
     @property
     def settle_due(self) -> bool:
         """Whether `settle` has something to do that should not wait."""

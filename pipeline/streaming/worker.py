@@ -40,6 +40,8 @@ LAST_WRITE_SECONDS = 10.0
 VENUES_FIRST_SECONDS = 30.0
 #: The venues at a glance are counted so often, in seconds.
 OVERVIEW_SECONDS = 10.0
+#: Whether an hour has closed whose scans are to be compared with the weeks before is asked so often, in seconds.
+UNDERCOUNT_SECONDS = 60.0
 #: Without progress for this long a worker is not live; while a call into the engine runs, it may take longer: loading the
 #: state of large partitions does.
 STALLED_SECONDS, LONG_CALL_SECONDS = 30.0, 600.0
@@ -105,6 +107,7 @@ class Worker(Generic[W]):
         self._last_idle = 0.0
         self._read: dict[Partition, int] = {}
         self._ends: Mapping[Partition, int] = {}
+        self._compared_at = -UNDERCOUNT_SECONDS
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._flushes: list[tuple[asyncio.Future[bool], bool]] = []
@@ -240,6 +243,7 @@ class Worker(Generic[W]):
                 for future, _ in flushes:
                     future.set_result(done)
                 await self._hand_on_alerts()
+                await self._count_undercounted()
         except Exception as error:
             self.fail(error)
         finally:
@@ -381,17 +385,28 @@ class Worker(Generic[W]):
         self._note_stored({**offsets, **cut.venues})
         return True
 
+    def _reads_scans(self) -> bool:
+        # Not while state is being loaded: that has the store for itself.
+        return self.epoch is not None and any(topic == CHECK_INS for topic, _ in self._reading)
+
     async def _hand_on_alerts(self) -> None:
         alerts = self._alerts
-        if alerts is None or not alerts.ready or self.epoch is None:
+        if alerts is None or not alerts.ready or not self._reads_scans():
             self.alerts_told = alerts is None
             return
         handed = await self._until_stored(
-            self._write_thread, lambda: self._engine.hand_alerts(alerts.told), lambda: self.epoch is not None
+            self._write_thread, lambda: self._engine.hand_alerts(alerts.told), self._reads_scans
         )
         self.alerts_told = handed is not None and not handed[0]
         if handed is not None and handed[0]:
             alerts.deliver(*handed)
+
+    async def _count_undercounted(self) -> None:
+        if not self._reads_scans() or self._backlog() or time.monotonic() - self._compared_at < UNDERCOUNT_SECONDS:
+            return
+        count = await self._until_stored(self._write_thread, self._engine.undercounted, self._reads_scans)
+        self._metrics.undercounted.set(count or 0)
+        self._compared_at = time.monotonic()
 
     async def _settle_once(self) -> bool:
         def settle() -> bool:

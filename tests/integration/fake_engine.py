@@ -60,6 +60,9 @@ class FakeEngine:
     def overview(self) -> Overview:
         return NOTHING_SEEN
 
+    def undercounted(self) -> int:
+        return 0
+
     def hand_alerts(self, told: int) -> tuple[list[object], int]:
         return [], told
 

@@ -154,6 +154,22 @@ CREATE TABLE IF NOT EXISTS told_rows
 ENGINE = ReplacingMergeTree(version)
 ORDER BY (topic, partition);
 
+-- Closed hours in which far fewer came to a venue than at the same hour of the same weekday before.
+CREATE TABLE IF NOT EXISTS undercount_rows
+(
+    venue_id   String,
+    hour       DateTime('UTC'),
+    arrivals   UInt32,
+    expected   Float64,
+    fewest     Float64,
+    weeks      UInt8,
+    version    UInt64,
+    is_deleted UInt8
+)
+ENGINE = ReplacingMergeTree(version, is_deleted)
+PARTITION BY toDate(hour)
+ORDER BY (venue_id, hour);
+
 -- Models of presence, each with what it was made from; never changed. `body` and `figures` are JSON.
 CREATE TABLE IF NOT EXISTS model_rows
 (
