@@ -567,14 +567,14 @@ class Engine:
 
     def _estimated_anew(self, piece: estimated_rows.Piece) -> list[tuple[str, pa.Table]]:
         ground = Ground(self._registry.place)
-        ground.meet(piece.shard.venue_ids, piece.shard.venue_count)
         tables = []
         for name, table, column in (("minute_rows", piece.minutes, "minute"), ("hour_rows", piece.hours, "hour")):
-            count = table.num_rows
+            count, venue = table.num_rows, piece.codes(table)
+            ground.meet(piece.shard.venue_ids, piece.shard.venue_count)
             estimates = self._timeline.estimates(
                 ground,
                 piece.shard.logged_moves(),
-                piece.codes(table),
+                venue,
                 integers(table, column) // 60,
                 np.full(count, column == "hour"),
                 np.ones(count, np.bool_),

@@ -1,9 +1,12 @@
 """The views of a store, read as the reference writes them."""
 
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tests.reference import ROWS, Views
+from tests.reference import MINUTE, ROWS, Scan, VenueModel, Views, holds, stays
+
+ModelOf = Callable[[str, int], VenueModel | None]
 
 #: Columns that are instants, and those that are whole seconds; the reference counts both in integers since the epoch.
 _MILLISECONDS = {"occurred_at", "checked_in_at", "left_at", "as_of", "raised_at", "cleared_at"}
@@ -30,6 +33,51 @@ def read_views(client: Any) -> Views:
         assert not repeated, f"{view} shows {len(repeated)} rows more than once, such as {repeated[0]}"
         views[view] = set(rows)
     return views
+
+
+#: (view, key columns) → (expected, low, high, check_out_share, model_version), all None where there is no estimate.
+Estimates = dict[tuple[Any, ...], tuple[Any, ...]]
+
+_KEYS = {
+    "occupancy_minutes": "venue_id, toUnixTimestamp(minute)",
+    "occupancy_hours": "venue_id, toUnixTimestamp(hour)",
+    "rolling_occupancy": "venue_id, `window`",
+    "occupancy_now": "venue_id",
+}
+
+
+def read_estimates(client: Any) -> Estimates:
+    """The estimates of every row of every view that has them, by the view's name and the row's key."""
+    return {
+        (view, *row[:-5]): row[-5:]
+        for view, key in _KEYS.items()
+        for row in client.query(
+            f"SELECT {key}, expected, low, high, check_out_share, model_version FROM checkins.{view}"
+        ).result_rows
+    }
+
+
+def wrong_estimates(
+    shown: Estimates, scans: Sequence[Scan], max_stay: Mapping[str, int], as_of: int, model_of: ModelOf
+) -> list[str]:
+    """The first estimates that are not those of the reference. `model_of` gives a venue's model for a minute, or None."""
+    there = stays(scans, max_stay)
+    # Of a venue that is registered and was never seen there is nothing to estimate from.
+    seen = {scan.venue_id for scan in scans}
+    wrong = []
+    for (view, venue, *key), found in shown.items():
+        minute = key[0] // 60 if view in ("occupancy_minutes", "occupancy_hours") else as_of // MINUTE - 1
+        minutes = [minute + inside for inside in range(4, 60, 5)] if view == "occupancy_hours" else [minute]
+        model = model_of(venue, minute) if venue in seen else None
+        if model is None:
+            right = found == (None,) * 5
+        else:
+            exact = model.estimate(there.get(venue, []), minutes)
+            right = None not in found and found[4] == model.version and holds(found[:3], exact)
+            right = right and abs(found[3] - model.share()) <= 0.0005 + 1e-9
+        if not right:
+            wrong.append(f"{view} {venue} {key}: {found}, not {model and (exact, model.share(), model.version)}")
+    return wrong[:_SHOWN]
 
 
 def _integer(column: str) -> str:

@@ -66,7 +66,7 @@ class PairHistory:
 
 
 def _logged(visits: list[Visit]) -> set[tuple[int, int, int]]:
-    following = [*(visit[0] for visit in visits[1:]), NONE]
+    following = [visit[0] for visit in visits[1:]] + [NONE] * bool(visits)
     return {
         (start, left if ended == ENDED_CHECK_OUT else after, party)
         for (start, left, ended, party), after in zip(visits, following, strict=True)

@@ -1,14 +1,18 @@
 """The engine on a real ClickHouse against the reference: crashes between any two inserts, restarts, very late scans."""
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.isolated import run_isolated
-from tests.reference import line_of
+from tests.reference import DEFAULT_MAX_STAY, HARD_LIMIT, HOUR, MINUTE, line_of
+
+#: The limits that `tests.strategies.registries` draws from.
+STAYS = (MINUTE, 45 * MINUTE, DEFAULT_MAX_STAY, HARD_LIMIT)
 
 TABLES = (
     "scan_set",
@@ -18,6 +22,9 @@ TABLES = (
     "rolling_rows",
     "alert_rows",
     "now_rows",
+    "estimate_rows",
+    "model_use_rows",
+    "model_applied_rows",
     "venue_rows",
     "registry_rows",
     "dead_letter_rows",
@@ -36,14 +43,18 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
     from hypothesis import seed as with_seed
     from hypothesis import strategies as st
 
+    from pipeline.core.presence.model import Dwell, Kind, fit
     from pipeline.core.shard import Shard
     from pipeline.engine import Engine
+    from pipeline.presence import _packed
     from pipeline.settings import Settings
     from pipeline.store.client import connect, open_store
+    from pipeline.store.models import StoredModel, save_model, use_model
     from pipeline.store.writer import Writer
-    from tests.reference import expected_views
-    from tests.strategies import Situation, histories, situations
-    from tests.views import differences, read_views
+    from tests.presence import venue_model
+    from tests.reference import VenueModel, expected_views
+    from tests.strategies import SUNDAY, Situation, histories, situations
+    from tests.views import differences, read_estimates, read_views, wrong_estimates
 
     store = Settings(
         store=Path(folder),
@@ -52,6 +63,17 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
     client = open_store(store)
     writing = connect(store)
     writing.command("USE checkins")
+    # Two models of other categories, stays and arrival bins each; of "plain" the second one knows nothing.
+    categories = ["plain", *(f"stay-{limit}" for limit in STAYS), "unknown", ""]
+    kinds = {
+        "short": [Kind(1 + i % 2 * 3, Dwell(20 + 10 * i, 0.5)) for i in range(len(categories))],
+        "long": [Kind(16, Dwell(200 + 50 * i, 0.3) if i else None) for i in range(len(categories))],
+    }
+    models = {name: fit({}, 1, np.arange(len(categories)), kind) for name, kind in kinds.items()}
+    for name, model in models.items():
+        body = _packed(model, categories, [])
+        save_model(client, StoredModel(name, datetime.now(UTC), None, None, body, "[]"))
+
     Shard.collect_due = lambda self, horizon: horizon > self.horizon  # type: ignore[method-assign]
 
     def venue_records(situation: Situation) -> list[bytes]:
@@ -59,7 +81,7 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
         names = sorted(registry.max_stay.keys() | registry.capacities.keys())
         records = []
         for name in names:
-            record: dict[str, Any] = {"venue_id": name, "name": name, "category": "plain"}
+            record: dict[str, Any] = {"venue_id": name, "name": name, "category": "plain", "timezone": "Asia/Kolkata"}
             if name in registry.capacities:
                 record["capacity"] = registry.capacities[name]
             if name in registry.max_stay:
@@ -102,6 +124,43 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
                 raise Crash
             plain_insert(self, table, rows)
 
+        # Models put in force at some step, for event times from an hour on (0: all of them).
+        uses: list[tuple[int, str, int]] = sorted(
+            data.draw(
+                st.lists(
+                    st.tuples(
+                        st.integers(0, len(plan)),
+                        st.sampled_from(["short", "long", ""]),
+                        st.sampled_from([0, *(SUNDAY // HOUR + hour for hour in (-40, -3, 1, 2, 9, 11, 25))]),
+                    ),
+                    max_size=3,
+                )
+            ),
+            key=lambda use: use[0],
+        )
+        said = 0
+
+        def say_uses(step: int) -> None:
+            nonlocal said
+            while said < len(uses) and uses[said][0] <= step:
+                _, version, since = uses[said]
+                use_model(client, version, datetime.fromtimestamp(since * 3600, UTC))
+                said += 1
+
+        def model_of(venue: str, minute: int) -> VenueModel | None:
+            holding = [version for _, version, since in uses if since * 60 <= minute]
+            if not holding or not holding[-1]:
+                return None
+            registry = situation.registry
+            category = f"stay-{registry.max_stay[venue]}" if venue in registry.max_stay else "plain"
+            if venue not in registry.max_stay and venue not in registry.capacities:
+                category = "unknown"
+            place = categories.index(category)
+            model = models[holding[-1]]
+            # Half past five east of Greenwich, all year.
+            offset = 0 if category == "unknown" else 330
+            return venue_model(model, place, holding[-1], offset) if model.source[place] else None
+
         def register(engine: Engine) -> None:
             records = venue_records(situation)
             assert not engine.load_venues(records, [None] * len(records))
@@ -117,6 +176,7 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
                         starts = engine.assign("check-ins", range(history.partitions))
                         position = {number: start or 0 for number, start in starts.items()}
                     while step < len(plan):
+                        say_uses(step)
                         if step >= registered_at and not registered:
                             register(engine)
                             registered = True
@@ -134,6 +194,7 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
                     if not registered:
                         register(engine)
                         registered = True
+                    say_uses(len(plan))
                     for number, log in logs.items():
                         _feed(engine, number, log, position, len(log))
                     engine.settle()
@@ -148,6 +209,9 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
         )
         found = differences(read_views(client), expected)
         assert not found, found
+        clock = max(max(scan.occurred_at_ms for scan in situation.scans), situation.as_of or 0)
+        wrong = wrong_estimates(read_estimates(client), situation.scans, situation.registry.max_stay, clock, model_of)
+        assert not wrong, "\n".join(wrong)
         consumed, accepted, stored, duplicates, dead = client.query(
             "SELECT sum(consumed), sum(accepted), sum(stored), sum(duplicates), sum(dead_lettered) FROM accounting"
         ).result_rows[0]
