@@ -141,7 +141,9 @@ def test_the_topic_tells_of_every_alert_as_it_stands_in_the_end(journey: Journey
         for record in last.values()
         if record["cleared_at"] != record["raised_at"]
     }
-    query = "SELECT alert_id, venue_id, level, raised_at, cleared_at FROM crowding_alerts"
+    written = "concat(replaceOne(toString({0}), ' ', 'T'), 'Z') AS {0}_written"
+    times = ", ".join(written.format(column) for column in ("raised_at", "cleared_at"))
+    query = f"SELECT alert_id, venue_id, level, {times} FROM crowding_alerts"
     shown = journey.run("query", query, "--format", "json", "--store", journey.registry_first).stdout
     assert told == {tuple(row.values()) for row in map(json.loads, shown.splitlines())}
     assert told
