@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -22,7 +23,7 @@ from pipeline.core.columns import Rejection, ScanColumns, Text
 from pipeline.core.crowding import Alert, Levels, alert_id
 from pipeline.core.decode import decode_scans, judge_times, take
 from pipeline.core.fold import ANCIENT, DUPLICATE, STORED
-from pipeline.core.levels import LEVELS
+from pipeline.core.levels import LEVELS, Rule
 from pipeline.core.moves import REACH
 from pipeline.core.occupancy import HourRows, MinuteRows
 from pipeline.core.pools import HARD_LIMIT, MINUTE, NONE
@@ -460,7 +461,7 @@ class Engine:
 
     @staticmethod
     def _levels_of(rules: VenueRules) -> Levels:
-        return Levels(rules.crowding, rules.capacity)
+        return _levels(rules.crowding, rules.capacity)
 
     def _crowd_again(self, venue: str, since: int) -> None:
         self._crowded_since[venue] = min(since, self._crowded_since.get(venue, since))
@@ -826,6 +827,12 @@ class Engine:
         """Give the store back."""
         self._writer.close()
         self._client.close()
+
+
+@cache
+def _levels(rules: tuple[Rule, ...], capacity: int) -> Levels:
+    # Many venues have the same: one object for all of them.
+    return Levels(rules, capacity)
 
 
 def _letter(

@@ -176,18 +176,15 @@ class AlertBook:
     def collect(self, shard: Shard, horizon: int) -> None:
         """Let go of what no scan since `horizon` (ms) can change. To be called before `Shard.collect(horizon)`."""
         changes_from, cells_from = shard.reach_of(horizon)
-        for venue, alerts in list(self._alerts.items()):
-            kept = [alert for alert in alerts if alert.cleared_at == NONE or alert.cleared_at > changes_from]
-            for alert in alerts:
-                key = venue, alert.level
-                if alert in kept and alert.raised_at < cells_from:
-                    self._before[key] = self._most(shard, venue, alert, cells_from // MINUTE)
-                elif alert not in kept and key in self._before and alert.raised_at < shard.cells_from:
-                    del self._before[key]
+        alerts, before = {}, {}
+        for venue, held in self._alerts.items():
+            kept = [alert for alert in held if alert.cleared_at == NONE or alert.cleared_at > changes_from]
+            for alert in kept:
+                if alert.raised_at < cells_from:
+                    before[venue, alert.level] = self._most(shard, venue, alert, cells_from // MINUTE)
             if kept:
-                self._alerts[venue] = kept
-            else:
-                del self._alerts[venue]
+                alerts[venue] = kept
+        self._alerts, self._before = alerts, before
 
 
 def _earlier(one: int, other: int) -> int:

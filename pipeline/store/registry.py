@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pydantic import ValidationError
 
+from pipeline.core.levels import Rule
 from pipeline.core.pools import NONE
 from pipeline.core.shard import VenueRules
 from pipeline.dead_letters import DeadLetter
@@ -51,6 +52,7 @@ class Registry:
         self._client = client
         self._settings = settings
         self._rules: dict[bytes, VenueRules] = {}
+        self._crowding: dict[tuple[str, str], tuple[Rule, ...]] = {}
         #: The newest record of each venue, as `_COLUMNS`; None for one that was deleted.
         self._records: dict[str, tuple[object, ...] | None] = {}
         self._newest_version = 0
@@ -58,7 +60,10 @@ class Registry:
 
     def _rules_of(self, venue: str, category: str, capacity: int | None, zone: str | None) -> VenueRules:
         stay = int(self._settings.stay_of(category).total_seconds() * 1000)
-        crowding = () if capacity is None else self._settings.crowding_of(category, venue)
+        crowding: tuple[Rule, ...] = ()
+        if capacity is not None:
+            key = category, venue if venue in self._settings.crowding_by_venue else ""
+            crowding = self._crowding.get(key) or self._crowding.setdefault(key, self._settings.crowding_of(*key))
         return VenueRules(stay, NONE if capacity is None else capacity, (category, zone), crowding)
 
     def rules(self, venue: bytes) -> VenueRules:
