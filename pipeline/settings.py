@@ -207,9 +207,11 @@ def load_settings(**overrides: object) -> Settings:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
+        place = [str(part) for part in first["loc"]]
+        if not place:
+            raise UserError(f"the settings do not go together: {first['msg'].removeprefix('Value error, ')}") from None
         raise UserError(
-            f"setting {name}: {first['msg']} (set it as PIPELINE_{name.upper()} or in pipeline.toml)"
+            f"setting {'.'.join(place)}: {first['msg']} (set it as PIPELINE_{place[0].upper()} or in pipeline.toml)"
         ) from None
     except ValueError as error:
         raise UserError(f"the settings file cannot be read as TOML: {error}") from None

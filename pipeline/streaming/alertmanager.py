@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -172,7 +173,7 @@ class Alertmanager:
             for i in range(0, len(payload), _CHUNK):
                 await asyncio.to_thread(self._call, "/api/v2/alerts", payload[i : i + _CHUNK])
                 self.outbox.sent(payload[i : i + _CHUNK])
-        except (OSError, ValueError) as error:
+        except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
             self._failed()
             if not self._away:
                 log.warning("Alertmanager does not take alerts (%s): trying again", error)

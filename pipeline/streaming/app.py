@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import faust
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
@@ -17,6 +18,8 @@ from pipeline.topics import CHECK_INS, CROWDING_ALERTS, DEAD_LETTERS, VENUES
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 #: A dead worker's partitions move on after this long, in seconds.
 SESSION_SECONDS = 8.0
 #: How long a partition may stand still before the group expels its worker. A day: the store may be away that long.
@@ -25,6 +28,8 @@ POLL_SECONDS = 86_400.0
 QUEUED_BATCHES = 8
 #: At most this much of one partition in one answer; compressed records grow about sevenfold.
 FETCH_BYTES = 2 << 20
+#: Alerts on their way to Kafka at once.
+SENT_AT_ONCE = 1_000
 #: The largest dead letter that is sent whole.
 LARGEST_LETTER = 16 << 20
 
@@ -81,37 +86,35 @@ def build_app(settings: Settings) -> faust.App:
 
 async def publish_dead_letters(app: faust.App, letters: list[DeadLetter]) -> None:
     """Send refused records to the topic dead-letters, trying until Kafka has them all (so: at least once)."""
-    pause = 0.5
-    while letters:
-        outcomes = await asyncio.gather(*(_publish(app, letter) for letter in letters), return_exceptions=True)
-        failed = []
-        for letter, outcome in zip(letters, outcomes, strict=True):
-            if isinstance(outcome, ProducerSendError | KafkaError):
-                failed.append(letter)
-            elif isinstance(outcome, BaseException):
-                raise outcome
-        if failed:
-            log.warning("%d dead letters could not be sent yet; trying again", len(failed))
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 15.0)
-        letters = failed
+    await _until_sent(letters, lambda letter: _publish(app, letter), "dead letters")
 
 
 async def publish_alerts(app: faust.App, notices: Sequence[AlertNotice]) -> None:
-    """Send crowding alerts to their topic, in order, trying until Kafka has them all (so: at least once)."""
-    pause = 0.5
-    for notice in notices:
+    """Send crowding alerts to their topic, trying until Kafka has them all (so: at least once)."""
+
+    async def send(notice: AlertNotice) -> None:
         value = notice.message().model_dump_json().encode()
-        while True:
-            try:
-                await (await app.producer.send(CROWDING_ALERTS, notice.venue.encode(), value, None, None, []))
-            except (ProducerSendError, KafkaError) as error:
-                log.warning("a crowding alert could not be sent yet (%s); trying again", error)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 15.0)
-            else:
-                pause = 0.5
-                break
+        await (await app.producer.send(CROWDING_ALERTS, notice.venue.encode(), value, None, None, []))
+
+    for i in range(0, len(notices), SENT_AT_ONCE):
+        await _until_sent(list(notices[i : i + SENT_AT_ONCE]), send, "crowding alerts")
+
+
+async def _until_sent(records: list[T], send: Callable[[T], Awaitable[None]], what: str) -> None:
+    pause = 0.5
+    while records:
+        outcomes = await asyncio.gather(*(send(record) for record in records), return_exceptions=True)
+        failed = []
+        for record, outcome in zip(records, outcomes, strict=True):
+            if isinstance(outcome, ProducerSendError | KafkaError):
+                failed.append(record)
+            elif isinstance(outcome, BaseException):
+                raise outcome
+        if failed:
+            log.warning("%d %s could not be sent yet; trying again", len(failed), what)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 15.0)
+        records = failed
 
 
 async def _publish(app: faust.App, letter: DeadLetter) -> None:
