@@ -785,7 +785,7 @@ class Engine:
             hours.append(hour_table(hour_rows, estimates[1], known, self._next_versions(int(hour_rows.used[0]))))
         for table, rows in (("minute_rows", minutes), ("hour_rows", hours)):
             if rows:
-                self._writer.insert(table, pa.concat_tables(rows, promote_options="default"))
+                self._writer.insert(table, pa.concat_tables(rows, promote_options="default").unify_dictionaries())
 
     # --- figures -----------------------------------------------------------------------------------------------------
 

@@ -83,8 +83,11 @@ class Piece:
 def pieces(client: Client, scope: str, since: int) -> Iterator[Piece]:
     """All stored minutes and hours of the venues of `scope` from `since` (minutes since the epoch, on an hour) on.
 
-    Raises StoreUnavailableError.
+    Those from before the first stored visit stay as they are: retention has dropped what they were made from. Raises
+    StoreUnavailableError.
     """
+    first_visit = _rows(client, "SELECT intDiv(toUnixTimestamp64Milli(min(checked_in_at)), 3600000) * 60 FROM visit_rows")
+    since = max(since, int(first_visit[0][0]))
     for day, first, last in _cuts(client, scope, since):
         begin = datetime(day.year, day.month, day.day, tzinfo=UTC)
         venues = f"venue_id >= {quoted(first)} AND venue_id <= {quoted(last)} AND {scope}"

@@ -44,6 +44,7 @@ def play(folder: str, batches: list[list[bytes]], fitted: dict[str, Any] | None,
     from pipeline.settings import Settings
     from pipeline.store.client import open_store
     from pipeline.store.models import StoredModel, save_model, use_model
+    from pipeline.verify_estimates import check_estimates
 
     settings = Settings(store=Path(folder))
     client = open_store(settings)
@@ -52,6 +53,8 @@ def play(folder: str, batches: list[list[bytes]], fitted: dict[str, Any] | None,
         use_model(client, fitted["version"])
     if choice == "none":
         use_model(client, "")
+    if choice == "none from the second hour on":
+        use_model(client, "", datetime.fromtimestamp((_MONDAY + 7 * DAY + HOUR) / 1000, UTC))
     engine = open_engine(settings, clock="events")
     records = [json.dumps(venue).encode() for venue in _VENUES]
     for values in batches or [[]]:
@@ -64,16 +67,21 @@ def play(folder: str, batches: list[list[bytes]], fitted: dict[str, Any] | None,
         for view, columns in (
             ("occupancy_now", _COLUMNS),
             ("rolling_occupancy", "venue_id, `window`, expected, low, high, check_out_share, model_version"),
-            ("occupancy_minutes", "expected, low, high, check_out_share, model_version"),
+            (
+                "occupancy_minutes",
+                "venue_id, toUnixTimestamp(minute), expected, low, high, check_out_share, model_version",
+            ),
+            ("occupancy_hours", "venue_id, toUnixTimestamp(hour), expected, low, high, check_out_share, model_version"),
         )
     }
     model = None
     if choice == "fit":
         found = fit_model(client)
         model = {"version": found.version, "body": found.body, "last": found.last_day, "figures": found.figures}
+    check = check_estimates(client)
     engine.close()
     client.close()
-    return {"model": model, **shown}
+    return {"model": model, "differing": check.examples if check else None, **shown}
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +96,8 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_without_a_model_nothing_is_estimated(learned: dict[str, Any]) -> None:
     assert {row[2:] for row in learned["occupancy_now"]} == {(None,) * 5}
     assert {row[2:] for row in learned["rolling_occupancy"]} <= {(None,) * 5}
-    assert set(learned["occupancy_minutes"]) == {(None,) * 5}
+    assert {row[2:] for row in learned["occupancy_minutes"]} == {(None,) * 5}
+    assert {row[2:] for row in learned["occupancy_hours"]} == {(None,) * 5}
 
 
 def test_a_model_says_which_closed_days_it_learned_from_and_what_it_lacks(learned: dict[str, Any]) -> None:
@@ -106,8 +115,10 @@ def test_estimates_depend_on_the_scans_and_the_model_alone(learned: dict[str, An
     in_order = run_isolated(play, str(tmp_path / "a"), [today], learned["model"], "use")
     cut = [shuffled[:17], shuffled[17:300], shuffled[300:]]
     otherwise = run_isolated(play, str(tmp_path / "b"), cut, learned["model"], "use")
-    for view in ("occupancy_now", "rolling_occupancy", "occupancy_minutes"):
+    for view in ("occupancy_now", "rolling_occupancy", "occupancy_minutes", "occupancy_hours"):
         assert in_order[view] == otherwise[view]
+    assert in_order["differing"] == otherwise["differing"] == ()
+    assert all(None not in row for row in in_order["occupancy_minutes"] + in_order["occupancy_hours"])
 
     for _, counted, expected, low, high, share, version in in_order["occupancy_now"]:
         # Three in five never check out: after four hours of ten-minute visits nearly all who are counted have left.
@@ -124,6 +135,17 @@ def test_withdrawing_the_model_takes_its_estimates_away(learned: dict[str, Any],
     without = run_isolated(play, str(tmp_path), [], None, "none")
     assert {row[2:] for row in without["occupancy_now"]} == {(None,) * 5}
     assert [row[:2] for row in without["occupancy_now"]] == [row[:2] for row in with_model["occupancy_now"]]
+
+
+def test_another_model_leaves_what_was_before_it_as_it_is(learned: dict[str, Any], tmp_path: Path) -> None:
+    today = [line_of(scan) for scan in a_day(_MONDAY + 7 * DAY, 600, random.Random(6))]
+    before = run_isolated(play, str(tmp_path), [today], learned["model"], "use")
+    after = run_isolated(play, str(tmp_path), [], None, "none from the second hour on")
+    hour = (_MONDAY + 7 * DAY + HOUR) // 1000
+    for view in ("occupancy_minutes", "occupancy_hours"):
+        assert [row for row in after[view] if row[1] < hour] == [row for row in before[view] if row[1] < hour]
+        assert {row[2:] for row in after[view] if row[1] >= hour} == {(None,) * 5}
+    assert after["differing"] == ()
 
 
 @pytest.mark.parametrize("arguments", [["fit"], ["show"], ["use", "latest"], ["history"]])
