@@ -6,26 +6,33 @@ the store and memory in step: corrections further back than memory reaches, and 
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.alert_notice import AlertNotice
 from pipeline.core import names
+from pipeline.core.alert_book import AlertBook
 from pipeline.core.columns import Rejection, ScanColumns, Text
+from pipeline.core.crowding import Alert, Levels, alert_id
 from pipeline.core.decode import decode_scans, judge_times, take
 from pipeline.core.fold import ANCIENT, DUPLICATE, STORED
+from pipeline.core.levels import LEVELS, Rule
 from pipeline.core.moves import REACH
 from pipeline.core.occupancy import HourRows, MinuteRows
-from pipeline.core.pools import HARD_LIMIT, MINUTE
+from pipeline.core.pools import HARD_LIMIT, MINUTE, NONE
 from pipeline.core.shard import BEGINNING, Changes, Correction, Shard, VenueRules, horizon_of
 from pipeline.dead_letters import DeadLetter
 from pipeline.estimates import Ground, Timeline
+from pipeline.overview import UNKNOWN, Groups, Overview, overview
 from pipeline.settings import Settings
-from pipeline.store import estimated_rows, models, recovery, repair
+from pipeline.store import crowding, estimated_rows, models, recovery, repair, undercounts
 from pipeline.store.client import connect, open_store
 from pipeline.store.registry import Registry
 from pipeline.store.tables import (
@@ -92,7 +99,14 @@ class Engine:
         self._timeline = Timeline([], lambda _version: None)
         self._progress: dict[tuple[str, int], Progress] = {}
         self._epoch = self._version = 0
-        self._unknown_venue_scans = 0
+        self._writing_client = writing_client
+        # Versions of alerts: stored up to, handed on up to, known to be told up to; and whether those in force were handed on.
+        self._alerts_stored = self._alerts_handed = self._alerts_told = 0
+        self._handed_open = False
+        self._unknown_venue_scans = self._late_scans = 0
+        self._compared_hour, self._undercounted = BEGINNING, 0
+        #: By how many seconds each scan of the last batch came after it happened, by its Kafka timestamp.
+        self.event_delays = np.zeros(0)
         self._forget()
 
     def _forget(self) -> None:
@@ -106,6 +120,11 @@ class Engine:
         # Which venues have a row of an estimate, and the venues that estimates are made for.
         self._estimated = np.zeros(0, np.int32)
         self._ground = Ground(self._registry.place)
+        self._book = AlertBook(lambda venue: self._levels_of(self._registry.rules(venue)))
+        self._categories, self._areas = Groups(), Groups()
+        # Venues whose alerts are to be computed again from an instant (ms) on, and the most persons counted there of late.
+        self._crowded_since: dict[str, int] = {}
+        self._recounted: dict[str, int] = {}
         self._rolled_minute = BEGINNING
         self._rolled_all = True
         self._rolled_at = self._rolling_cost = 0.0
@@ -202,6 +221,12 @@ class Engine:
             shard.rewrite_now()
         self._shown = {width: shard.codes_of(venues) for width, venues in recovery.load_windows(client, scope)}
         self._estimated = shard.codes_of(recovery.estimated_venues(client, scope))
+        self._book.start(shard, self._as_of)
+        self._load_alerts(scope)
+        for venue, raised_at in crowding.unfinished_alerts(client, scope, durable).items():
+            self._crowd_again(venue, raised_at - 1)
+        for venue, span in spans.items():
+            self._crowd_again(venue, span.start)
         if spans:
             since = max(shard.cells_from, min(span.start for span in spans.values()))
             shown = repair.shown_minutes(client, spans, since)
@@ -214,6 +239,9 @@ class Engine:
             self._moved = True
             self._write_now(repaired=sorted(unfinished.repairs))
         self._apply_uses()
+        self._alerts_handed = self._alerts_told = crowding.told_upto(client, self._places)
+        self._alerts_stored = self._version
+        self._handed_open = False
         self._broken_off = False
         return known
 
@@ -246,6 +274,7 @@ class Engine:
             _letter(topic, partition, int(offsets[r.record]), int(timestamps_ms[r.record]), values[r.record], r)
             for r in rejections
         ]
+        self.event_delays = (np.asarray(timestamps_ms, np.int64)[columns.record] - columns.occurred_at) / 1000
         if len(columns):
             self._fold(columns, progress)
             where = np.asarray(offsets, np.int64)[columns.record]
@@ -270,6 +299,7 @@ class Engine:
         before, _ = self._watermarks.get((topic, partition), (BEGINNING, 0.0))
         typical = int(np.partition(columns.occurred_at, middle)[middle])
         self._watermarks[topic, partition] = max(before, typical), time.monotonic()
+        self._late_scans += int(counts[ANCIENT])
         if counts[ANCIENT]:
             self._ancient += _ancient_scans(topic, partition, take(columns, outcome == ANCIENT))
 
@@ -292,6 +322,7 @@ class Engine:
             scope = f"venue_id IN ({', '.join(quoted(venue.decode()) for venue in sorted(moved))})"
             progress = recovery.read_standing(self._client).progress
             recovery.load_shard(self._client, self._shard, scope, progress, moves=self._timeline.active)
+            self._load_alerts(scope)
 
     def load_venues(self, values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> list[DeadLetter]:
         """Apply records of the venue registry, in order. What follows from changed rules is done by `settle`.
@@ -299,6 +330,7 @@ class Engine:
         `offset` of a returned dead letter is the index in `values`.
         """
         changed, letters = self._registry.load(values, keys, self._announce_rules)
+        self._categories, self._areas = Groups(), Groups()
         self._expect_rules(changed)
         return letters
 
@@ -313,7 +345,12 @@ class Engine:
         known = {
             venue: rules
             for venue, rules in changed.items()
-            if self._shard.knows(venue) and (self._timeline.active or not self._shard.follows(venue, rules))
+            if self._shard.knows(venue)
+            and (
+                self._timeline.active
+                or not self._shard.follows(venue, rules)
+                or not self._book.follows(self._shard, self._code(venue), self._levels_of(rules))
+            )
         }
         if known:
             self._ruled |= known
@@ -361,7 +398,9 @@ class Engine:
         self._as_of = as_of
         if as_of != BEGINNING:
             self._shard.advance(as_of)
-            derived += self._changed_rows(self._shard.take_changes())
+            changes = self._shard.take_changes()
+            derived += self._changed_rows(changes)
+            derived += self._alert_rows(changes.minutes, as_of)
             self._rolled_all &= not self._moved
             due = self._rolled_minute != as_of // MINUTE or (idle and not self._rolled_all)
             if caught_up and due and now - self._rolled_at > self._rolling_cost / _ROLLING_SHARE:
@@ -369,6 +408,7 @@ class Engine:
         write = self._cut(first, derived)
         horizon = horizon_of(self._watermark, self._late_window)
         if self._shard.collect_due(horizon):
+            self._book.collect(self._shard, horizon)
             self._shard.collect(horizon)
         return write
 
@@ -419,6 +459,56 @@ class Engine:
         if int(changes.now.used[0]):
             tables.append(("now_rows", now_table(changes.now, venues, first)))
         return tables
+
+    def _code(self, venue: bytes) -> int:
+        return int(self._shard.codes_of([venue])[0])
+
+    @staticmethod
+    def _levels_of(rules: VenueRules) -> Levels:
+        return _levels(rules.crowding, rules.capacity)
+
+    def _crowd_again(self, venue: str, since: int) -> None:
+        self._crowded_since[venue] = min(since, self._crowded_since.get(venue, since))
+
+    def _load_alerts(self, scope: str) -> None:
+        # What scans can still change. What an alert from before memory began with, only the visits in the store know.
+        shard = self._shard
+        stored = crowding.alerts_since(self._client, scope, shard.changes_from)
+        self._book.load((self._code(venue.encode()), alert) for venue, alert in stored)
+        for venue, alert in stored:
+            if alert.raised_at < shard.cells_from:
+                self._crowd_again(venue, alert.raised_at - 1)
+
+    def _alert_rows(self, minutes: MinuteRows, as_of: int) -> list[tuple[str, pa.Table]]:
+        if self._crowded_since:
+            self._correct_alerts(as_of)
+        changes = self._book.advance(self._shard, minutes, as_of)
+        if not changes:
+            return []
+        first = self._next_versions(len(changes))
+        return [("alert_rows", crowding.alert_table(changes, self._shard.venue_names, first))]
+
+    def _correct_alerts(self, as_of: int) -> None:
+        # Only where corrected history reaches a threshold, or had an alert, is anything to be computed from the store.
+        shard = self._shard
+        reach = shard.changes_from, shard.cells_from
+        ancient = {venue: since for venue, since in self._crowded_since.items() if since < shard.changes_from}
+        stored = crowding.alerts_of_venues(self._client, ancient)
+        for venue, since in self._crowded_since.items():
+            code = self._code(venue.encode())
+            if venue not in ancient:
+                self._book.look_again(code, since)
+                continue
+            levels = self._book.levels(shard, code)
+            most = max(
+                self._recounted.get(venue, 0), shard.most_present(code, *(at // MINUTE for at in reversed(reach)))
+            )
+            if venue in stored or most >= levels.lowest:
+                known = stored.get(venue, [])
+                history = crowding.alert_history(self._client, venue, levels, known, since, reach, as_of)
+                self._book.correct(code, history)
+        self._crowded_since.clear()
+        self._recounted.clear()
 
     def _rolling_rows(self, as_of: int) -> list[tuple[str, pa.Table]]:
         began = time.monotonic()
@@ -471,7 +561,7 @@ class Engine:
 
     def _apply_uses(self) -> None:
         # Make the stored estimates anew that what was said last about models has changed. Nothing may wait to be written.
-        places = [("", 0)] if self._embedded else list(self._progress)
+        places = self._places
         done, last = models.applied_use(self._client, places), self._timeline.number
         if done == last:
             return
@@ -504,12 +594,80 @@ class Engine:
         """
         stored = self._writer.write(write)
         self._expect_repairs(write)
+        self._expect_alerts(write)
         return stored
 
     def _expect_repairs(self, write: Write) -> None:
         if write.asked:
             self._repairs |= set(write.asked)
             self._settle_at = self._settle_at or time.monotonic() + _SETTLE_SECONDS
+
+    # --- telling alerts ----------------------------------------------------------------------------------------------
+
+    @property
+    def _places(self) -> list[tuple[str, int]]:
+        return [("", 0)] if self._embedded else list(self._progress)
+
+    def _expect_alerts(self, write: Write) -> None:
+        if any(table == "alert_rows" for table, _ in write.derived):
+            self._alerts_stored = write.end_version
+
+    def hand_alerts(self, told: int) -> tuple[list[AlertNotice], int]:
+        """Alerts that have changed in the store since the last call, and a mark to give back once they are told.
+
+        `told`: the last mark of which everything has been told, 0 for none. After a start what was not told is given again,
+        and those in force that were told. Like `write`, called by one thread and only while no write is outstanding. Raises
+        StoreUnavailableError; what was to be given is given by the next call.
+        """
+        if not self._progress:
+            return [], told
+        client = self._writing_client
+        if told > self._alerts_told:
+            self._writer.insert("told_rows", crowding.told_table(self._places, told))
+            self._alerts_told = told
+        found: list[AlertNotice] = []
+        upto = self._alerts_stored
+        if self._alerts_handed < upto:
+            changed = crowding.changed_alerts(client, self._scope, self._alerts_handed, upto)
+            found = [self._notice(venue, alert, retracted=retracted) for venue, alert, retracted in changed]
+        if not self._handed_open:
+            given = {notice.alert_id for notice in found}
+            stored = (self._notice(*each, told=True) for each in crowding.alerts_since(client, self._scope))
+            found += [notice for notice in stored if notice.alert_id not in given]
+            self._handed_open = True
+        self._alerts_handed = upto
+        return found, upto
+
+    def _notice(self, venue: str, alert: Alert, *, retracted: bool = False, told: bool = False) -> AlertNotice:
+        name, area = self._registry.sign(venue)
+        return AlertNotice(
+            alert_id(venue, alert.level, alert.raised_at),
+            venue,
+            LEVELS[alert.level],
+            alert.raised_at,
+            None if alert.cleared_at == NONE else alert.cleared_at,
+            alert.peak,
+            alert.capacity,
+            name,
+            self._registry.place(venue)[0],
+            area,
+            retracted,
+            told,
+        )
+
+    # --- undercounts -------------------------------------------------------------------------------------------------
+
+    def undercounted(self) -> int:
+        """Compare the last closed hours with the weeks before, once an hour. Returns the venues undercounted in the newest one.
+
+        Like `write`, called by one thread and only while no write is outstanding. Raises StoreUnavailableError.
+        """
+        hour = undercounts.closed_hour(self._as_of) if self._as_of != BEGINNING else BEGINNING
+        if self._progress and hour > self._compared_hour:
+            found = undercounts.compare(self._writing_client, self._scope, hour, self._version)
+            self._writer.insert("undercount_rows", found.rows)
+            self._compared_hour, self._undercounted = hour, found.newest
+        return self._undercounted
 
     # --- settling ----------------------------------------------------------------------------------------------------
 
@@ -555,6 +713,7 @@ class Engine:
         self._writer.write(write)
         self._unwritten = None
         self._expect_repairs(write)
+        self._expect_alerts(write)
 
     def _repair(self) -> None:
         spans: dict[str, repair.Span] = {}
@@ -565,12 +724,15 @@ class Engine:
             repair.include(spans, name, start, self._touched(start, end))
             if self._shard.set_rules(venue, rules):
                 pairs.add((name, ""))
+            self._book.set_rules(self._shard, self._code(venue), self._levels_of(rules))
             if self._timeline.active:
                 self._shard.rewrite(venue, np.zeros(0, np.int64), self._shard.cells_from)
         if self._ruled:
             self._ground = Ground(self._registry.place)
         histories = self._correct_visits(pairs, spans)
         self._shard.correct([self._correction(history) for history in histories])
+        for name, span in spans.items():
+            self._crowd_again(name, span.start)
         self._recount(spans)
         self._moved = True
         self._write_now(repaired=sorted(self._repairs | {(venue.decode(), "") for venue in self._ruled}))
@@ -621,6 +783,8 @@ class Engine:
         ):
             estimates = self._estimates(shard, Ground(self._registry.place), minute_rows, hour_rows)
             known, first = shard.venue_names, self._next_versions(int(minute_rows.used[0]))
+            for venue in shard.venue_ids():
+                self._recounted[venue.decode()] = int(hour_rows.peak[: hour_rows.used[0]].max(initial=0))
             minutes.append(minute_table(minute_rows, estimates[0], known, first))
             hours.append(hour_table(hour_rows, estimates[1], known, self._next_versions(int(hour_rows.used[0]))))
         for table, rows in (("minute_rows", minutes), ("hour_rows", hours)):
@@ -643,16 +807,36 @@ class Engine:
             "duplicates": sum(row.duplicates for row in rows) + sum(duplicates for _, duplicates in found),
             "dead_lettered": dead_lettered,
             "unknown_venue_scans": self._unknown_venue_scans,
+            "late": self._late_scans,
             "newest_event_ms": max(self._newest, 0),
+            "watermark_ms": max(self._watermark, 0),
+            "as_of_ms": max(self._as_of, 0),
             "venues": self._shard.venue_count,
             "scans_held": self._shard.scans_held,
             "bytes_held": self._shard.bytes_held(),
         }
 
+    def overview(self) -> Overview:
+        """The venues that have had a scan, at a glance, as of the last `take`."""
+        shard = self._shard
+        for venue in shard.venue_ids(np.arange(self._categories.count, shard.venue_count, dtype=np.int32)):
+            name = venue.decode()
+            self._categories.add(self._registry.place(name)[0])
+            self._areas.add(self._registry.sign(name)[1] or UNKNOWN)
+        alerts = Counter(LEVELS[alert.level] for alert in self._book.open_alerts)
+        counts = {level: alerts[level] for level in LEVELS}
+        return overview(*shard.presence(), self._categories, self._areas, counts)
+
     def close(self) -> None:
         """Give the store back."""
         self._writer.close()
         self._client.close()
+
+
+@cache
+def _levels(rules: tuple[Rule, ...], capacity: int) -> Levels:
+    # Many venues have the same: one object for all of them.
+    return Levels(rules, capacity)
 
 
 def _letter(

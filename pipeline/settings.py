@@ -7,10 +7,10 @@ import os
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -18,10 +18,41 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from pipeline.core.levels import LEVELS, LONGEST_HOLD, Rule
 from pipeline.errors import UserError
 
 #: A check-out more than this after its check-in never closes that visit (contract, section 2).
 HARD_LIMIT = timedelta(hours=24)
+
+
+class CrowdingRule(BaseModel):
+    """When a level of crowding is raised and cleared: what is left out stays as it is by default, or for the category."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    raise_at: float | None = Field(None, gt=0, le=10, description="Raised from this share of the capacity on, …")
+    raise_for: timedelta | None = Field(None, description="… once it has lasted so long.")
+    clear_below: float | None = Field(None, gt=0, le=10, description="Cleared below this share, …")
+    clear_for: timedelta | None = Field(None, description="… once it has lasted so long.")
+
+    @field_validator("raise_for", "clear_for")
+    @classmethod
+    def _holds_are_kept_in_memory(cls, value: timedelta | None) -> timedelta | None:
+        if value is not None and not timedelta(seconds=1) <= value <= timedelta(milliseconds=LONGEST_HOLD):
+            raise ValueError("must be between 1 second and 1 hour")
+        return value
+
+
+CrowdingRules = dict[Literal["warning", "critical"], CrowdingRule]
+
+_CROWDING: CrowdingRules = {
+    "warning": CrowdingRule(
+        raise_at=1.0, raise_for=timedelta(minutes=2), clear_below=0.9, clear_for=timedelta(minutes=5)
+    ),
+    "critical": CrowdingRule(
+        raise_at=1.1, raise_for=timedelta(minutes=1), clear_below=0.9, clear_for=timedelta(minutes=5)
+    ),
+}
 
 
 class Settings(BaseSettings):
@@ -54,6 +85,24 @@ class Settings(BaseSettings):
     )
     max_stay_by_category: dict[str, timedelta] = Field(
         default_factory=dict, description="max_stay of one venue category, where it differs."
+    )
+    crowding: CrowdingRules = Field(
+        default_factory=dict,
+        description="When a venue counts as crowded, by level (warning, critical): raise_at, raise_for, clear_below, clear_for.",
+    )
+    crowding_by_category: dict[str, CrowdingRules] = Field(
+        default_factory=dict, description="The same for one venue category, where it differs."
+    )
+    crowding_by_venue: dict[str, CrowdingRules] = Field(
+        default_factory=dict, description="The same for one venue, where it differs from its category's."
+    )
+    alertmanager_url: SecretStr | None = Field(
+        None,
+        description="Alertmanager, for crowding alerts (http[s]://[user:password@]host:port). Default: none is told.",
+    )
+    alert_recent: timedelta = Field(
+        timedelta(minutes=5),
+        description="Alertmanager is not told of alerts raised longer ago than this when they are first seen: history.",
     )
     retention: timedelta = Field(timedelta(days=14), description="How far back scans are taken and corrected.")
     late_window: timedelta = Field(
@@ -100,6 +149,43 @@ class Settings(BaseSettings):
         except (KeyError, ValueError, OSError):
             raise ValueError("must be an IANA time zone such as Asia/Jakarta") from None
 
+    @field_validator("alertmanager_url")
+    @classmethod
+    def _alertmanager_speaks_http(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value
+
+    @model_validator(mode="after")
+    def _crowding_clears_below_where_it_is_raised(self) -> "Settings":
+        for category in ("", *self.crowding_by_category):
+            for venue in ("", *self.crowding_by_venue):
+                for level, rule in zip(LEVELS, self.crowding_of(category, venue), strict=True):
+                    if rule.clear_below > rule.raise_at:
+                        place = f"category {category!r}" if category else f"venue {venue!r}" if venue else "all venues"
+                        raise ValueError(f"crowding {level} of {place}: clear_below must not exceed raise_at")
+        return self
+
+    def crowding_of(self, category: str, venue: str) -> tuple[Rule, ...]:
+        """The rules of crowding that hold for a venue, one for each of LEVELS."""
+        layers = (_CROWDING, self.crowding, self.crowding_by_category.get(category), self.crowding_by_venue.get(venue))
+        found = []
+        for level in LEVELS:
+            values: dict[str, Any] = {}
+            for layer in layers:
+                rule = (layer or {}).get(level)
+                values |= rule.model_dump(exclude_none=True) if rule else {}
+            ms = timedelta(milliseconds=1)
+            found.append(
+                Rule(
+                    round(values["raise_at"] * 1000),
+                    values["raise_for"] // ms,
+                    round(values["clear_below"] * 1000),
+                    values["clear_for"] // ms,
+                )
+            )
+        return tuple(found)
+
     @cached_property
     def store_path(self) -> Path:
         """Where the embedded ClickHouse lives."""
@@ -140,9 +226,11 @@ def load_settings(**overrides: object) -> Settings:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
+        place = [str(part) for part in first["loc"]]
+        if not place:
+            raise UserError(f"the settings do not go together: {first['msg'].removeprefix('Value error, ')}") from None
         raise UserError(
-            f"setting {name}: {first['msg']} (set it as PIPELINE_{name.upper()} or in pipeline.toml)"
+            f"setting {'.'.join(place)}: {first['msg']} (set it as PIPELINE_{place[0].upper()} or in pipeline.toml)"
         ) from None
     except ValueError as error:
         raise UserError(f"the settings file cannot be read as TOML: {error}") from None

@@ -1,6 +1,6 @@
 """An alert that a venue is crowded."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,7 +21,7 @@ class CrowdingAlert(BaseModel):
                 {
                     "alert_id": "5f0c8a52d1e94b7e",
                     "venue_id": "mall-0042",
-                    "level": "crowded",
+                    "level": "warning",
                     "raised_at": "2021-09-19T05:41:00.000Z",
                     "cleared_at": None,
                     "peak": 4630,
@@ -33,8 +33,13 @@ class CrowdingAlert(BaseModel):
 
     alert_id: Identifier
     venue_id: Identifier
-    level: Identifier
-    raised_at: Instant
-    cleared_at: Instant | None = Field(None, description="Null while the venue is crowded.")
-    peak: Annotated[int, Field(strict=True, ge=0)] = Field(description="The most persons present since `raised_at`.")
+    level: Literal["warning", "critical"]
+    raised_at: Instant = Field(description="When occupancy had been at the level's threshold for long enough.")
+    cleared_at: Instant | None = Field(
+        None,
+        description="Null while the venue is crowded. Equal to `raised_at`: a late scan has shown that it never was.",
+    )
+    peak: Annotated[int, Field(strict=True, ge=0)] = Field(
+        description="The most persons present since `raised_at`, as known when this was sent."
+    )
     capacity: Annotated[int, Field(strict=True, ge=1)] = Field(description="Persons allowed at once.")

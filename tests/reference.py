@@ -8,9 +8,11 @@ exact integers, so it can be compared with `==`.
 import json
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from hashlib import sha256
 from itertools import pairwise
 from math import ceil, exp, floor, log, sqrt
 from typing import Any, NamedTuple
@@ -123,6 +125,34 @@ class NowRow(NamedTuple):
     as_of: int
 
 
+class AlertRow(NamedTuple):
+    """A row of `crowding_alerts`."""
+
+    alert_id: str
+    venue_id: str
+    level: str
+    raised_at: int
+    cleared_at: int | None
+    peak: int
+    capacity: int
+
+
+class CrowdingRule(NamedTuple):
+    """Raised at `raise_at` of the capacity (a decimal) for `raise_for` ms, cleared below `clear_below` for `clear_for` ms."""
+
+    raise_at: str
+    raise_for: int
+    clear_below: str
+    clear_for: int
+
+
+#: What the settings say where nothing else is set.
+DEFAULT_CROWDING = {
+    "warning": CrowdingRule("1", 2 * MINUTE, "0.9", 5 * MINUTE),
+    "critical": CrowdingRule("1.1", MINUTE, "0.9", 5 * MINUTE),
+}
+
+
 #: View → the type of its rows. Rows are compared as sets of plain tuples.
 ROWS: dict[str, type[tuple[Any, ...]]] = {
     "scans": ScanRow,
@@ -131,6 +161,7 @@ ROWS: dict[str, type[tuple[Any, ...]]] = {
     "occupancy_hours": HourRow,
     "rolling_occupancy": RollingRow,
     "occupancy_now": NowRow,
+    "crowding_alerts": AlertRow,
 }
 
 Views = dict[str, set[tuple[Any, ...]]]
@@ -141,11 +172,13 @@ def expected_views(
     max_stay: Mapping[str, int] | None = None,
     capacities: Mapping[str, int] | None = None,
     as_of: int | None = None,
+    crowding: Mapping[str, Mapping[str, CrowdingRule]] | None = None,
 ) -> Views:
     """The rows of every view, by the view's name.
 
     `max_stay`: venue → milliseconds, 4 h where absent. `capacities`: venue → persons, none where absent. `as_of`: the
-    pipeline's clock in milliseconds; None is the `events` clock, the latest `occurred_at`. No scans, no rows.
+    pipeline's clock in milliseconds; None is the `events` clock, the latest `occurred_at`. `crowding`: venue → level → rule, the
+    defaults where absent. No scans, no rows.
     """
     winners = winning_scans(scans)
     if not winners:
@@ -169,6 +202,9 @@ def expected_views(
         views["occupancy_hours"].update(_hours(venue_id, there, capacity, as_of))
         views["rolling_occupancy"].update(_rolling(venue_id, there, as_of))
         views["occupancy_now"].update(_now(venue_id, there, capacity, as_of))
+        if capacity is not None:
+            for level, rule in (crowding or {}).get(venue_id, DEFAULT_CROWDING).items():
+                views["crowding_alerts"].update(_alerts(venue_id, there, capacity, level, rule, as_of))
     return views
 
 
@@ -355,6 +391,10 @@ class Curve:
         """The most persons present at any instant of [start, end)."""
         return max(persons for persons, _ in self.steps(start, end))
 
+    def held(self, condition: Callable[[int], bool], start: int, end: int) -> bool:
+        """Whether the condition holds for the persons present at every instant of [start, end)."""
+        return all(condition(persons) for persons, _ in self.steps(start, end))
+
     def person_ms(self, start: int, end: int) -> int:
         """The time spent present within [start, end), summed over persons."""
         return sum(persons * length for persons, length in self.steps(start, end))
@@ -457,3 +497,27 @@ def _now(venue_id: str, visits: list[Visit], capacity: int | None, as_of: int) -
     persons = sum(visit.party_size for visit in visits if visit.checked_in_at <= as_of < visit.left_at)
     if persons:
         yield NowRow(venue_id, persons, capacity, None if capacity is None else persons / capacity, as_of)
+
+
+def _alerts(
+    venue_id: str, visits: list[Visit], capacity: int, level: str, rule: CrowdingRule, as_of: int
+) -> Iterator[AlertRow]:
+    """At every instant at which a hold may be long enough, in order: whether it is is read off the whole curve."""
+    curve = Curve(visits)
+    high, low = Fraction(rule.raise_at) * capacity, Fraction(rule.clear_below) * capacity
+    changes = {instant for visit in visits for instant in (visit.checked_in_at, visit.left_at)}
+    moments = {change + hold for change in changes for hold in (rule.raise_for, rule.clear_for)}
+    raised_at = None
+    ends: list[tuple[int, int | None]] = []
+    for moment in sorted(moment for moment in moments if moment <= as_of):
+        if raised_at is None and curve.held(lambda persons: persons >= high, moment - rule.raise_for, moment):
+            raised_at = moment
+        elif raised_at is not None and curve.held(lambda persons: persons < low, moment - rule.clear_for, moment):
+            ends.append((raised_at, moment))
+            raised_at = None
+    if raised_at is not None:
+        ends.append((raised_at, None))
+    for raised_at, cleared_at in ends:
+        name = sha256(f"{venue_id}|{level}|{raised_at}".encode()).hexdigest()[:16]
+        peak = curve.peak(raised_at, as_of + 1 if cleared_at is None else cleared_at)
+        yield AlertRow(name, venue_id, level, raised_at, cleared_at, peak, capacity)

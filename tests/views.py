@@ -9,7 +9,7 @@ from tests.reference import MINUTE, ROWS, Scan, VenueModel, Views, holds, stays
 ModelOf = Callable[[str, int], VenueModel | None]
 
 #: Columns that are instants, and those that are whole seconds; the reference counts both in integers since the epoch.
-_MILLISECONDS = {"occurred_at", "checked_in_at", "left_at", "as_of"}
+_MILLISECONDS = {"occurred_at", "checked_in_at", "left_at", "as_of", "raised_at", "cleared_at"}
 _SECONDS = {"minute", "hour", "window_end"}
 
 #: Differences shown of each view.

@@ -23,6 +23,10 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "kafka": "kafka-1.example:9092,kafka-2.example:9092",
     "max_stay_by_category": {"minimarket": "PT1H", "office": "PT10H"},
     "policies": "/etc/check-ins/policies",
+    "crowding": {"warning": {"raise_at": 0.95}, "critical": {"raise_at": 1.2, "raise_for": "PT30S"}},
+    "crowding_by_category": {"mall": {"warning": {"raise_at": 0.8, "raise_for": "PT5M", "clear_below": 0.75}}},
+    "crowding_by_venue": {"mall-0042": {"critical": {"raise_at": 1.0, "clear_for": "PT10M"}}},
+    "alertmanager_url": "http://127.0.0.1:9093",
 }
 
 
@@ -119,7 +123,8 @@ def _without_password(url: str) -> str:
 
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items()) + " }" if value else "{}"
+        entries = [f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items() if v is not None]
+        return "{ " + ", ".join(entries) + " }" if entries else "{}"
     return json.dumps(value, ensure_ascii=False)
 
 

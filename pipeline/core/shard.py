@@ -11,10 +11,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from pipeline.core import collect, fold, names, occupancy, rolling
+from pipeline.core import collect, crowding, fold, names, occupancy, rolling
 from pipeline.core.cells import add_event, add_visits, force_cells
 from pipeline.core.columns import ScanColumns, Text
 from pipeline.core.jit import kernel, wide
+from pipeline.core.levels import LONGEST_HOLD, Rule
 from pipeline.core.moves import REACH, add_moves, order_moves
 from pipeline.core.pools import (
     HARD_LIMIT,
@@ -48,6 +49,9 @@ from pipeline.core.pools import (
 #: Before any scan: everything lies after it.
 BEGINNING = -(1 << 60)
 
+#: `cells_from` lies so long (ms) before the horizon.
+KEPT_BACK = HARD_LIMIT + LONGEST_HOLD
+
 _ROWS = 4096
 #: Moves out of order are put in order once they are so many, and more than a quarter of the others.
 _UNORDERED_MOVES = 100_000
@@ -57,12 +61,14 @@ _UNORDERED_MOVES = 100_000
 class VenueRules:
     """What the fold and the figures need to know of a venue: max stay in ms, capacity in persons (NONE if unknown).
 
-    `place`, its category and time zone, is what estimates go by; the shard has no use for it.
+    `place`, its category and time zone, is what estimates go by, `crowding`, a rule for each of LEVELS, what alerts do; the
+    shard has no use for them.
     """
 
     limit: int
     capacity: int = NONE
     place: tuple[str, str | None] = ("unknown", None)
+    crowding: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +180,21 @@ class Shard:
         self._now_rows = occupancy.new_now_rows(_ROWS)
 
     @property
+    def changes_from(self) -> int:
+        """No scan that memory takes changes occupancy before this (ms, on an hour)."""
+        return self.reach_of(self.horizon)[0]
+
+    @property
     def cells_from(self) -> int:
         """Arrivals and departures before this (ms, on an hour) are history: only the store has them one by one."""
-        return BEGINNING if self.horizon == BEGINNING else self.horizon - HARD_LIMIT
+        return self.reach_of(self.horizon)[1]
+
+    @staticmethod
+    def reach_of(horizon: int) -> tuple[int, int]:
+        """`changes_from` and `cells_from` of a horizon: what crowding looks back upon is kept beside what can change."""
+        if horizon == BEGINNING:
+            return BEGINNING, BEGINNING
+        return horizon - HARD_LIMIT, horizon - KEPT_BACK
 
     @property
     def scans_held(self) -> int:
@@ -339,6 +357,45 @@ class Shard:
             as_of // MINUTE, width, self._known_venues, self._pairs, self._scans, self._venues, self._cells
         )
 
+    def curve(self, venue: int, from_minute: int, until: int) -> tuple[I64, I64]:
+        """A venue's occupancy as steps: `persons[i]` present from `at[i]` (ms), the first one the start of `from_minute` (since
+        the epoch), the last one at `until` (ms) or before. Call `advance(until)` first.
+        """
+        at, persons = np.zeros(256, np.int64), np.zeros(256, np.int64)
+        while True:
+            count = crowding.read_curve(
+                self._venues,
+                self._cells,
+                self._events,
+                venue,
+                from_minute,
+                until,
+                at,
+                persons,
+                self._scratch,
+                self._need,
+            )
+            if count != NONE:
+                return at[:count], persons[:count]
+            room = int(self._need[0])
+            at, persons = np.zeros(room, np.int64), np.zeros(room, np.int64)
+            if room > len(self._scratch):
+                self._scratch = np.zeros(2 * room, np.int64)
+
+    def most_present(self, venue: int, from_minute: int, until_minute: int) -> int:
+        """The most persons at a venue at any instant of [from_minute, until_minute), minutes since the epoch."""
+        return crowding.most_present(self._venues, self._cells, venue, from_minute, until_minute)
+
+    def next_look(self, venue: int, as_of: int, lowest: int) -> int:
+        """When (ms) occupancy next changes in a minute with `lowest` persons or more, as known at `as_of`; NONE if never."""
+        return crowding.next_look(self._venues, self._cells, self._events, venue, as_of, lowest)
+
+    def reaching(self, from_minute: int, lowest: I32) -> I32:
+        """The codes of the venues where lowest[code] persons or more are present at the start of a minute or later."""
+        reaching = np.zeros(self._known_venues, np.uint8)
+        crowding.mark_reaching(self._venues, self._cells, self._known_venues, from_minute, lowest, reaching)
+        return np.flatnonzero(reaching).astype(np.int32)
+
     def keep_moves(self) -> None:
         """Keep a log of moves from now on; those of the visits loaded before are for `load_moves` to add."""
         self._moves.used[1] = 1
@@ -368,6 +425,11 @@ class Shard:
         ordered = new_moves(kept=bool(self._moves.used[1]), capacity=max(count + count // 4, 1024))
         order_moves(self._known_venues, self.cells_from, self._venues, self._moves, ordered)
         self._moves, self._ordered_moves = ordered, int(ordered.used[0])
+
+    def presence(self) -> tuple[I32, I32]:
+        """By venue code: persons present at the clock (NONE before they were counted), and the capacity (NONE if unknown)."""
+        rows = self._venues.rows[: self._known_venues]
+        return rows["now"].copy(), rows["capacity"].copy()
 
     def venue_ids(self, codes: I32 | None = None) -> list[bytes]:
         """The ids of some venues by code, or of all."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pydantic import ValidationError
 
+from pipeline.core.levels import Rule
 from pipeline.core.pools import NONE
 from pipeline.core.shard import VenueRules
 from pipeline.dead_letters import DeadLetter
@@ -32,8 +33,9 @@ _COLUMNS = (
     ("floor_area_m2", pa.float64()),
 )
 
-_CATEGORY, _TIMEZONE = (
-    next(i for i, column in enumerate(_COLUMNS) if column[0] == name) for name in ("category", "timezone")
+_NAME, _CATEGORY, _AREA, _TIMEZONE = (
+    next(i for i, column in enumerate(_COLUMNS) if column[0] == name)
+    for name in ("name", "category", "area", "timezone")
 )
 
 #: The category of a venue that nobody registered (contract, section 4).
@@ -50,14 +52,19 @@ class Registry:
         self._client = client
         self._settings = settings
         self._rules: dict[bytes, VenueRules] = {}
+        self._crowding: dict[tuple[str, str], tuple[Rule, ...]] = {}
         #: The newest record of each venue, as `_COLUMNS`; None for one that was deleted.
         self._records: dict[str, tuple[object, ...] | None] = {}
         self._newest_version = 0
-        self._unknown = self._rules_of(UNKNOWN_CATEGORY, None, None)
+        self._unknown = self._rules_of("", UNKNOWN_CATEGORY, None, None)
 
-    def _rules_of(self, category: str, capacity: int | None, zone: str | None) -> VenueRules:
+    def _rules_of(self, venue: str, category: str, capacity: int | None, zone: str | None) -> VenueRules:
         stay = int(self._settings.stay_of(category).total_seconds() * 1000)
-        return VenueRules(stay, NONE if capacity is None else capacity, (category, zone))
+        crowding: tuple[Rule, ...] = ()
+        if capacity is not None:
+            key = category, venue if venue in self._settings.crowding_by_venue else ""
+            crowding = self._crowding.get(key) or self._crowding.setdefault(key, self._settings.crowding_of(*key))
+        return VenueRules(stay, NONE if capacity is None else capacity, (category, zone), crowding)
 
     def rules(self, venue: bytes) -> VenueRules:
         """The rules of a venue; those of category `unknown` if it is not registered."""
@@ -70,6 +77,11 @@ class Registry:
     def place(self, venue: str) -> tuple[str, str | None]:
         """A venue's category and time zone."""
         return self.rules(venue.encode()).place
+
+    def sign(self, venue: str) -> tuple[str, str | None]:
+        """A venue's name, its id if it is not registered, and its area."""
+        record = self._records.get(venue)
+        return (venue, None) if record is None else (str(record[_NAME]), _text_or_none(record[_AREA]))
 
     def refresh(self) -> dict[bytes, VenueRules]:
         """Read what was registered since the last call, by whomever. Returns the venues whose rules changed."""
@@ -90,7 +102,9 @@ class Registry:
                 self._rules.pop(name, None)
             else:
                 self._records[venue] = tuple(record)
-                self._rules[name] = self._rules_of(str(record[_CATEGORY]), record[3], _text_or_none(record[_TIMEZONE]))
+                self._rules[name] = self._rules_of(
+                    venue, str(record[_CATEGORY]), record[3], _text_or_none(record[_TIMEZONE])
+                )
         return {name: self.rules(name) for name, rules in before.items() if self.rules(name) != rules}
 
     def load(

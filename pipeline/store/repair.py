@@ -18,7 +18,7 @@ from pipeline.core.fold import Visits
 from pipeline.core.moves import REACH
 from pipeline.core.occupancy import HourRows, MinuteRows
 from pipeline.core.pools import ENDED_CHECK_OUT, HARD_LIMIT, HOUR, MINUTE, NONE, make_room, new_scans
-from pipeline.core.shard import Shard, VenueRules
+from pipeline.core.shard import KEPT_BACK, Shard, VenueRules
 from pipeline.store.estimated_rows import closings
 from pipeline.store.tables import strings
 from pipeline.store.writer import quoted, repair_table, store_errors
@@ -283,7 +283,7 @@ def _recount_venue(
     as_of: int,
 ) -> tuple[Shard, MinuteRows, HourRows]:
     shard = Shard(rules)
-    shard.start_at(span.start + HARD_LIMIT)
+    shard.start_at(span.start + KEPT_BACK)
     shard.keep_moves()
     name = np.frombuffer(venue.encode(), np.uint8)
     columns = np.array(visits, np.int64).reshape(-1, 4)

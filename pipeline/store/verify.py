@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from clickhouse_connect.driver.client import Client
 
+from pipeline.core.levels import LEVELS
 from pipeline.progress import Advance
 from pipeline.settings import HARD_LIMIT, Settings
 
@@ -71,9 +72,11 @@ class _View:
 
 
 #: Columns that hold a time; both sides show it as epoch milliseconds.
-_TIMES: Final = frozenset({"checked_in_at", "left_at", "minute", "hour", "window_end", "as_of"})
+_TIMES: Final = frozenset(
+    {"checked_in_at", "left_at", "minute", "hour", "window_end", "as_of", "raised_at", "cleared_at"}
+)
 _TIME_TO_MS: Final = "toUnixTimestamp64Milli(toDateTime64({}, 3, 'UTC'))"
-_TEXTS: Final = frozenset({"venue_id", "visitor_id", "ended_by", "window"})
+_TEXTS: Final = frozenset({"venue_id", "visitor_id", "ended_by", "window", "level", "alert_id"})
 _FLOATS: Final = frozenset(
     {"mean_occupancy", "minutes_over_capacity", "person_contact_minutes", "median_dwell_minutes", "ratio"}
 )
@@ -92,6 +95,7 @@ _VIEWS: Final = (
         ("window_end", "arrivals", "unique_visitors", "peak", "mean_occupancy", "median_dwell_minutes"),
     ),
     _View("occupancy_now", ("venue_id",), ("occupancy", "capacity", "ratio", "as_of")),
+    _View("crowding_alerts", ("venue_id", "level", "raised_at"), ("alert_id", "cleared_at", "peak", "capacity")),
 )
 
 
@@ -153,6 +157,25 @@ def _limits(client: Client, settings: Settings) -> dict[str, Any]:
         "stays": [settings.stay_of(category) // _MILLISECOND for category in categories],
         "unknown_stay": settings.stay_of("unknown") // _MILLISECOND,
         "hard_limit": HARD_LIMIT // _MILLISECOND,
+        **_crowding(client, settings, categories),
+    }
+
+
+def _crowding(client: Client, settings: Settings, categories: Sequence[str]) -> dict[str, Any]:
+    """The rules of crowding: per category, and of the venues that have their own, level by level, in the order of Rule."""
+    own = client.query(
+        "SELECT venue_id, category FROM checkins.venues WHERE venue_id IN {venues:Array(String)} ORDER BY venue_id",
+        {"venues": [*settings.crowding_by_venue, ""]},
+    ).result_rows
+
+    def rules(category: str, venue: str) -> list[int]:
+        return [number for rule in settings.crowding_of(category, venue) for number in rule]
+
+    return {
+        "levels": list(LEVELS),
+        "category_rules": [rules(category, "") for category in categories],
+        "ruled_venues": [venue for venue, _ in own],
+        "venue_rules": [rules(category, venue) for venue, category in own],
     }
 
 
@@ -248,7 +271,7 @@ def _key(view: _View, key: tuple[Any, ...]) -> str:
 
 def _values(view: _View, row: Sequence[Any], columns: Sequence[int]) -> str:
     return ", ".join(
-        f"{view.columns[i]} {_time(row[i]) if view.columns[i] in _TIMES else 'null' if row[i] is None else row[i]}"
+        f"{view.columns[i]} {'null' if row[i] is None else _time(row[i]) if view.columns[i] in _TIMES else row[i]}"
         for i in columns
     )
 

@@ -2,19 +2,23 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import faust
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from faust.exceptions import ProducerSendError
 from faust.tables import TableManager
 
+from pipeline.alert_notice import AlertNotice
 from pipeline.dead_letters import DeadLetter
 from pipeline.settings import Settings
 from pipeline.streaming.batch_transport import BatchTransport
-from pipeline.topics import DEAD_LETTERS
+from pipeline.topics import CROWDING_ALERTS, DEAD_LETTERS
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: A dead worker's partitions move on after this long, in seconds.
 SESSION_SECONDS = 8.0
@@ -24,8 +28,8 @@ POLL_SECONDS = 86_400.0
 QUEUED_BATCHES = 8
 #: At most this much of one partition in one answer; compressed records grow about sevenfold.
 FETCH_BYTES = 2 << 20
-#: Records of one key that are on their way to Kafka together.
-RECORDS_AT_ONCE = 1_000
+#: Records of one key, or alerts, that are on their way to Kafka together.
+SENT_AT_ONCE = 1_000
 #: The largest dead letter that is sent whole.
 LARGEST_LETTER = 16 << 20
 
@@ -84,26 +88,41 @@ def build_app(settings: Settings, topics: tuple[str, ...]) -> faust.App:
 
 async def publish_dead_letters(app: faust.App, letters: list[DeadLetter]) -> None:
     """Send refused records to the topic dead-letters, trying until Kafka has them all (so: at least once)."""
+    await _until_sent(letters, lambda letter: _publish(app, letter), "dead letters")
+
+
+async def publish_alerts(app: faust.App, notices: Sequence[AlertNotice]) -> None:
+    """Send crowding alerts to their topic, trying until Kafka has them all (so: at least once)."""
+
+    async def send(notice: AlertNotice) -> None:
+        value = notice.message().model_dump_json().encode()
+        await (await app.producer.send(CROWDING_ALERTS, notice.venue.encode(), value, None, None, []))
+
+    for i in range(0, len(notices), SENT_AT_ONCE):
+        await _until_sent(list(notices[i : i + SENT_AT_ONCE]), send, "crowding alerts")
+
+
+async def _until_sent(records: list[T], send: Callable[[T], Awaitable[None]], what: str) -> None:
     pause = 0.5
-    while letters:
-        outcomes = await asyncio.gather(*(_publish(app, letter) for letter in letters), return_exceptions=True)
+    while records:
+        outcomes = await asyncio.gather(*(send(record) for record in records), return_exceptions=True)
         failed = []
-        for letter, outcome in zip(letters, outcomes, strict=True):
+        for record, outcome in zip(records, outcomes, strict=True):
             if isinstance(outcome, ProducerSendError | KafkaError):
-                failed.append(letter)
+                failed.append(record)
             elif isinstance(outcome, BaseException):
                 raise outcome
         if failed:
-            log.warning("%d dead letters could not be sent yet; trying again", len(failed))
+            log.warning("%d %s could not be sent yet; trying again", len(failed), what)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 15.0)
-        letters = failed
+        records = failed
 
 
 async def publish_records(app: faust.App, topic: str, key: str, values: Sequence[bytes]) -> None:
     """Send records of one key, in order, trying until Kafka has them all (so: at least once)."""
-    for first in range(0, len(values), RECORDS_AT_ONCE):
-        part = values[first : first + RECORDS_AT_ONCE]
+    for first in range(0, len(values), SENT_AT_ONCE):
+        part = values[first : first + SENT_AT_ONCE]
         pause = 0.5
         while True:
             try:

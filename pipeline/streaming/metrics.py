@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from pipeline.overview import NOTHING_SEEN
 from pipeline.streaming.ports import ModelFigures
 
 
@@ -161,6 +162,72 @@ TRACED_MESSAGES: Final = Meaning(
     "Flat while cases come: see the log, and the cases that are due.",
 )
 
+LATE: Final = Meaning(
+    "pipeline_scans_late_total",
+    "Scans from before the late window: stored, and their history corrected from the store.",
+    "A steady high share: find the gates that send so late, or raise late_window.",
+)
+EVENT_DELAY: Final = Meaning(
+    "pipeline_event_delay_seconds",
+    "From a scan's occurred_at to its Kafka timestamp: how late the gates send.",
+    "Growing: gates are offline and send later, or their clocks are wrong.",
+)
+WATERMARK: Final = Meaning(
+    "pipeline_watermark_timestamp_seconds",
+    "The typical newest occurred_at of the slowest partition, seconds since the epoch.",
+    "Falling behind the newest event: one partition is catching up.",
+)
+CLOCK: Final = Meaning(
+    "pipeline_clock_timestamp_seconds",
+    "as_of of what is stored: up to when visits have ended and windows are counted, seconds since the epoch.",
+    "Far behind the current time, on the wall clock: there is a backlog, see the lag.",
+)
+HEARTBEAT: Final = Meaning(
+    "pipeline_heartbeat_timestamp_seconds",
+    "When something last moved, or there was nothing to move, as /livez has it; seconds since the epoch.",
+    "Older than a minute: the worker hangs; see the log, restart it.",
+)
+LOOP_LAG: Final = Meaning(
+    "pipeline_event_loop_lag_seconds",
+    "How much later than asked for the event loop woke up, each second.",
+    "Above a second: something blocks the loop, or the machine is overloaded; heartbeats to Kafka are at risk.",
+)
+RECOVERY: Final = Meaning(
+    "pipeline_recovery_seconds",
+    "How long loading the state of partitions took, at a start or a rebalance.",
+    "Growing: the store is slow, or the traffic of thirty hours has grown; spread the partitions over more workers.",
+)
+ALERTS_OPEN: Final = Meaning(
+    "pipeline_crowding_alerts_open",
+    "Crowding alerts in force, by level.",
+    "Many at once: a city-wide surge, or venues whose check-outs are missing.",
+)
+ALERTS_SENT: Final = Meaning(
+    "pipeline_alertmanager_requests_total",
+    "Requests to Alertmanager with alerts, by outcome: accepted or failed. A failed one is tried again.",
+    "Failures rise: Alertmanager is away or refuses us; the log has its answer.",
+)
+VENUES_BY: Final = Meaning(
+    "pipeline_venues",
+    "Venues seen, by category and fullness: empty, below_half, half, near (90 %), full (100 %), unknown (capacity).",
+    "Many full: compare with the crowding alerts; many unknown: register their capacity.",
+)
+PERSONS_IN_AREA: Final = Meaning(
+    "pipeline_persons_present",
+    "Persons counted present by area: the 50 areas with the most, and all others as other.",
+    "A sudden step: an area's gates have come back, or gone.",
+)
+FULLEST: Final = Meaning(
+    "pipeline_fullest_venue_ratio",
+    "Occupancy over capacity of the fullest venues, by rank from 1; their names are in the view occupancy_now.",
+    "Rank 1 far above the others: one venue's capacity may be registered wrongly.",
+)
+UNDERCOUNTED: Final = Meaning(
+    "pipeline_undercounted_venues",
+    "Venues whose scans of the last closed hour fell far below their own pattern.",
+    "Above zero: see the view undercounts; ask those venues whether their gates or codes work.",
+)
+
 #: Which of the engine's counters are shown as what.
 _ENGINE_COUNTERS: Final = {
     "consumed": CONSUMED,
@@ -168,7 +235,11 @@ _ENGINE_COUNTERS: Final = {
     "stored": STORED,
     "duplicates": DUPLICATES,
     "unknown_venue_scans": UNKNOWN_VENUE,
+    "late": LATE,
 }
+
+#: Which of its instants, in ms.
+_ENGINE_INSTANTS: Final = {"newest_event_ms": NEWEST_EVENT, "watermark_ms": WATERMARK, "as_of_ms": CLOCK}
 
 #: Upper bounds in seconds of the delay as exported, and as kept for quantiles (20 a decade, 1 ms to 10¹⁰ s: records may
 #: carry timestamps of years ago).
@@ -179,7 +250,8 @@ _FINE_BOUNDS: Final = np.logspace(-3, 10, 261)
 class Delays:
     """A histogram of delays in seconds that takes arrays, because a scan at a time would cost more than storing it."""
 
-    def __init__(self) -> None:
+    def __init__(self, meaning: Meaning = DELAY_SECONDS) -> None:
+        self._meaning = meaning
         self._coarse = np.zeros(len(_EXPORTED_BOUNDS) + 1, np.int64)
         self._fine = np.zeros(len(_FINE_BOUNDS) + 1, np.int64)
         self._sum = 0.0
@@ -204,7 +276,7 @@ class Delays:
         """As Prometheus wants it."""
         cumulative = np.cumsum(self._coarse)
         bounds = [*(str(bound) for bound in _EXPORTED_BOUNDS), "+Inf"]
-        family = HistogramMetricFamily(DELAY_SECONDS.name, DELAY_SECONDS.help)
+        family = HistogramMetricFamily(self._meaning.name, self._meaning.help)
         family.add_metric([], [(bound, int(n)) for bound, n in zip(bounds, cumulative, strict=True)], self._sum)
         return family
 
@@ -223,10 +295,23 @@ class _Snapshot(Collector):
         for reason, count in sorted(reasons.items()):
             refused.add_metric([reason], count)
         yield refused
-        if counters.get("newest_event_ms"):
-            yield GaugeMetricFamily(NEWEST_EVENT.name, NEWEST_EVENT.help, value=counters["newest_event_ms"] / 1000)
+        for key, meaning in _ENGINE_INSTANTS.items():
+            if counters.get(key):
+                yield GaugeMetricFamily(meaning.name, meaning.help, value=counters[key] / 1000)
         yield self._metrics.delays.family()
         yield from _model_families(self._metrics.model)
+        yield self._metrics.event_delays.family()
+        overview = self._metrics.overview
+        for meaning, labels, values in (
+            (VENUES_BY, ("category", "fullness"), overview.venues),
+            (PERSONS_IN_AREA, ("area",), {(area,): persons for area, persons in overview.persons.items()}),
+            (FULLEST, ("rank",), {(str(rank),): ratio for rank, ratio in enumerate(overview.fullest, 1)}),
+            (ALERTS_OPEN, ("level",), {(level,): count for level, count in overview.alerts.items()}),
+        ):
+            family = GaugeMetricFamily(meaning.name, meaning.help, labels=labels)
+            for names, value in values.items():
+                family.add_metric(names, value)
+            yield family
 
 
 def _model_families(model: ModelFigures | None) -> Iterator[Metric]:
@@ -254,6 +339,9 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.delays = Delays()
+        self.event_delays = Delays(EVENT_DELAY)
+        #: The venues at a glance; replaced as one.
+        self.overview = NOTHING_SEEN
         #: The engine's counters and the dead letters by reason; replaced as one.
         self.counters: tuple[Mapping[str, int], Mapping[str, int]] = ({}, Counter())
         #: Where the model of presence stands; replaced as one. None before the first look.
@@ -269,6 +357,11 @@ class Metrics:
         self.cases_due = self._gauge(CASES_DUE)
         self.pass_seconds = prometheus_client.Histogram(PASS_SECONDS.name, PASS_SECONDS.help, registry=self.registry)
         self.traced_messages = self._counter(TRACED_MESSAGES, "topic")
+        self.heartbeat = self._gauge(HEARTBEAT)
+        self.recovery_seconds = self._gauge(RECOVERY)
+        self.loop_lag = self._gauge(LOOP_LAG)
+        self.undercounted = self._gauge(UNDERCOUNTED)
+        self.alertmanager_requests = self._counter(ALERTS_SENT, "outcome")
         self.registry.register(_Snapshot(self))
 
     def _gauge(self, meaning: Meaning, *labels: str) -> prometheus_client.Gauge:

@@ -4,7 +4,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.alert_notice import AlertNotice
 from pipeline.dead_letters import DeadLetter
+from pipeline.overview import Overview
 
 W = TypeVar("W")
 
@@ -84,6 +89,16 @@ class Engine(Protocol[W]):
         Called when no write is outstanding and nothing is being processed. Raises StoreUnavailableError.
         """
 
+    def hand_alerts(self, told: int) -> tuple[list[AlertNotice], int]:
+        """Crowding alerts that have changed in the store since the last call, and a mark to give back once they are told.
+
+        Called like `write`, by the same thread. `told` is the last mark of which everything is told, 0 for none. Raises
+        StoreUnavailableError.
+        """
+
+    def undercounted(self) -> int:
+        """How many venues had far too few scans in the last closed hour. Called like `write`. Raises StoreUnavailableError."""
+
     @property
     def settle_due(self) -> bool:
         """Whether `settle` has something to do that should not wait."""
@@ -93,6 +108,13 @@ class Engine(Protocol[W]):
 
         consumed = accepted + dead_lettered, always. May also hold unknown_venue_scans and newest_event_ms.
         """
+
+    @property
+    def event_delays(self) -> NDArray[np.float64]:
+        """By how many seconds each valid scan of the last `process` came after it happened, by its Kafka timestamp."""
+
+    def overview(self) -> Overview:
+        """The venues at a glance. Called like `take`."""
 
     def close(self) -> None:
         """Give the store back."""

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import faust
@@ -17,7 +18,9 @@ from aiokafka.errors import KafkaError
 from pipeline.errors import StoreUnavailableError
 from pipeline.settings import Settings
 from pipeline.streaming.agents import add_agents
-from pipeline.streaming.app import build_app, publish_dead_letters, publish_records
+from pipeline.streaming.alert_delivery import AlertDelivery
+from pipeline.streaming.alertmanager import Alertmanager
+from pipeline.streaming.app import build_app, publish_alerts, publish_dead_letters, publish_records
 from pipeline.streaming.batch_transport import BatchConsumer
 from pipeline.streaming.http import serve_http
 from pipeline.streaming.log_ranges import wait_for_kafka
@@ -33,6 +36,8 @@ log = logging.getLogger(__name__)
 LAG_SECONDS, DRAIN_SECONDS = 1.0, 0.1
 #: How often the model of presence is looked at, and how long after a failure it is tried again, in seconds.
 MODEL_SECONDS, REFIT_AGAIN_SECONDS = 60.0, 3600.0
+#: How often the event loop shows that it runs, in seconds.
+BEAT_SECONDS = 1.0
 #: Faust is given this long to leave the group, in seconds; then the group finds out by itself.
 LEAVE_SECONDS = 10.0
 
@@ -102,12 +107,24 @@ class _Service:
             tracing=tracing,
         )
         app.transport.listener = worker
+        alertmanager = self._alertmanager()
+        delivery = AlertDelivery(lambda notices: publish_alerts(app, notices), alertmanager)
+        worker.tell_alerts(delivery)
         add_agents(app, worker)
         drained = asyncio.Event()
         tending = asyncio.create_task(self._tend_models(worker, self._care)) if self._care else None
-        loops = [worker.run(), app.start(), self._watch_crash(app, worker), self._watch_lag(app, worker)]
+        loops = [
+            worker.run(),
+            app.start(),
+            self._watch_crash(app, worker),
+            self._watch_lag(app, worker),
+            self._beat(worker),
+            delivery.run(),
+        ]
         if tracing is not None:
             loops.append(tracing.run())
+        if alertmanager is not None:
+            loops.append(alertmanager.run())
         tasks = [asyncio.create_task(_or_fail(each, worker)) for each in loops]
         if self._drain:
             tasks.append(
@@ -220,6 +237,24 @@ class _Service:
             thread.submit(care.close)
             await asyncio.to_thread(thread.shutdown)
 
+    async def _beat(self, worker: Worker[Any]) -> None:
+        while True:
+            begun = time.monotonic()
+            await asyncio.sleep(BEAT_SECONDS)
+            now = time.monotonic()
+            self._metrics.loop_lag.set(max(0.0, now - begun - BEAT_SECONDS))
+            self._metrics.heartbeat.set(time.time() - (now - worker.progress_at))
+
+    def _alertmanager(self) -> Alertmanager | None:
+        url = self._settings.alertmanager_url
+        if url is None:
+            return None
+        requests = self._metrics.alertmanager_requests
+        quiet_ms = self._settings.alert_recent // timedelta(milliseconds=1)
+        return Alertmanager(
+            url.get_secret_value(), quiet_ms, requests.labels("failed").inc, requests.labels("accepted").inc
+        )
+
     async def _until_drained(
         self, app: faust.App, worker: Worker[Any], ends: dict[Partition, int], drained: asyncio.Event
     ) -> None:
@@ -243,7 +278,7 @@ class _Service:
                 log.warning("Kafka does not tell what is committed: %s; asking again", error)
                 await asyncio.sleep(1)
                 continue
-            if all(committed.get(each, 0) >= end for each, end in ends.items()):
+            if worker.alerts_told and all(committed.get(each, 0) >= end for each, end in ends.items()):
                 drained.set()
                 return
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pipeline.dead_letters import DeadLetter
 from pipeline.errors import StoreUnavailableError
 from pipeline.settings import Settings
+from pipeline.streaming.alert_delivery import AlertDelivery
 from pipeline.streaming.metrics import Metrics
 from pipeline.streaming.ports import Engine, Partition, RecordBatch, W
 from pipeline.streaming.tracing import TracingLoop
@@ -38,6 +39,10 @@ FIRST_PAUSE, LAST_PAUSE = 0.5, 15.0
 LAST_WRITE_SECONDS = 10.0
 #: How long scans wait at the start for the venue registry to be read. Results do not depend on it, rewriting does.
 VENUES_FIRST_SECONDS = 30.0
+#: The venues at a glance are counted so often, in seconds.
+OVERVIEW_SECONDS = 10.0
+#: Whether an hour has closed whose scans are to be compared with the weeks before is asked so often, in seconds.
+UNDERCOUNT_SECONDS = 60.0
 #: Without progress for this long a worker is not live; while a call into the engine runs, it may take longer: loading the
 #: state of large partitions does.
 STALLED_SECONDS, LONG_CALL_SECONDS = 30.0, 600.0
@@ -75,6 +80,7 @@ class Worker(Generic[W]):
         self._commit = commit
         self._publish = publish
         self._tracing = tracing
+        self._alerts: AlertDelivery | None = None
         self._engine_thread = ThreadPoolExecutor(1, "engine")
         self._write_thread = ThreadPoolExecutor(1, "write")
 
@@ -86,6 +92,8 @@ class Worker(Generic[W]):
         self.failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         #: When something last moved, or there was nothing to move (monotonic seconds).
         self.progress_at = time.monotonic()
+        #: Whether every alert that was stored when a write last ended has been told.
+        self.alerts_told = True
         #: Scans processed so far, and when reading first started (monotonic seconds).
         self.scans = 0
         self.reading_since: float | None = None
@@ -96,11 +104,13 @@ class Worker(Generic[W]):
         self._timestamps_ms: list[NDArray[np.int64]] = []
         self._venues_done: dict[Partition, int] = {}
         self._reasons: Counter[str] = Counter()
+        self._overviewed_at = -OVERVIEW_SECONDS
 
         self._pending_since = 0.0
         self._last_idle = 0.0
         self._read: dict[Partition, int] = {}
         self._ends: Mapping[Partition, int] = {}
+        self._compared_at = -UNDERCOUNT_SECONDS
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._flushes: list[tuple[asyncio.Future[bool], bool]] = []
@@ -114,6 +124,10 @@ class Worker(Generic[W]):
         self._committable: dict[Partition, int] = {}
         self._commit_wanted = asyncio.Event()
         self._commit_lock = asyncio.Lock()
+
+    def tell_alerts(self, alerts: AlertDelivery) -> None:
+        """Hand stored crowding alerts on to this from now on."""
+        self._alerts, self.alerts_told = alerts, False
 
     # --- what the agents call
 
@@ -171,9 +185,11 @@ class Worker(Generic[W]):
         if topic == CASE_REPORTS and self._tracing is not None:
             return await self._tracing.assigned(partitions)
         self._metrics.rebalances.inc()
+        begun = time.monotonic()
         nexts = await self._until_stored(
             self._engine_thread, lambda: self._engine.assign(topic, partitions), lambda: epoch == self.epoch
         )
+        self._metrics.recovery_seconds.set(time.monotonic() - begun)
         return nexts if nexts is not None else dict.fromkeys(partitions)
 
     def starting(self, ranges: Mapping[Partition, tuple[int, int]]) -> None:
@@ -241,6 +257,8 @@ class Worker(Generic[W]):
                     self._room.set()
                 for future, _ in flushes:
                     future.set_result(done)
+                await self._hand_on_alerts()
+                await self._count_undercounted()
         except Exception as error:
             self.fail(error)
         finally:
@@ -295,13 +313,14 @@ class Worker(Generic[W]):
         return stalled < limit, {"seconds_since_progress": round(stalled, 1)}
 
     def ready(self) -> tuple[bool, Mapping[str, object]]:
-        """Whether partitions are being read and the store answers."""
+        """Whether partitions are being read, with progress, and the store answers."""
         assigned = sum(topic == CHECK_INS for topic, _ in self._reading)
         outage = self._outage_since
         facts: dict[str, object] = {"assigned_partitions": assigned, "store_answers": outage is None}
         if outage is not None:
             facts["store_away_seconds"] = round(time.monotonic() - outage, 1)
-        return self.epoch is not None and assigned > 0 and outage is None, facts
+        live, progress = self.live()
+        return live and self.epoch is not None and assigned > 0 and outage is None, {**facts, **progress}
 
     # --- in the engine's thread
 
@@ -311,6 +330,7 @@ class Worker(Generic[W]):
             self._letters.append(replace(letter, key=batch.keys[bisect_left(batch.offsets, letter.offset)]))
         self._reasons.update(letter.reason for letter in letters)
         self._timestamps_ms.append(np.asarray(batch.timestamps_ms, np.int64))
+        self._metrics.event_delays.observe(self._engine.event_delays)
         self._pending += len(batch)
         self.scans += len(batch)
         self._show_counters()
@@ -330,6 +350,9 @@ class Worker(Generic[W]):
         self._letters, self._timestamps_ms, self._venues_done = [], [], {}
         self._pending = 0
         self._show_counters()
+        if time.monotonic() - self._overviewed_at >= OVERVIEW_SECONDS:
+            self._metrics.overview = self._engine.overview()
+            self._overviewed_at = time.monotonic()
         return cut
 
     def _show_counters(self) -> None:
@@ -390,6 +413,29 @@ class Worker(Generic[W]):
         await sent
         self.note_stored({**offsets, **cut.venues})
         return True
+
+    def _reads_scans(self) -> bool:
+        # Not while state is being loaded: that has the store for itself.
+        return self.epoch is not None and any(topic == CHECK_INS for topic, _ in self._reading)
+
+    async def _hand_on_alerts(self) -> None:
+        alerts = self._alerts
+        if alerts is None or not alerts.ready or not self._reads_scans():
+            self.alerts_told = alerts is None
+            return
+        handed = await self._until_stored(
+            self._write_thread, lambda: self._engine.hand_alerts(alerts.told), self._reads_scans
+        )
+        self.alerts_told = handed is not None and not handed[0]
+        if handed is not None and handed[0]:
+            alerts.deliver(*handed)
+
+    async def _count_undercounted(self) -> None:
+        if not self._reads_scans() or self._backlog() or time.monotonic() - self._compared_at < UNDERCOUNT_SECONDS:
+            return
+        count = await self._until_stored(self._write_thread, self._engine.undercounted, self._reads_scans)
+        self._metrics.undercounted.set(count or 0)
+        self._compared_at = time.monotonic()
 
     async def _settle_once(self) -> bool:
         def settle() -> bool:

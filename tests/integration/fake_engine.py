@@ -12,8 +12,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from pipeline.dead_letters import DeadLetter
 from pipeline.errors import StoreUnavailableError
+from pipeline.overview import NOTHING_SEEN, Overview
 
 Partition = tuple[str, int]
 
@@ -45,6 +48,7 @@ class FakeEngine:
         self._waiting = Write()
         self._counters = {"consumed": 0, "accepted": 0, "stored": 0, "duplicates": 0, "dead_lettered": 0}
         self.settle_due = False
+        self.event_delays = np.zeros(0)
 
     def assign(self, topic: str, partitions: Collection[int]) -> Mapping[int, int | None]:
         self._answer()
@@ -52,6 +56,15 @@ class FakeEngine:
         found = dict(self._database.execute("SELECT partition, next FROM positions WHERE topic = ?", (topic,)))
         self._note(f"assign {sorted(partitions)} venues={len(self._waiting.venues)}")
         return {partition: found.get(partition) for partition in partitions}
+
+    def overview(self) -> Overview:
+        return NOTHING_SEEN
+
+    def undercounted(self) -> int:
+        return 0
+
+    def hand_alerts(self, told: int) -> tuple[list[object], int]:
+        return [], told
 
     def revoke(self, topic: str, partitions: Collection[int]) -> None:
         self._owned -= {(topic, partition) for partition in partitions}

@@ -1,5 +1,6 @@
 """The commands as a user runs them, on a real Kafka and real stores."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -127,6 +128,25 @@ def test_a_malformed_line_of_every_kind_is_a_dead_letter_and_stops_nothing(journ
     rows = accounts(journey.registry_first)
     assert sum(row.consumed for row in rows.values()) == len(journey.lines)
     assert {partition: row.next_offset for partition, row in rows.items()} == journey.ends()
+
+
+def test_the_topic_tells_of_every_alert_as_it_stands_in_the_end(journey: Journey) -> None:
+    last = {
+        record["alert_id"]: record
+        for each in read_topic(journey.kafka, "crowding-alerts")
+        for record in [json.loads(each.value())]
+    }
+    told = {
+        (record["alert_id"], record["venue_id"], record["level"], record["raised_at"], record["cleared_at"])
+        for record in last.values()
+        if record["cleared_at"] != record["raised_at"]
+    }
+    written = "concat(replaceOne(toString({0}), ' ', 'T'), 'Z') AS {0}_written"
+    times = ", ".join(written.format(column) for column in ("raised_at", "cleared_at"))
+    query = f"SELECT alert_id, venue_id, level, {times} FROM crowding_alerts"
+    shown = journey.run("query", query, "--format", "json", "--store", journey.registry_first).stdout
+    assert told == {tuple(row.values()) for row in map(json.loads, shown.splitlines())}
+    assert told
 
 
 def test_with_the_wall_clock_a_record_is_judged_by_its_own_timestamp(

@@ -20,6 +20,7 @@ TABLES = (
     "minute_rows",
     "hour_rows",
     "rolling_rows",
+    "alert_rows",
     "now_rows",
     "estimate_rows",
     "model_use_rows",

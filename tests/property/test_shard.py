@@ -7,7 +7,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.core.alert_book import AlertBook
+from pipeline.core.crowding import Alert, Levels, alert_id
 from pipeline.core.fold import ANCIENT, DUPLICATE, ENDED_CHECK_OUT, ENDED_EXPIRED, STORED
+from pipeline.core.levels import LEVELS, Rule
 from pipeline.core.names import texts
 from pipeline.core.pools import HOUR, MINUTE, NONE
 from pipeline.core.presence.estimate import sums_at, weights_of
@@ -19,7 +22,10 @@ from tests.reference import DEFAULT_MAX_STAY, Scan, Views, expected_views, stays
 from tests.strategies import VENUES, Situation, histories, situations
 from tests.views import differences
 
-CHECKED = ("visits", "occupancy_minutes", "occupancy_hours", "rolling_occupancy", "occupancy_now")
+CHECKED = ("visits", "occupancy_minutes", "occupancy_hours", "rolling_occupancy", "occupancy_now", "crowding_alerts")
+
+#: The rules that the settings default to.
+RULES = (Rule(1000, 2 * MINUTE, 900, 5 * MINUTE), Rule(1100, MINUTE, 900, 5 * MINUTE))
 
 #: A model of the strategies' venues, whose stays and arrival bins differ: the widest reach 17 hours back.
 MODEL = fit(
@@ -57,10 +63,16 @@ class Reader:
         self.minutes: dict[tuple[str, int], tuple[int, ...]] = {}
         self.hours: dict[tuple[str, int], tuple[float, ...]] = {}
         self.now: dict[str, int] = {}
+        self.alerts: dict[tuple[str, int, int], Alert] = {}
+        self.book = AlertBook(self._levels)
         #: (venue, minute since the epoch) → the sums when its row, or that of its hour, was written last.
         self.sums: dict[tuple[str, int], list[int]] = {}
 
-    def take(self, shard: Shard) -> None:
+    def _levels(self, venue: bytes) -> Levels:
+        return Levels(RULES, self.situation.registry.capacities.get(venue.decode(), NONE))
+
+    def take(self, shard: Shard, as_of: int) -> None:
+        """`shard` was just advanced to `as_of`."""
         changes = shard.take_changes()
         venues = _texts(changes.venue_names)
         visitors = _texts(changes.visitor_names)
@@ -81,6 +93,13 @@ class Reader:
             self.sums[venues[venue], minute] = found
         for venue, occupancy in _rows(changes.now):
             self.now[venues[venue]] = occupancy
+        for change in self.book.advance(shard, changes.minutes, as_of):
+            key = venues[change.venue], change.alert.level, change.alert.raised_at
+            if change.deleted:
+                del self.alerts[key]
+            else:
+                assert self.alerts.get(key) != change.alert
+                self.alerts[key] = change.alert
 
     def views(self, shard: Shard, as_of: int) -> Views:
         capacities = self.situation.registry.capacities
@@ -114,6 +133,10 @@ class Reader:
                 )
                 for venue, persons in self.now.items()
                 if persons
+            },
+            "crowding_alerts": {
+                (alert_id(venue, level, at), venue, LEVELS[level], at, None if end == NONE else end, peak, capacity)
+                for venue, (level, at, end, peak, capacity) in ((key[0], alert) for key, alert in self.alerts.items())
             },
         }
 
@@ -190,11 +213,11 @@ def test_order_repetition_and_cuts_change_no_row(data: st.DataObject) -> None:
         if data.draw(st.booleans()):
             clock = max(clock, data.draw(st.sampled_from(sorted({s.occurred_at_ms for s in seen}))))
             shard.advance(clock)
-        if data.draw(st.booleans()):
-            reader.take(shard)
+            if data.draw(st.booleans()):
+                reader.take(shard, clock)
     as_of = situation.as_of if situation.as_of is not None else latest(situation.scans)
     shard.advance(as_of)
-    reader.take(shard)
+    reader.take(shard, as_of)
 
     found = differences(reader.views(shard, as_of), expected(situation))
     assert not found, found
@@ -223,12 +246,13 @@ def test_forgetting_what_is_too_old_changes_no_row_of_what_comes_after(data: st.
         taken += arrivals[start:end]
         clock = arrivals[end - 1].occurred_at_ms
         shard.advance(clock)
-        reader.take(shard)
+        reader.take(shard, clock)
+        reader.book.collect(shard, horizon_of(clock, window))
         shard.collect(horizon_of(clock, window))
         start = end
     as_of = situation.as_of if situation.as_of is not None else latest(situation.scans)
     shard.advance(as_of)
-    reader.take(shard)
+    reader.take(shard, as_of)
 
     found = differences(reader.views(shard, as_of), expected(situation))
     assert not found, found

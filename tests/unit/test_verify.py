@@ -1,5 +1,6 @@
 """`pipeline verify` against a reference that looks at every tick, and against differences planted in every view."""
 
+import hashlib
 import json
 import os
 import random
@@ -47,6 +48,8 @@ COLUMNS = {
     "unique_visitors UInt32, peak UInt32, mean_occupancy Float64, median_dwell_minutes Nullable(Float64)",
     "occupancy_now": "venue_id String, occupancy UInt32, capacity Nullable(UInt32), ratio Nullable(Float64), "
     "as_of DateTime64(3, 'UTC')",
+    "crowding_alerts": "venue_id String, level String, raised_at DateTime64(3, 'UTC'), alert_id String, "
+    "cleared_at Nullable(DateTime64(3, 'UTC')), peak UInt32, capacity UInt32",
     "scans": "event_id String, event_type String, venue_id String, visitor_id String, "
     "occurred_at DateTime64(3, 'UTC'), party_size UInt8, source String",
     "venues": "venue_id String, name String, category String, capacity Nullable(UInt32)",
@@ -55,8 +58,19 @@ COLUMNS = {
     "stored UInt64, duplicates UInt64, dead_lettered UInt64",
     "dead_letters": "topic String, partition UInt32, offset UInt64, reason String",
 }
-DERIVED = ("visits", "occupancy_minutes", "occupancy_hours", "rolling_occupancy", "occupancy_now")
-KEYS = {"visits": 3, "occupancy_minutes": 2, "occupancy_hours": 2, "rolling_occupancy": 2, "occupancy_now": 1}
+KEYS = {
+    "visits": 3,
+    "occupancy_minutes": 2,
+    "occupancy_hours": 2,
+    "rolling_occupancy": 2,
+    "occupancy_now": 1,
+    "crowding_alerts": 3,
+}
+DERIVED = tuple(KEYS)
+#: level → (share of the capacity that raises, in tenths, and for how long; the one that clears, and for how long); the office's
+#: own rule for warnings, and of one eatery among restaurants.
+CROWDING = {"warning": (10, 2 * MINUTE, 9, 5 * MINUTE), "critical": (11, MINUTE, 9, 5 * MINUTE)}
+OFFICE_WARNING, EATERY_CRITICAL = (8, 10 * MINUTE, 5, 20 * MINUTE), (20, MINUTE, 9, 5 * MINUTE)
 
 
 @dataclass(frozen=True)
@@ -166,7 +180,34 @@ def reference(scans: list[Scan]) -> dict[str, list[tuple[Any, ...]]]:
                 tables["rolling_occupancy"].append(row)
         now = present(here, AS_OF)
         tables["occupancy_now"].append((venue, now, capacity, None if capacity is None else now / capacity, AS_OF))
+        if capacity is not None:
+            tables["crowding_alerts"] += alerts(venue, capacity, ticks)
     return tables
+
+
+def alerts(venue: str, capacity: int, ticks: dict[int, int]) -> list[tuple[Any, ...]]:
+    """Crowding, a tick at a time: how long what changes the state has held."""
+    rows = []
+    rules = dict(CROWDING)
+    rules |= (
+        {"warning": OFFICE_WARNING} if venue == "works" else {"critical": EATERY_CRITICAL} if venue == "eatery" else {}
+    )
+    for level, (high, raise_for, low, clear_for) in rules.items():
+        raised, held, seen = None, 0, []
+        for at in range(START, AS_OF + 1, TICK):
+            if raised is None and held == raise_for:
+                raised, held = at, 0
+                seen.append((raised, None))
+            elif raised is not None and held == clear_for:
+                seen[-1] = (raised, at)
+                raised, held = None, 0
+            crowded, relaxed = ticks[at] * 10 >= high * capacity, ticks[at] * 10 < low * capacity
+            held = held + TICK if (relaxed if raised is not None else crowded) else 0
+        for begin, end in seen:
+            name = hashlib.sha256(f"{venue}|{level}|{begin}".encode()).hexdigest()[:16]
+            peak = max(ticks[at] for at in range(begin, AS_OF + 1 if end is None else end, TICK))
+            rows.append((venue, level, begin, name, end, peak, capacity))
+    return rows
 
 
 def write(client: Any, name: str, rows: list[tuple[Any, ...]]) -> None:
@@ -177,10 +218,24 @@ def write(client: Any, name: str, rows: list[tuple[Any, ...]]) -> None:
     # Times are epoch milliseconds here; the client takes datetimes.
     timed = [i for i, column in enumerate(COLUMNS[name].replace("(3, ", "(3;").split(", ")) if "DateTime" in column]
     converted = [
-        [datetime.fromtimestamp(cell / 1000, UTC) if i in timed else cell for i, cell in enumerate(row)] for row in rows
+        [
+            datetime.fromtimestamp(cell / 1000, UTC) if i in timed and cell is not None else cell
+            for i, cell in enumerate(row)
+        ]
+        for row in rows
     ]
     if converted:
         client.insert(name, converted)
+
+
+def rule_of(rule: tuple[int, int, int, int]) -> dict[str, float | timedelta]:
+    high, raise_for, low, clear_for = rule
+    holds = {"raise_for": timedelta(milliseconds=raise_for), "clear_for": timedelta(milliseconds=clear_for)}
+    return {"raise_at": high / 10, "clear_below": low / 10, **holds}
+
+
+def in_seconds(rule: tuple[int, int, int, int]) -> dict[str, float]:
+    return {k: v.total_seconds() if isinstance(v, timedelta) else v for k, v in rule_of(rule).items()}
 
 
 def build(path: str, seed: int) -> Any:
@@ -191,6 +246,8 @@ def build(path: str, seed: int) -> Any:
     settings = Settings(
         store=Path(path),
         max_stay_by_category={name: timedelta(milliseconds=stay) for name, stay in STAYS.items() if name != "unknown"},
+        crowding_by_category={"office": {"warning": rule_of(OFFICE_WARNING)}},
+        crowding_by_venue={"eatery": {"critical": rule_of(EATERY_CRITICAL)}},
     )
     client = open_store(settings)
     scans = day_of_scans(seed)
@@ -403,7 +460,12 @@ def test_the_command_says_for_each_view_whether_it_is_equal(tmp_path: Path, spoi
     stays = json.dumps({name: stay // 1000 for name, stay in STAYS.items()})
     run = subprocess.run(
         [sys.executable, "-m", "pipeline", "verify", "--store", str(tmp_path / "store")],
-        env={**os.environ, "PIPELINE_MAX_STAY_BY_CATEGORY": stays},
+        env={
+            **os.environ,
+            "PIPELINE_MAX_STAY_BY_CATEGORY": stays,
+            "PIPELINE_CROWDING_BY_CATEGORY": json.dumps({"office": {"warning": in_seconds(OFFICE_WARNING)}}),
+            "PIPELINE_CROWDING_BY_VENUE": json.dumps({"eatery": {"critical": in_seconds(EATERY_CRITICAL)}}),
+        },
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -126,6 +126,50 @@ CREATE TABLE IF NOT EXISTS estimate_rows
 ENGINE = ReplacingMergeTree(version, is_deleted)
 ORDER BY venue_id;
 
+-- Crowding alerts; one that a late scan has taken back is deleted. `alert_id` follows from the key.
+CREATE TABLE IF NOT EXISTS alert_rows
+(
+    venue_id   String,
+    level      Enum8('warning' = 0, 'critical' = 1),
+    raised_at  DateTime64(3, 'UTC'),
+    alert_id   String,
+    cleared_at Nullable(DateTime64(3, 'UTC')),
+    peak       UInt32,
+    capacity   UInt32,
+    version    UInt64,
+    is_deleted UInt8,
+    INDEX by_version version TYPE minmax GRANULARITY 1
+)
+ENGINE = ReplacingMergeTree(version, is_deleted)
+PARTITION BY toDate(raised_at)
+ORDER BY (venue_id, level, raised_at);
+
+-- Up to which version rows of `alert_rows` have been told to Kafka, by partition; ('', 0) of an embedded store.
+CREATE TABLE IF NOT EXISTS told_rows
+(
+    topic     String,
+    partition UInt32,
+    version   UInt64
+)
+ENGINE = ReplacingMergeTree(version)
+ORDER BY (topic, partition);
+
+-- Closed hours in which far fewer came to a venue than at the same hour of the same weekday before.
+CREATE TABLE IF NOT EXISTS undercount_rows
+(
+    venue_id   String,
+    hour       DateTime('UTC'),
+    arrivals   UInt32,
+    expected   Float64,
+    fewest     Float64,
+    weeks      UInt8,
+    version    UInt64,
+    is_deleted UInt8
+)
+ENGINE = ReplacingMergeTree(version, is_deleted)
+PARTITION BY toDate(hour)
+ORDER BY (venue_id, hour);
+
 -- Models of presence, each with what it was made from; never changed. `body` and `figures` are JSON.
 CREATE TABLE IF NOT EXISTS model_rows
 (

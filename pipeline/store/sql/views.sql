@@ -123,6 +123,14 @@ SELECT
     checked_at
 FROM model_check_rows FINAL;
 
+CREATE OR REPLACE VIEW crowding_alerts AS
+SELECT alert_id, venue_id, toString(level) AS level, raised_at, cleared_at, peak, capacity
+FROM alert_rows FINAL;
+
+CREATE OR REPLACE VIEW undercounts AS
+SELECT venue_id, hour, arrivals, expected, fewest, weeks
+FROM undercount_rows FINAL;
+
 CREATE OR REPLACE VIEW dead_letters AS
 SELECT topic, partition, offset, reason, detail, sha256, received_at
 FROM dead_letter_rows FINAL;

@@ -1,0 +1,191 @@
+"""The crowding alerts of the venues in memory, kept in step with their occupancy.
+
+Only venues with a capacity are looked at whose minutes that changed reach a threshold, or that have an alert, or that the clock
+has brought to an instant at which something may happen by itself.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.core.crowding import Alert, Levels
+from pipeline.core.occupancy import MinuteRows
+from pipeline.core.pools import I32, MINUTE, NONE
+from pipeline.core.shard import BEGINNING, Shard
+
+
+@dataclass(frozen=True, slots=True)
+class AlertChange:
+    """An alert of a venue (by its code in the shard) that is new or differs, or, `deleted`, that there never was."""
+
+    venue: int
+    alert: Alert
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AlertHistory:
+    """What the store says of one venue's alerts, to take the place of what the book holds.
+
+    `stored`: as its rows are. `true`: as its visits make them up to `Shard.changes_from`; `before`: of those in force then that
+    were raised before `Shard.cells_from`, the most persons from raised_at until there, by level.
+    """
+
+    stored: list[Alert]
+    true: list[Alert]
+    before: dict[int, int]
+
+
+class AlertBook:
+    """What was raised at each venue and is not yet out of reach of a late scan."""
+
+    def __init__(self, levels: Callable[[bytes], Levels]) -> None:
+        """`levels` gives the rules of a venue by its id."""
+        self._levels_of = levels
+        self._levels: list[Levels] = []
+        self._lowest: I32 = np.zeros(0, np.int32)
+        self._as_of = BEGINNING
+        self._alerts: dict[int, list[Alert]] = {}
+        # Of alerts raised before the cells in memory: the most persons until there, by (venue, level).
+        self._before: dict[tuple[int, int], int] = {}
+        self._due: dict[int, int] = {}
+        self._since: dict[int, int] = {}
+        self._true: dict[int, list[Alert]] = {}
+
+    @property
+    def open_alerts(self) -> list[Alert]:
+        """The alerts in force."""
+        return [alert for alerts in self._alerts.values() for alert in alerts if alert.cleared_at == NONE]
+
+    def levels(self, shard: Shard, venue: int) -> Levels:
+        """The rules of a venue, by its code."""
+        self._meet(shard)
+        return self._levels[venue]
+
+    def _meet(self, shard: Shard) -> None:
+        known = len(self._levels)
+        if shard.venue_count > known:
+            fresh = shard.venue_ids(np.arange(known, shard.venue_count, dtype=np.int32))
+            self._levels += [self._levels_of(venue) for venue in fresh]
+            lowest = np.array([levels.lowest for levels in self._levels[known:]], np.int32)
+            self._lowest = np.concatenate([self._lowest, lowest])
+
+    def follows(self, shard: Shard, venue: int, levels: Levels) -> bool:
+        """Whether these are the rules by which a venue's alerts are made."""
+        return self.levels(shard, venue) == levels
+
+    def set_rules(self, shard: Shard, venue: int, levels: Levels) -> None:
+        """Change the rules of a venue; its history is then to be corrected (`correct`)."""
+        self._meet(shard)
+        self._levels[venue] = levels
+        self._lowest[venue] = levels.lowest
+
+    def start(self, shard: Shard, as_of: int) -> None:
+        """Begin with a shard that was just loaded, and computed up to `as_of` (ms) without rows."""
+        self._meet(shard)
+        self._as_of = as_of
+        self._due = dict.fromkeys(shard.reaching(as_of // MINUTE, self._lowest).tolist(), as_of)
+
+    def load(self, alerts: Iterable[tuple[int, Alert]]) -> None:
+        """Take alerts as stored: all of a venue that were not cleared before `Shard.changes_from`."""
+        for venue, alert in alerts:
+            self._alerts.setdefault(venue, []).append(alert)
+            self._due[venue] = self._as_of
+
+    def look_again(self, venue: int, since: int) -> None:
+        """Compute a venue's alerts again, those decided after `since` (ms); the others are right."""
+        self._since[venue] = min(since, self._since.get(venue, since))
+
+    def correct(self, venue: int, history: AlertHistory) -> None:
+        """Replace what is known of a venue up to what memory holds; differences from the rows stored come with `advance`."""
+        self._alerts[venue] = history.stored
+        self._true[venue] = history.true
+        for key in [key for key in self._before if key[0] == venue]:
+            del self._before[key]
+        self._before |= {(venue, level): peak for level, peak in history.before.items()}
+
+    def advance(self, shard: Shard, minutes: MinuteRows, as_of: int) -> list[AlertChange]:
+        """The alerts that changed. `shard` was advanced to `as_of` (ms); `minutes` are all the rows that this gave."""
+        self._meet(shard)
+        since: dict[int, int] = {}
+        if count := int(minutes.used[0]):
+            venue, minute = minutes.venue[:count], minutes.minute[:count]
+            reached = np.zeros(len(self._lowest), np.bool_)
+            reached[venue[minutes.peak[:count] >= self._lowest[venue]]] = True
+            reached[list(self._alerts)] = True
+            for code, first in zip(venue[reached[venue]].tolist(), minute[reached[venue]].tolist(), strict=True):
+                since[code] = min(first * MINUTE, since.get(code, self._as_of))
+        for code, due in self._due.items():
+            if due <= as_of:
+                since.setdefault(code, self._as_of)
+        for code, start in self._since.items():
+            since[code] = min(start, since.get(code, self._as_of))
+        since |= dict.fromkeys(self._true, shard.changes_from)
+        self._since.clear()
+        changes = []
+        for code in sorted(since):
+            changes += self._look(shard, code, max(since[code], shard.changes_from), as_of)
+        self._as_of = as_of
+        return changes
+
+    def _look(self, shard: Shard, venue: int, since: int, as_of: int) -> list[AlertChange]:
+        levels = self._levels[venue]
+        old = self._alerts.get(venue, [])
+        base = self._true.pop(venue, old)
+        start = (since - levels.look_back) // MINUTE
+        in_force = {
+            alert.level: (alert.raised_at, self._most(shard, venue, alert, start))
+            for alert in base
+            if alert.raised_at <= since and (alert.cleared_at == NONE or alert.cleared_at > since)
+        }
+        new = [alert for alert in base if alert.cleared_at != NONE and alert.cleared_at <= since]
+        at, persons = shard.curve(venue, start, as_of)
+        found, due = levels.alerts(at, persons, as_of, since, in_force)
+        new += found
+        lasts = any(alert.cleared_at == NONE for alert in new)
+        due = _earlier(due, shard.next_look(venue, as_of, 0 if lasts else levels.lowest))
+        if due == NONE:
+            self._due.pop(venue, None)
+        else:
+            self._due[venue] = due
+        self._alerts[venue] = [a for a in new if a.cleared_at == NONE or a.cleared_at > shard.changes_from]
+        if not self._alerts[venue]:
+            del self._alerts[venue]
+        names = {(alert.level, alert.raised_at) for alert in new}
+        unchanged = set(old)
+        return [AlertChange(venue, a, deleted=True) for a in old if (a.level, a.raised_at) not in names] + [
+            AlertChange(venue, alert) for alert in new if alert not in unchanged
+        ]
+
+    def _most(self, shard: Shard, venue: int, alert: Alert, until: int) -> int:
+        # The most persons from when an alert was raised until the start of the minute `until`, 0 if it was raised later.
+        most = 0
+        first = alert.raised_at // MINUTE
+        if alert.raised_at < shard.cells_from:
+            most = self._before[venue, alert.level]
+            first = shard.cells_from // MINUTE
+        elif first < until:
+            end = (first + 1) * MINUTE - 1
+            at, persons = shard.curve(venue, first, end)
+            from_then_on = np.append(at[1:], end + 1) > alert.raised_at
+            most = int(persons[from_then_on].max(initial=0))
+            first += 1
+        return max(most, shard.most_present(venue, first, until))
+
+    def collect(self, shard: Shard, horizon: int) -> None:
+        """Let go of what no scan since `horizon` (ms) can change. To be called before `Shard.collect(horizon)`."""
+        changes_from, cells_from = shard.reach_of(horizon)
+        alerts, before = {}, {}
+        for venue, held in self._alerts.items():
+            kept = [alert for alert in held if alert.cleared_at == NONE or alert.cleared_at > changes_from]
+            for alert in kept:
+                if alert.raised_at < cells_from:
+                    before[venue, alert.level] = self._most(shard, venue, alert, cells_from // MINUTE)
+            if kept:
+                alerts[venue] = kept
+        self._alerts, self._before = alerts, before
+
+
+def _earlier(one: int, other: int) -> int:
+    return other if one == NONE else one if other == NONE else min(one, other)

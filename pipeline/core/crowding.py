@@ -1,0 +1,261 @@
+"""When a venue is crowded: a state machine with hysteresis over the exact step function of its counted occupancy.
+
+An alert of a level is raised at the instant at which occupancy has been at or over a share of the capacity for long enough, and
+cleared at the instant at which it has then been under a lower share for long enough. So alerts follow from the visits, the
+capacity, the rules and the clock alone; a later scan that changes the visits changes the alerts. Whatever happened up to an
+instant was decided by the occupancy before it: a change of occupancy from an instant on leaves every raising and clearing up to
+that instant as it was, and from there on the machine goes on from them and from the longest hold before (`Levels.look_back`).
+"""
+
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from pipeline.core.cells import last_before
+from pipeline.core.jit import kernel, wide
+from pipeline.core.levels import LEVELS, Rule
+from pipeline.core.pools import I32, I64, MINUTE, NEVER, NONE, U8, Cells, Events, Venues
+
+_SHIFT: Final = 1 << 20
+
+
+class Alert(NamedTuple):
+    """One crowding of a venue. `level` is an index of LEVELS; times in ms since the epoch, UTC.
+
+    `cleared_at` is NONE while it lasts; `peak` is the most persons present from `raised_at` until it was cleared (or the clock).
+    """
+
+    level: int
+    raised_at: int
+    cleared_at: int
+    peak: int
+    capacity: int
+
+
+class Levels:
+    """The rules of one venue, in persons."""
+
+    def __init__(self, rules: tuple[Rule, ...], capacity: int) -> None:
+        """`rules`: one for each of LEVELS. `capacity` in persons; NONE if unknown, then nothing is ever raised."""
+        self.capacity = capacity
+        known = rules if capacity != NONE else ()
+        self._limits = tuple(
+            (_ceiling(rule.raise_at * capacity), rule.raise_for, _ceiling(rule.clear_below * capacity), rule.clear_for)
+            for rule in known
+        )
+        #: The fewest persons at which anything can be raised; NEVER without a capacity.
+        self.lowest = min((limits[0] for limits in self._limits), default=NEVER)
+        #: The longest hold, in ms.
+        self.look_back = max((max(limits[1], limits[3]) for limits in self._limits), default=0)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both raise and clear alike."""
+        return isinstance(other, Levels) and (self.capacity, self._limits) == (other.capacity, other._limits)
+
+    def __hash__(self) -> int:
+        return hash((self.capacity, self._limits))
+
+    def alerts(
+        self, at: I64, persons: I64, until: int, since: int, in_force: dict[int, tuple[int, int]]
+    ) -> tuple[list[Alert], int]:
+        """The alerts in force after `since`, and the earliest instant after `until` at which holding on changes one, or NONE.
+
+        `persons[i]` are present from `at[i]` (ms, rising) up to the next one, the last up to and including `until`. The curve
+        begins `look_back` before `since` or earlier. `in_force`: the alerts in force at `since`, as level → (raised_at, the most
+        persons from then until at[0]).
+        """
+        found: list[Alert] = []
+        due = NONE
+        rows = np.zeros((len(at) + 1, 3), np.int64)
+        used = np.zeros(2, np.int64)
+        for level, limits in enumerate(self._limits):
+            raised, peak = in_force.get(level, (NONE, 0))
+            _follow(at, persons, until, since, limits, raised, peak, rows, used)
+            for raised_at, cleared_at, most in rows[: used[0]].tolist():
+                found.append(Alert(level, raised_at, cleared_at, most, self.capacity))
+            if used[1] != NONE:
+                due = int(used[1]) if due == NONE else min(due, int(used[1]))
+        return found, due
+
+
+def _ceiling(thousandths: int) -> int:
+    return -(-thousandths // 1000)
+
+
+def alert_id(venue: str, level: int, raised_at: int) -> str:
+    """What names an alert everywhere: 16 hexadecimal digits of SHA-256 of venue|level|raised_at (ms since the epoch)."""
+    return sha256(f"{venue}|{LEVELS[level]}|{raised_at}".encode()).hexdigest()[:16]
+
+
+@kernel
+def _follow(
+    at: I64,
+    persons: I64,
+    until: int,
+    since: int,
+    limits: tuple[int, int, int, int],
+    raised: int,
+    peak: int,
+    rows: I64,
+    used: I64,
+) -> None:
+    # Within one step at most one thing happens: who is raised by so many persons is not cleared by them, and the reverse.
+    raise_at, raise_for, clear_below, clear_for = limits
+    run = wide(NONE)
+    needed = raise_for
+    count = 0
+    steps = len(at)
+    for i in range(steps):
+        last = i + 1 == steps
+        end = until if last else at[i + 1]
+        present = persons[i]
+        if raised == NONE:
+            holds = present >= raise_at
+            needed = raise_for
+        else:
+            holds = present < clear_below
+            needed = clear_for
+            if end > raised or last:
+                peak = max(peak, present)
+        if not holds:
+            run = NONE
+        elif run == NONE:
+            run = at[i]
+        turn = run + needed
+        if run != NONE and since < turn <= end:
+            if raised == NONE:
+                raised = turn
+                peak = present if turn < end or last else 0
+            else:
+                rows[count, 0] = raised
+                rows[count, 1] = turn
+                rows[count, 2] = peak
+                count += 1
+                raised = NONE
+            run = NONE
+    if raised != NONE:
+        rows[count, 0] = raised
+        rows[count, 1] = NONE
+        rows[count, 2] = peak
+        count += 1
+    used[0] = count
+    used[1] = NONE if run == NONE else run + needed
+
+
+# --- the curve of a venue in memory
+
+
+@kernel
+def read_curve(
+    venues: Venues,
+    cells: Cells,
+    events: Events,
+    venue: int,
+    from_minute: int,
+    until: int,
+    at: I64,
+    persons: I64,
+    scratch: I64,
+    need: I64,
+) -> int:
+    """The steps of a venue's occupancy from the start of `from_minute` up to `until` (ms), both included; returns how many.
+
+    Cells up to there must have been computed. NONE where the arrays are shorter than need[0]: make room and call again.
+    """
+    before = last_before(venues, cells, venue, from_minute)
+    first = venues.rows[venue].first if before == NONE else cells.rows[before].next
+    need[0] = 1
+    cell = first
+    while cell != NONE and wide(cells.rows[cell].minute) * MINUTE <= until:
+        event = cells.rows[cell].events
+        while event != NONE:
+            need[0] += 1
+            event = events.rows[event].next
+        cell = cells.rows[cell].next
+    if need[0] > len(at):
+        return NONE
+    present = wide(venues.rows[venue].carried if before == NONE else cells.rows[before].occupancy)
+    at[0] = wide(from_minute) * MINUTE
+    persons[0] = present
+    count = 1
+    cell = first
+    while cell != NONE and wide(cells.rows[cell].minute) * MINUTE <= until:
+        start = wide(cells.rows[cell].minute) * MINUTE
+        held = 0
+        event = cells.rows[cell].events
+        while event != NONE:
+            scratch[held] = wide(events.rows[event].ms) * _SHIFT + events.rows[event].delta + _SHIFT // 2
+            held += 1
+            event = events.rows[event].next
+        scratch[:held] = np.sort(scratch[:held])
+        i = 0
+        while i < held and start + scratch[i] // _SHIFT <= until:
+            ms = scratch[i] // _SHIFT
+            while i < held and scratch[i] // _SHIFT == ms:
+                present += scratch[i] % _SHIFT - _SHIFT // 2
+                i += 1
+            if at[count - 1] == start + ms:
+                persons[count - 1] = present
+            else:
+                at[count] = start + ms
+                persons[count] = present
+                count += 1
+        cell = cells.rows[cell].next
+    return count
+
+
+@kernel
+def most_present(venues: Venues, cells: Cells, venue: int, from_minute: int, until_minute: int) -> int:
+    """The most persons present at any instant of [from_minute, until_minute); 0 if there is none. Cells must be computed."""
+    if from_minute >= until_minute:
+        return 0
+    before = last_before(venues, cells, venue, from_minute)
+    cell = venues.rows[venue].first if before == NONE else cells.rows[before].next
+    present = wide(venues.rows[venue].carried if before == NONE else cells.rows[before].occupancy)
+    most = wide(0)
+    minute = wide(from_minute)
+    while minute < until_minute:
+        here = wide(until_minute) if cell == NONE else min(wide(until_minute), wide(cells.rows[cell].minute))
+        if here > minute:
+            most = max(most, present)
+        if here >= until_minute:
+            break
+        most = max(most, wide(cells.rows[cell].peak))
+        present = wide(cells.rows[cell].occupancy)
+        minute = here + 1
+        cell = cells.rows[cell].next
+    return most
+
+
+@kernel
+def next_look(venues: Venues, cells: Cells, events: Events, venue: int, as_of: int, lowest: int) -> int:
+    """When (ms) occupancy next changes in a minute that has `lowest` persons or more, as known at `as_of` (ms); NONE if never."""
+    minute = as_of // MINUTE
+    before = last_before(venues, cells, venue, minute)
+    cell = venues.rows[venue].first if before == NONE else cells.rows[before].next
+    while cell != NONE:
+        if cells.rows[cell].peak >= lowest:
+            if cells.rows[cell].minute > minute:
+                return wide(cells.rows[cell].minute) * MINUTE
+            event = cells.rows[cell].events
+            while event != NONE:
+                if wide(minute) * MINUTE + events.rows[event].ms > as_of:
+                    return as_of + 1
+                event = events.rows[event].next
+        cell = cells.rows[cell].next
+    return NONE
+
+
+@kernel
+def mark_reaching(venues: Venues, cells: Cells, venue_count: int, from_minute: int, lowest: I32, reaching: U8) -> None:
+    """Set reaching[venue] where lowest[venue] persons or more are present at the start of `from_minute` or in a minute since."""
+    for venue in range(venue_count):
+        before = last_before(venues, cells, venue, from_minute)
+        cell = venues.rows[venue].first if before == NONE else cells.rows[before].next
+        if wide(venues.rows[venue].carried if before == NONE else cells.rows[before].occupancy) >= lowest[venue]:
+            reaching[venue] = 1
+        while cell != NONE and reaching[venue] == 0:
+            if cells.rows[cell].peak >= lowest[venue]:
+                reaching[venue] = 1
+            cell = cells.rows[cell].next

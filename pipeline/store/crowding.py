@@ -1,0 +1,157 @@
+"""Crowding alerts in the store: rows of alerts, and a venue's alerts computed again from its stored visits."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.core import names
+from pipeline.core.alert_book import AlertChange, AlertHistory
+from pipeline.core.crowding import Alert, Levels, alert_id
+from pipeline.core.levels import LEVELS
+from pipeline.core.pools import HARD_LIMIT, NONE, Names
+from pipeline.store.tables import integers, strings
+from pipeline.store.writer import quoted, store_errors
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+else:
+    Client = Any
+
+_VENUES_PER_QUERY: Final = 2000
+_ALERT: Final = (
+    "venue_id, toInt8(level), toUnixTimestamp64Milli(raised_at), "
+    f"ifNull(toUnixTimestamp64Milli(cleared_at), {NONE}), peak, capacity"
+)
+
+
+def alert_table(changes: Sequence[AlertChange], venues: Names, version: int) -> pa.Table:
+    """Rows of `alert_rows`, versions `version`, `version` + 1, …"""
+    offsets, data = names.texts(venues, np.array([change.venue for change in changes], np.int32))
+    ids = [data[offsets[i] : offsets[i + 1]].tobytes().decode() for i in range(len(changes))]
+    alerts = [change.alert for change in changes]
+    return pa.table(
+        {
+            "venue_id": strings(ids),
+            "level": strings([LEVELS[alert.level] for alert in alerts]),
+            "raised_at": pa.array([alert.raised_at for alert in alerts], pa.int64()).cast(pa.timestamp("ms")),
+            "alert_id": strings([alert_id(venue, a.level, a.raised_at) for venue, a in zip(ids, alerts, strict=True)]),
+            "cleared_at": pa.array(
+                [None if alert.cleared_at == NONE else alert.cleared_at for alert in alerts], pa.int64()
+            ).cast(pa.timestamp("ms")),
+            "peak": pa.array([alert.peak for alert in alerts], pa.uint32()),
+            "capacity": pa.array([alert.capacity for alert in alerts], pa.uint32()),
+            "version": pa.array(range(version, version + len(changes)), pa.uint64()),
+            "is_deleted": pa.array([change.deleted for change in changes]).cast(pa.uint8()),
+        }
+    )
+
+
+def unfinished_alerts(client: Client, scope: str, durable: int) -> dict[str, int]:
+    """Per venue of a scope, when (ms) the first alert was raised of which a write that did not end may have left a row."""
+    with store_errors():
+        rows = client.query(
+            "SELECT venue_id, toUnixTimestamp64Milli(min(raised_at)) FROM alert_rows "
+            f"WHERE version >= {durable} AND {scope} GROUP BY venue_id"
+        ).result_rows
+    return {str(venue): int(raised_at) for venue, raised_at in rows}
+
+
+def alerts_since(client: Client, condition: str, since: int | None = None) -> list[tuple[str, Alert]]:
+    """The stored alerts of the venues of a condition that were not cleared by `since` (ms); without it those in force."""
+    cleared = "0" if since is None else f"cleared_at > fromUnixTimestamp64Milli({max(since, 0)}, 'UTC')"
+    with store_errors():
+        rows = client.query(
+            f"SELECT {_ALERT} FROM alert_rows FINAL WHERE {condition} AND (cleared_at IS NULL OR {cleared})"
+        ).result_rows
+    return [(str(row[0]), Alert(*(int(value) for value in row[1:]))) for row in rows]
+
+
+def alerts_of_venues(client: Client, since: dict[str, int]) -> dict[str, list[Alert]]:
+    """Of each venue, the stored alerts that were not cleared by its instant (ms)."""
+    venues = sorted(since)
+    found: dict[str, list[Alert]] = {}
+    for i in range(0, len(venues), _VENUES_PER_QUERY):
+        part = venues[i : i + _VENUES_PER_QUERY]
+        condition = f"venue_id IN ({', '.join(quoted(venue) for venue in part)})"
+        for venue, alert in alerts_since(client, condition, min(since[venue] for venue in part)):
+            if alert.cleared_at == NONE or alert.cleared_at > since[venue]:
+                found.setdefault(venue, []).append(alert)
+    return found
+
+
+def told_upto(client: Client, places: Sequence[tuple[str, int]]) -> int:
+    """The version up to which every alert of some partitions has been told."""
+    wanted = ", ".join(f"({quoted(topic)}, {partition})" for topic, partition in places)
+    with store_errors():
+        rows = client.query(
+            f"SELECT max(version) FROM told_rows WHERE (topic, partition) IN ({wanted}) GROUP BY topic, partition"
+        ).result_rows
+    return min((int(row[0]) for row in rows), default=0) if len(rows) == len(places) else 0
+
+
+def told_table(places: Sequence[tuple[str, int]], version: int) -> pa.Table:
+    """Rows of `told_rows`."""
+    return pa.table(
+        {
+            "topic": strings([topic for topic, _ in places]),
+            "partition": pa.array([partition for _, partition in places], pa.uint32()),
+            "version": pa.array([version] * len(places), pa.uint64()),
+        }
+    )
+
+
+def changed_alerts(client: Client, scope: str, since: int, until: int) -> list[tuple[str, Alert, bool]]:
+    """Alerts with a row whose version is in [since, until), as they stand: venue, alert, and whether it is taken back."""
+    with store_errors():
+        rows = client.query(
+            f"SELECT {_ALERT}, is_deleted FROM (SELECT * FROM alert_rows "
+            f"WHERE version >= {since} AND version < {until} AND {scope} "
+            "ORDER BY version DESC LIMIT 1 BY venue_id, level, raised_at) ORDER BY venue_id, raised_at"
+        ).result_rows
+    return [(str(row[0]), Alert(*(int(value) for value in row[1:-1])), bool(row[-1])) for row in rows]
+
+
+def alert_history(
+    client: Client, venue: str, levels: Levels, stored: list[Alert], since: int, reach: tuple[int, int], as_of: int
+) -> AlertHistory:
+    """A venue's alerts from its stored visits, up to what memory holds. `stored`: its alerts not cleared by `since` (ms).
+
+    Whatever was decided up to `since` is right in the store. `reach`: the shard's `changes_from` and `cells_from` (ms).
+    """
+    changes_from, cells_from = reach
+    raised = {
+        alert.level: alert.raised_at
+        for alert in stored
+        if alert.raised_at <= since and (alert.cleared_at == NONE or alert.cleared_at > since)
+    }
+    until = min(changes_from, as_of)
+    start = min([since - levels.look_back, *raised.values()])
+    at, persons = _curve(client, venue, start, until)
+    in_force = {level: (raised_at, 0) for level, raised_at in raised.items()}
+    true, _ = levels.alerts(at, persons, until, since, in_force)
+    before = {}
+    for alert in true:
+        if alert.cleared_at == NONE and alert.raised_at < cells_from:
+            inside = (np.append(at[1:], until + 1) > alert.raised_at) & (at < cells_from)
+            before[alert.level] = int(persons[inside].max(initial=0))
+    return AlertHistory(stored, true, before)
+
+
+def _curve(client: Client, venue: str, start: int, until: int) -> tuple[Any, Any]:
+    with store_errors():
+        visits = client.query_arrow(
+            "SELECT toUnixTimestamp64Milli(checked_in_at) AS start, toUnixTimestamp64Milli(left_at) AS left, "
+            f"party_size AS party FROM visit_rows FINAL WHERE venue_id = {quoted(venue)} "
+            f"AND checked_in_at <= fromUnixTimestamp64Milli({max(until, 0)}, 'UTC') "
+            f"AND checked_in_at >= fromUnixTimestamp64Milli({max(start - HARD_LIMIT, 0)}, 'UTC') "
+            f"AND left_at > fromUnixTimestamp64Milli({max(start, 0)}, 'UTC')"
+        )
+    began, left, party = (integers(visits, column) for column in ("start", "left", "party"))
+    instants = np.concatenate([[start], np.maximum(began, start), left])
+    change = np.concatenate([[0], party, -party])
+    at, place = np.unique(instants, return_inverse=True)
+    persons = np.cumsum(np.bincount(place, weights=change, minlength=len(at)).astype(np.int64))
+    inside = at <= until
+    return at[inside].astype(np.int64), persons[inside]
