@@ -157,13 +157,14 @@ LIMIT 20
 _HOURS = over_time(
     Says(
         "People there, hour by hour",
-        "The mean number counted in each hour that is over, by category.",
+        "The mean number present in each hour that is over, by category: expected where a model has estimated that hour and venue, "
+        "else counted.",
         PERSONS,
         "no full hour in this time range",
     ),
     Sql(
         f"""
-SELECT hour AS time, category, sum(mean_occupancy) AS counted
+SELECT hour AS time, category, sum(coalesce(expected, mean_occupancy)) AS people
 FROM checkins.occupancy_hours AS hourly
 INNER JOIN (
   SELECT venue_id, category FROM checkins.venues

@@ -154,12 +154,12 @@ LIMIT 10000
 )
 
 
-def _hours(column: str, days: int) -> Sql:
+def _hours(suffix: str, days: int) -> Sql:
     shift = f" - INTERVAL {days} DAY" if days else ""
     moved = f"hour + INTERVAL {days} DAY" if days else "hour"
     return Sql(
         f"""
-SELECT {moved} AS time, mean_occupancy AS `{column}`
+SELECT {moved} AS time, mean_occupancy AS `counted{suffix}`, expected AS `expected{suffix}`
 FROM checkins.occupancy_hours
 WHERE hour >= $__fromTime{shift} AND hour <= $__toTime{shift} AND venue_id = ${{venue:singlequote}}
 ORDER BY time
@@ -172,14 +172,19 @@ LIMIT 10000
 _WEEKDAY = over_time(
     Says(
         "Against the same weekday before",
-        "The mean number present in each hour (counted), and in the same hour one week before. An hour with nobody has "
-        "no point.",
+        "The mean number present in each hour, counted and (where a model has estimated that hour) expected, and the same one week "
+        "before. An hour with nobody has no point.",
         PERSONS,
         "no hour with anybody here, now or a week before",
     ),
-    _hours("this time", 0),
-    _hours("a week before", 7),
-    columns={"this time": Column(colour="blue"), "a week before": Column(colour="text", dashed=True)},
+    _hours("", 0),
+    _hours(" a week before", 7),
+    columns={
+        "counted": Column(colour="blue"),
+        "expected": Column(colour="green"),
+        "counted a week before": Column(colour="blue", dashed=True),
+        "expected a week before": Column(colour="green", dashed=True),
+    },
 )
 
 _WINDOWS = rows(
