@@ -11,9 +11,9 @@ _STEPS = ((None, "blue"), (0.5, "green"), (0.8, "yellow"), (1.0, "orange"), (1.1
 #: The chosen areas as they are now. `ratio` is of the capacity of their venues that have one.
 _AREAS = f"""{PRESENT},
 areas AS (
-  SELECT area, count() AS venues, sum(counted) AS counted, if(count(expected) > 0, round(sum(people)), NULL) AS expected,
-    sum(people) AS people, sum(capacity) AS capacity, sumIf(people, capacity > 0) / nullIf(sum(capacity), 0) AS ratio,
-    countIf(present.ratio >= 1) AS full
+  SELECT area, count() AS venues, sum(counted) AS all_counted, if(count(expected) > 0, round(sum(people)), NULL) AS all_expected,
+    sum(people) AS persons, sum(capacity) AS room, sumIf(people, capacity > 0) / nullIf(room, 0) AS share,
+    countIf(ratio >= 1) AS full
   FROM present
   GROUP BY area
 )"""
@@ -45,11 +45,14 @@ _FULL = number(
     ),
     Sql(f"""
 WITH {_AREAS}
-SELECT sum(full) AS venues, countIf(full > 0) AS areas
+SELECT sum(full) AS full_venues, countIf(full > 0) AS full_areas
 FROM areas
 LIMIT 1
 """),
-    columns={"venues": Column(mappings=none_is_good()), "areas": Column(mappings=none_is_good())},
+    columns={
+        "full_venues": Column(name="venues", mappings=none_is_good()),
+        "full_areas": Column(name="areas", mappings=none_is_good()),
+    },
     size=(6, 4),
 )
 
@@ -85,21 +88,22 @@ _MAP = world(
     Sql(f"""
 WITH {_AREAS},
 places AS (
-  SELECT ifNull(area, 'unknown') AS area, avg(latitude) AS latitude, avg(longitude) AS longitude
+  SELECT ifNull(area, 'unknown') AS place, avg(latitude) AS north, avg(longitude) AS east
   FROM checkins.venues
   WHERE latitude IS NOT NULL AND longitude IS NOT NULL
-  GROUP BY area
+  GROUP BY place
 )
-SELECT areas.area AS area, places.latitude AS latitude, places.longitude AS longitude, round(people) AS people, ratio,
-  concat(toString(round(100 * ratio)), ' %') AS share, {fullness("ratio")} AS level, venues, counted, expected
+SELECT area, north AS latitude, east AS longitude, round(persons) AS people, share AS ratio,
+  concat(toString(round(100 * share)), ' %') AS label, {fullness("share")} AS level, venues, all_counted AS counted,
+  all_expected AS expected
 FROM areas
-INNER JOIN places ON areas.area = places.area
+INNER JOIN places ON areas.area = places.place
 ORDER BY people DESC, area
 LIMIT 600
 """),
     sized_by="people",
     coloured_by="ratio",
-    labelled_by="share",
+    labelled_by="label",
     columns={
         "ratio": Column(unit=SHARE, decimals=0, name="ratio"),
         "latitude": Column(unit=PLAIN),
@@ -121,9 +125,10 @@ _TABLE = rows(
     ),
     Sql(f"""
 WITH {_AREAS}
-SELECT area, {fullness("ratio")} AS level, ratio, counted, expected, capacity, venues, full
+SELECT area, {fullness("share")} AS level, share AS ratio, all_counted AS counted, all_expected AS expected, room AS capacity,
+  venues, full
 FROM areas
-ORDER BY people DESC, area
+ORDER BY persons DESC, area
 LIMIT 50
 """),
     columns={
@@ -157,8 +162,8 @@ LIMIT 20
 _HOURS = over_time(
     Says(
         "People there, hour by hour",
-        "The mean number present in each hour that is over, by category: expected where a model has estimated that hour and venue, "
-        "else counted.",
+        "The mean number present in each hour that is over, by category: expected where a model has estimated that hour "
+        "and venue, else counted.",
         PERSONS,
         "no full hour in this time range",
     ),

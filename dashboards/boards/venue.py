@@ -172,8 +172,8 @@ LIMIT 10000
 _WEEKDAY = over_time(
     Says(
         "Against the same weekday before",
-        "The mean number present in each hour, counted and (where a model has estimated that hour) expected, and the same one week "
-        "before. An hour with nobody has no point.",
+        "The mean number present in each hour, counted and (where a model has estimated that hour) expected, and the "
+        "same one week before. An hour with nobody has no point.",
         PERSONS,
         "no hour with anybody here, now or a week before",
     ),
@@ -196,7 +196,7 @@ _WINDOWS = rows(
         "nobody was here in the last hour",
     ),
     Sql("""
-SELECT `window`, window_end, arrivals, unique_visitors, peak, mean_occupancy, median_dwell_minutes
+SELECT `window`, window_end, arrivals, unique_visitors, peak, mean_occupancy, expected, median_dwell_minutes
 FROM checkins.rolling_occupancy
 WHERE venue_id = ${venue:singlequote}
 ORDER BY `window`
@@ -205,7 +205,8 @@ LIMIT 2
     columns={
         "window_end": Column(unit="dateTimeAsLocal", name="until"),
         "unique_visitors": Column(name="visitors"),
-        "mean_occupancy": Column(decimals=1, name="mean"),
+        "expected": Column(decimals=0, name="expected at the end"),
+        "mean_occupancy": Column(decimals=1, name="mean counted"),
         "median_dwell_minutes": Column(unit=MINUTES, decimals=0, name="middle stay"),
     },
     size=(12, 6),

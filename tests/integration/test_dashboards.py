@@ -1,0 +1,295 @@
+"""Every query of every board, asked: SQL of the embedded ClickHouse, over a simulated fortnight; PromQL of a real Prometheus."""
+
+import json
+import math
+import re
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.broker import free_port
+from pipeline.streaming.http import serve_http
+from pipeline.streaming.metrics import Metrics
+from tests import needed
+from tests.grafana import ALL, Query, boards, expand_promql, expand_sql, queries
+from tests.isolated import run_isolated
+from tests.waiting import wait_until
+
+_SUNDAYS = ("2021-09-12", "2021-09-19")
+_START, _END = datetime(2021, 9, 6, tzinfo=UTC), datetime(2021, 9, 20, tzinfo=UTC)
+
+_QUERIES = [query for board in boards().values() for query in queries(board)]
+_SQL = [query for query in _QUERIES if query.type == "grafana-clickhouse-datasource"]
+_PROMQL = [query for query in _QUERIES if query.type == "prometheus"]
+
+#: What the contract promises and this store may not have yet, with rows to ask for. Where the store has a view of its own,
+#: that one is asked, and may be empty.
+_STAND_INS = {
+    "crowding_alerts": """
+        SELECT concat('alert-', toString(i), venue_id) AS alert_id, venue_id, if(i = 0, 'critical', 'crowded') AS level,
+            toDateTime64('2021-09-19 05:00:00', 3, 'UTC') - toIntervalHour(i) AS raised_at,
+            if(i = 0, NULL, raised_at + toIntervalMinute(20)) AS cleared_at, toUInt32(12) AS peak, toUInt32(10) AS capacity
+        FROM checkins.venues ARRAY JOIN [0, 1] AS i""",
+    "cases": """
+        SELECT concat('case-', toString(number)) AS case_id, concat('p-', toString(number)) AS visitor_id,
+            toDateTime64('2021-09-15 00:00:00', 3, 'UTC') AS infectious_from,
+            infectious_from + toIntervalDay(12) AS infectious_until, 'who' AS policy,
+            ['suspected', 'confirmed', 'withdrawn'][1 + number % 3] AS status,
+            infectious_from + toIntervalHour(20 * (1 + number % 4)) AS reported_at
+        FROM numbers(12)""",
+    "exposures": """
+        SELECT concat('case-', toString(i % 3)) AS case_id, concat('q-', toString(i)) AS visitor_id, venue_id,
+            toDateTime64('2021-09-18 04:00:00', 3, 'UTC') + toIntervalHour(i) AS overlap_from,
+            overlap_from + toIntervalMinute(30) AS overlap_until, 30.0 AS minutes, if(i % 2 = 0, 30.0, 10.0) AS minutes_low,
+            30.0 AS minutes_high, 45.0 AS cumulative_minutes, if(i % 2 = 0, 'contact', 'below') AS tier, 'who' AS policy,
+            '1' AS policy_version
+        FROM checkins.venues ARRAY JOIN range(8) AS i""",
+    "venue_warnings": """
+        SELECT venue_id, toDateTime64('2021-09-18 04:00:00', 3, 'UTC') AS warn_from, warn_from + toIntervalHour(6) AS warn_until,
+            toUInt32(2) AS case_count, 'who' AS policy
+        FROM checkins.venues""",
+}
+
+Answer = dict[str, Any]
+
+
+def ask(folder: str, sundays: tuple[str, str], stand_ins: dict[str, str], asked: list[tuple[str, ...]]) -> Answer:
+    """In an interpreter of its own: a fortnight of a small country, a model of presence in force, and each query's answer.
+
+    A query comes as key, SQL and the reader's variables as JSON; `{zone}`, `{venue}` and the like in them are filled from
+    what the store has. Returns the answers by key, and the views that the store itself has.
+    """
+    from click.testing import CliRunner
+
+    from pipeline.cli import cli
+    from pipeline.settings import Settings
+    from pipeline.store.client import open_store
+
+    def run(*words: str) -> None:
+        outcome = CliRunner().invoke(cli, words, catch_exceptions=False)
+        assert outcome.exit_code == 0, outcome.output
+
+    here = Path(folder)
+    files = [str(here / f"{sunday}.ndjson") for sunday in sundays]
+    venues, store = str(here / "venues.csv"), str(here / "store")
+    for sunday, file in zip(sundays, files, strict=True):
+        run("simulate", "--check-ins", "4000", "--date", sunday, "--out", file, "--venues-out", venues)
+    run("replay", files[0], files[1], "--venues", venues, "--store", store)
+    # The model learns from the days that are over, and is taken up by whoever opens the store next.
+    run("model", "fit", "--use", "--store", store)
+    run("replay", files[1], "--store", store)
+
+    client = open_store(Settings(store=here / "store"))
+    own = {row[0] for row in client.query("SHOW TABLES FROM checkins").result_rows}
+    for name, select in stand_ins.items():
+        if name not in own:
+            client.command(f"CREATE VIEW checkins.{name} AS {select}")
+    busiest = """SELECT venue_id, name, area, timezone FROM checkins.occupancy_now JOIN checkins.venues USING venue_id
+        WHERE expected IS NOT NULL ORDER BY occupancy DESC, venue_id LIMIT 1"""
+    ((venue, name, area, zone),) = client.query(busiest).result_rows
+    known = {"venue": venue, "part": name[2:9].upper(), "area": area, "zone": zone}
+    answers: Answer = {"own": own, "known": known}
+    now = datetime.now(UTC)
+    for key, sql, values_json in asked:
+        values = json.loads(values_json)
+        for variable, chosen in values.items():
+            values[variable] = (
+                chosen.format(**known) if isinstance(chosen, str) else [one.format(**known) for one in chosen]
+            )
+        # A dead letter is dated by when it was received: now.
+        start, end = (_START, _END) if "dead_letters" not in sql else (_START, now)
+        try:
+            result = client.query(expand_sql(sql, values, start, end, 900))
+        except Exception as error:
+            answers[key] = {"error": str(error)}
+        else:
+            types = [column.name for column in result.column_types]
+            answers[key] = {"names": result.column_names, "types": types, "rows": result.result_rows}
+    client.close()
+    return answers
+
+
+#: What the reader chose, once all and once few. In braces: what the store has.
+_EVERYTHING: dict[str, str | list[str]] = {
+    "area": ALL,
+    "category": ALL,
+    "zone": "{zone}",
+    "venue": "{venue}",
+    "search": "",
+    "smallest": "1",
+}
+_FEW = {**_EVERYTHING, "area": ["{area}", "it's nowhere"], "category": ["minimarket", "mall"]}
+_SEARCHES = {"a part of a name": "{part}", "an id": "{venue}", "a quote": "it's nowhere"}
+
+
+def _search() -> Query:
+    return next(query for query in _SQL if query.place == "variable venue")
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> Answer:
+    asked = [(str(query), query.text, json.dumps(_EVERYTHING)) for query in _SQL]
+    asked += [(f"few {query}", query.text, json.dumps(_FEW)) for query in _SQL]
+    asked += [(name, _search().text, json.dumps({"search": search})) for name, search in _SEARCHES.items()]
+    folder = str(tmp_path_factory.mktemp("boards"))
+    found: Answer = run_isolated(ask, folder, _SUNDAYS, _STAND_INS, asked)
+    return found
+
+
+def _ours_alone(query: Query, own: set[str]) -> bool:
+    """Whether rows may be asked for: the views that a query names are filled by the simulation, or by the stand-ins."""
+    return not any(name in own and re.search(rf"checkins\.{name}\b", query.text) for name in _STAND_INS)
+
+
+def _overridden(panel: dict[str, Any]) -> set[str]:
+    overrides = panel["fieldConfig"]["overrides"]
+    return {item["matcher"]["options"] for item in overrides if item["matcher"]["id"] == "byName"}
+
+
+def _fields(panel: dict[str, Any]) -> set[str]:
+    """Columns that a panel's own settings and its links name."""
+    text = json.dumps([panel["options"], panel["fieldConfig"]])
+    named = set(re.findall(r"__data\.fields\.(\w+)", text)) | set(re.findall(r'"field": "(\w+)"', text))
+    axis = panel["options"].get("xField")
+    places = {"latitude", "longitude"} if panel["type"] == "geomap" else set()
+    return named | places | ({axis} if axis else set())
+
+
+@pytest.mark.parametrize("query", _SQL, ids=str)
+def test_every_sql_is_answered_with_rows(query: Query, answers: Answer) -> None:
+    for key in (str(query), f"few {query}"):
+        assert "error" not in answers[key], f"{key}: {answers[key]['error']}"
+    if _ours_alone(query, answers["own"]):
+        assert answers[str(query)]["rows"]
+
+
+@pytest.mark.parametrize("query", [query for query in _SQL if query.by_time], ids=str)
+def test_series_begin_with_a_time_and_are_in_its_order(query: Query, answers: Answer) -> None:
+    answer = answers[str(query)]
+    assert answer["names"][0] == "time"
+    assert answer["types"][0].startswith("DateTime")
+    times = [row[0].replace(tzinfo=UTC) if row[0].tzinfo is None else row[0] for row in answer["rows"]]
+    assert times == sorted(times)
+    # A day of a time zone east of Greenwich begins up to 14 hours earlier.
+    assert all((time - _START).total_seconds() >= -14 * 3600 and time <= _END for time in times)
+    assert any(re.search("Int|Float", type_) for type_ in answer["types"][1:])
+
+
+@pytest.mark.parametrize("query", [query for query in _SQL if query.panel], ids=str)
+def test_what_a_panel_says_of_its_columns_is_of_columns_that_are_there(query: Query, answers: Answer) -> None:
+    assert query.panel is not None
+    asked = [one for one in _SQL if one.panel is query.panel]
+    names = {name for one in asked for name in answers[str(one)]["names"]}
+    assert _overridden(query.panel) - names == set()
+    assert _fields(query.panel) - names == set()
+
+
+@pytest.mark.parametrize("query", [query for query in _SQL if query.panel], ids=str)
+def test_every_word_that_is_coloured_is_one_that_comes(query: Query, answers: Answer) -> None:
+    """A level that no mapping knows would stand there without its colour."""
+    assert query.panel is not None
+    answer = answers[str(query)]
+    for override in query.panel["fieldConfig"]["overrides"]:
+        column = override["matcher"]["options"]
+        mapped = [item["value"] for item in override["properties"] if item["id"] == "mappings"]
+        if column in answer["names"] and mapped and "String" in answer["types"][answer["names"].index(column)]:
+            words = {word for mapping in mapped[0] for word in mapping["options"]}
+            shown = {row[answer["names"].index(column)] for row in answer["rows"]}
+            assert shown <= words
+
+
+@pytest.mark.parametrize("query", [query for query in _SQL if query.panel], ids=str)
+def test_no_number_is_not_a_number(query: Query, answers: Answer) -> None:
+    for row in answers[str(query)]["rows"]:
+        for name, value in zip(answers[str(query)]["names"], row, strict=True):
+            assert not isinstance(value, float) or math.isfinite(value), (name, row)
+
+
+def test_an_estimate_is_shown_where_a_model_is_in_force(answers: Answer) -> None:
+    for place in ("Here now A", "People now A"):
+        found = [answers[str(query)] for query in _SQL if query.place == place]
+        assert found
+        for answer in found:
+            (row,) = answer["rows"]
+            assert row[answer["names"].index("expected")] is not None
+
+
+def test_a_venue_is_found_by_a_part_of_its_name_and_by_its_id(answers: Answer) -> None:
+    known = answers["known"]
+    assert answers["an id"]["rows"][0][0] == known["venue"]
+    found = answers["a part of a name"]["rows"]
+    assert known["venue"] in {value for value, _ in found}
+    assert all(known["part"].lower() in text.lower() for _, text in found)
+    assert answers["a quote"]["rows"] == []
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Any]]:
+    """Asks a real Prometheus, on loopback, that has scraped a worker's metrics a few times: `ask(promql)`."""
+    program = needed.program("prometheus", "prometheus")
+    metrics = Metrics()
+    counters = dict.fromkeys(("consumed", "accepted", "stored", "duplicates", "unknown_venue_scans"), 10)
+    metrics.counters = ({**counters, "newest_event_ms": int(time.time() * 1000)}, {"schema": 1})
+    metrics.delays.observe(np.array([0.3, 2.0]))
+    metrics.flush_seconds.observe(0.1)
+    metrics.lag.labels("check-ins", "0").set(3)
+    folder, port = tmp_path_factory.mktemp("prometheus"), free_port()
+    with serve_http(0, metrics, lambda: (True, {}), lambda: (True, {})) as target:
+        scrape = {"job_name": "worker", "static_configs": [{"targets": [f"127.0.0.1:{target}"]}]}
+        config = folder / "prometheus.json"
+        config.write_text(json.dumps({"global": {"scrape_interval": "500ms"}, "scrape_configs": [scrape]}))
+        listen = f"--web.listen-address=127.0.0.1:{port}"
+        server = subprocess.Popen(
+            [program, f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}", listen],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+        def ask(expression: str) -> Any:
+            url = f"http://127.0.0.1:{port}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
+            try:
+                with urllib.request.urlopen(url, timeout=10) as answer:
+                    return json.load(answer)["data"]["result"]
+            except urllib.error.HTTPError as error:
+                if error.code == 503:  # it is still starting
+                    raise
+                raise AssertionError(f"{expression}: {json.load(error)['error']}") from None
+
+        def scraped() -> bool:
+            assert server.poll() is None, "prometheus has ended"
+            try:
+                found = ask("count_over_time(pipeline_assigned_partitions[1m])")
+            except OSError:
+                return False
+            return bool(found) and float(found[0]["value"][1]) >= 3
+
+        try:
+            wait_until(scraped)
+            yield ask
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+@pytest.mark.parametrize("query", _PROMQL, ids=str)
+def test_every_promql_is_answered_from_a_workers_own_metrics(query: Query, prometheus: Callable[[str], Any]) -> None:
+    listed = re.fullmatch(r"label_values\((\w+), (\w+)\)", query.text)
+    if listed:
+        # A function of Grafana's variables, not of PromQL.
+        assert all(listed[2] in series["metric"] for series in prometheus(listed[1]))
+    else:
+        assert prometheus(expand_promql(query.text, {"worker": ".*"}, "30s", "1m"))
+
+
+def test_promql_that_is_none_is_found_out(prometheus: Callable[[str], Any]) -> None:
+    with pytest.raises(AssertionError, match="parse error"):
+        prometheus("sum(rate(pipeline_scans_consumed_total[5m])")
