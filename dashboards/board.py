@@ -68,7 +68,11 @@ class Board:
         built = board.build()
         for number, panel_or_row in enumerate(built.panels or [], start=1):
             panel_or_row.id_val = number
-        return json.dumps(built, cls=JSONEncoder, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        shown = json.loads(JSONEncoder().encode(built))
+        for item in (*shown["links"], *shown["annotations"]["list"]):
+            # The SDK hides both in a menu, which is for less than the way to the other boards.
+            del item["placement"]
+        return json.dumps(shown, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def _alerts(sql: str) -> AnnotationQuery:

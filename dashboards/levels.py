@@ -42,11 +42,12 @@ def words(colours: Mapping[str, str]) -> list[ValueMapping]:
     return [ValueMap(options=results)]
 
 
-def none_is_good(word: str = "none") -> list[ValueMapping]:
-    """Zero is a green word, everything above a red number."""
-    return [
-        ValueMap(options={"0": ValueMappingResult(text=word, color="green", index=0)}),
-        RangeMap(
-            options=DashboardRangeMapOptions(from_val=0, to=None, result=ValueMappingResult(color="red", index=1))
-        ),
-    ]
+def zero_is(word: str) -> list[ValueMapping]:
+    """Zero is a green word."""
+    return [ValueMap(options={"0": ValueMappingResult(text=word, color="green", index=0)})]
+
+
+def none_is_good() -> list[ValueMapping]:
+    """Zero is the green word none, everything above a red number."""
+    red = ValueMappingResult(color="red", index=1)
+    return [*zero_is("none"), RangeMap(options=DashboardRangeMapOptions(from_val=0, to=None, result=red))]

@@ -10,6 +10,7 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models.common import (
     BigValueColorMode,
+    BigValueGraphMode,
     BigValueTextMode,
     FrameGeometrySource,
     FrameGeometrySourceMode,
@@ -30,6 +31,7 @@ from grafana_foundation_sdk.models.dashboard import (
     ThresholdsMode,
     ValueMapping,
 )
+from grafana_foundation_sdk.models.geomap import TooltipMode
 
 #: Grafana's names of units. `PERSONS`: a whole number in the reader's own spelling.
 PERSONS: Final = "locale"
@@ -133,7 +135,8 @@ def _dressed(panel: P, says: Says, queries: Queries, columns: Columns | None, si
         named: Any = query
         panel.with_target(named.ref_id(letter))
     for name, column in (columns or {}).items():
-        panel.override_by_name(name, column.properties())
+        if properties := column.properties():
+            panel.override_by_name(name, properties)
     return panel
 
 
@@ -150,7 +153,7 @@ def number(
     panel = _dressed(stat.Panel(), says, queries, columns, size)
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).fields("/.*/"))
     panel.text_mode(BigValueTextMode.VALUE_AND_NAME if columns and len(columns) > 1 else BigValueTextMode.AUTO)
-    panel.color_mode(BigValueColorMode.VALUE)
+    panel.color_mode(BigValueColorMode.VALUE).graph_mode(BigValueGraphMode.NONE)
     panel.mappings(list(mappings))
     panel.thresholds(ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(_steps(steps)))
     if decimals is not None:
@@ -255,6 +258,7 @@ def world(
     place = FrameGeometrySource(FrameGeometrySourceMode.COORDS, latitude="latitude", longitude="longitude")
     markers = MapLayerOptions("markers", "Areas", {"showLegend": True, "style": style}, place, tooltip=True)
     panel.basemap(_Layer(outlines)).layers([_Layer(markers)])
+    panel.tooltip(geomap.TooltipOptions().mode(TooltipMode.DETAILS))
     return panel.view(geomap.MapViewConfig().id("fit").all_layers(False).lat(0).lon(0).zoom(4))
 
 

@@ -7,7 +7,7 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import Panel
 
 from dashboards.board import Board, Section
-from dashboards.levels import none_is_good, words
+from dashboards.levels import none_is_good, words, zero_is
 from dashboards.panels import COUNT, PER_SECOND, PLAIN, SECONDS, SHARE, Column, Says, number, over_time, rows
 from dashboards.queries import choice
 from dashboards.sources import PROMETHEUS, Sql, promql
@@ -37,12 +37,17 @@ _WORKERS = number(
 _LAG_NOW = number(
     _says("Unread and unstored", COUNT, metrics.LAG),
     promql('sum(pipeline_consumer_lag_scans{instance=~"$worker"})', "scans", now=True),
-    mappings=none_is_good("all is stored"),
+    mappings=zero_is("all is stored"),
 )
 
 _LOST = number(
     _says("Lost before they were read", COUNT, metrics.SKIPPED),
-    promql('sum(pipeline_offsets_skipped_total{instance=~"$worker"}) or vector(0)', "records", now=True),
+    promql(
+        # The metric appears with the first loss; until then zero, but only where there is a worker to say so.
+        'sum(pipeline_offsets_skipped_total{instance=~"$worker"}) or 0 * sum(pipeline_assigned_partitions{instance=~"$worker"})',
+        "records",
+        now=True,
+    ),
     mappings=none_is_good(),
 )
 

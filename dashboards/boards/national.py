@@ -105,7 +105,7 @@ LIMIT 600
     coloured_by="ratio",
     labelled_by="label",
     columns={
-        "ratio": Column(unit=SHARE, decimals=0, name="ratio"),
+        "ratio": Column(unit=SHARE, decimals=0),
         "latitude": Column(unit=PLAIN),
         "longitude": Column(unit=PLAIN),
         "level": Column(mappings=words(FULLNESS)),

@@ -1,7 +1,7 @@
 """Contact tracing in sums: cases, venue exposures and warnings, and never anybody's pseudonym."""
 
 from dashboards.board import Board, Section
-from dashboards.panels import COUNT, MINUTES, SHARE, Column, Says, bars, number, over_time, rows
+from dashboards.panels import COUNT, MINUTES, SECONDS, SHARE, Column, Says, bars, number, over_time, rows
 from dashboards.queries import CHOSEN, TO_VENUE, area_and_category, text_box
 from dashboards.sources import Sql
 
@@ -91,7 +91,7 @@ _DELAY = over_time(
         "From infectious to reported",
         "Time from the beginning of a case's infectious window to its newest report, by day of report: half of the "
         "cases, and nine in ten, are at or under the line. What tracing cannot win back.",
-        "s",
+        SECONDS,
         "no case reported in this time range",
     ),
     Sql(

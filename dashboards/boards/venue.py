@@ -2,7 +2,7 @@
 
 from dashboards.board import Board, Section
 from dashboards.levels import FULLNESS, fullness, words
-from dashboards.panels import MINUTES, PERSONS, SHARE, Column, Says, number, over_time, rows
+from dashboards.panels import COUNT, MINUTES, PERSONS, SHARE, Column, Says, number, over_time, rows
 from dashboards.queries import choice, text_box
 from dashboards.sources import Sql
 
@@ -238,7 +238,7 @@ _CONTACT = over_time(
         "Person-contact minutes",
         "Pairs of persons present together, times minutes, in each hour: n(n-1)/2 for n persons. Counted, so an upper "
         "bound where people do not check out; present in one venue, no proof of closeness.",
-        "locale",
+        COUNT,
         "no hour with anybody here in this time range",
     ),
     Sql(
