@@ -21,6 +21,9 @@ FULLNESS: Final = {
     "no capacity known": "text",
 }
 
+#: The levels of a crowding alert. A venue that is critical has its warning open as well.
+ALERTS: Final = {"critical": "dark-red", "warning": "orange"}
+
 #: How old the data are, as a word; `history` where the clock is the data's own.
 FRESHNESS: Final = {"fresh": "green", "late": "orange", "stale": "red", "history": "blue"}
 

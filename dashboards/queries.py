@@ -53,7 +53,7 @@ TO_VENUE: Final = (
 #: Where a click on an area leads.
 TO_AREA: Final = (
     "Open this area on the wall",
-    "/d/checkins-wall?${__url_time_range}&var-area=${__data.fields.area}&${clickhouse:queryparam}",
+    "/d/checkins-wall?${__url_time_range}&var-area=${__data.fields.area}&${category:queryparam}&${clickhouse:queryparam}",
 )
 
 

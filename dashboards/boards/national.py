@@ -59,12 +59,14 @@ LIMIT 1
 _RAISED = number(
     Says(
         "Crowding alerts",
-        "Raised in the time range at the chosen venues, and how many of those are not cleared yet.",
+        "Venues among the chosen ones at which an alert was raised in the time range, at which one became critical, and "
+        "at which one of them is not cleared yet.",
         COUNT,
         "no alert in this time range",
     ),
     Sql(f"""
-SELECT count() AS raised, countIf(cleared_at IS NULL) AS open
+SELECT uniqExact(venue_id) AS raised, uniqExactIf(venue_id, level = 'critical') AS critical,
+  uniqExactIf(venue_id, cleared_at IS NULL) AS open
 FROM checkins.crowding_alerts
 WHERE $__timeFilter(raised_at)
   AND venue_id IN (
@@ -73,7 +75,7 @@ WHERE $__timeFilter(raised_at)
   )
 LIMIT 1
 """),
-    columns={"raised": Column(), "open": Column(mappings=none_is_good())},
+    columns={"raised": Column(), "critical": Column(), "open": Column(mappings=none_is_good())},
     size=(8, 4),
 )
 

@@ -1,7 +1,7 @@
 """One venue: found by a search, now, today, and against the same weekday before."""
 
 from dashboards.board import Board, Section
-from dashboards.levels import FULLNESS, fullness, words
+from dashboards.levels import ALERTS, FULLNESS, fullness, words
 from dashboards.panels import COUNT, MINUTES, PERSONS, SHARE, Column, Says, number, over_time, rows
 from dashboards.queries import choice, text_box
 from dashboards.sources import Sql
@@ -272,7 +272,7 @@ LIMIT 100
     columns={
         "raised_at": Column(unit="dateTimeAsLocal", name="from"),
         "cleared_at": Column(unit="dateTimeAsLocal", name="until"),
-        "level": Column(mappings=words({"critical": "dark-red", "crowded": "orange"}), coloured_cell=True),
+        "level": Column(mappings=words(ALERTS), coloured_cell=True),
         "ratio": Column(unit=SHARE, decimals=0, name="peak of capacity"),
     },
     size=(12, 6),

@@ -1,7 +1,7 @@
 """The wall: where people are now, and where it is too full."""
 
 from dashboards.board import Board, Section
-from dashboards.levels import FULLNESS, none_is_good, words
+from dashboards.levels import ALERTS, FULLNESS, none_is_good, words
 from dashboards.panels import COUNT, MINUTES, PERSONS, SHARE, Column, Says, bars, number, over_time, rows
 from dashboards.queries import CHOSEN, PRESENT, TO_VENUE, area_and_category
 from dashboards.sources import Sql
@@ -210,7 +210,8 @@ LIMIT 10000
 _ALERTS = rows(
     Says(
         "Crowding alerts that are open",
-        "Raised in the last seven days and not cleared yet, the worst first. Peak: the most persons present since then.",
+        "Raised in the last seven days and not cleared yet, of each venue the gravest, the fullest venue first. Peak: "
+        "the most persons present since then.",
         PERSONS,
         "no alert is open",
     ),
@@ -223,13 +224,14 @@ INNER JOIN (
   WHERE {CHOSEN}
 ) AS venues ON alerts.venue_id = venues.venue_id
 WHERE raised_at BETWEEN $__toTime - INTERVAL 7 DAY AND $__toTime AND cleared_at IS NULL
-ORDER BY ratio DESC, venue_id
+ORDER BY level = 'critical' DESC, ratio DESC, venue_id
+LIMIT 1 BY venue_id
 LIMIT 50
 """),
     columns={
         "venue_id": Column(hidden=True),
         "name": Column(name="venue", link=TO_VENUE),
-        "level": Column(mappings=words({"critical": "dark-red", "crowded": "orange"}), coloured_cell=True),
+        "level": Column(mappings=words(ALERTS), coloured_cell=True),
         "raised_at": Column(unit="dateTimeAsLocal", name="since"),
         "ratio": Column(unit=SHARE, decimals=0, name="peak of capacity"),
     },
