@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from pipeline.broker import free_port
 from pipeline.streaming.http import serve_http
 from pipeline.streaming.metrics import Metrics
 from tests import needed
-from tests.grafana import ALL, Query, boards, expand_promql, expand_sql, queries
+from tests.grafana import ALL, Query, Values, boards, expand_promql, expand_sql, queries
 from tests.isolated import run_isolated
 from tests.waiting import wait_until
 
@@ -63,80 +64,74 @@ _STAND_INS = {
 Answer = dict[str, Any]
 
 
-def ask(
-    folder: str,
-    sundays: tuple[str, str],
-    stand_ins: dict[str, str],
-    asked: list[tuple[str, ...]],
-    grants: list[str],
-) -> Answer:
-    """In an interpreter of its own: a fortnight of a small country, a model of presence in force, and each query's answer.
-
-    A query comes as key, SQL and the reader's variables as JSON; `{zone}`, `{venue}` and the like in them are filled from
-    what the store has. Returns the answers by key, and: the tables and views that the store itself has, all with a pseudonym,
-    the SELECT behind each view, and `grants` in ClickHouse's own spelling (None: it cannot read them).
-    """
+def fill(here: Path) -> None:
+    """A fortnight of a small country with two Sundays in the store of folder `here`, and a model of presence in force."""
     from click.testing import CliRunner
 
     from pipeline.cli import cli
-    from pipeline.settings import Settings
-    from pipeline.store.client import open_store
 
     def run(*words: str) -> None:
         outcome = CliRunner().invoke(cli, words, catch_exceptions=False)
         assert outcome.exit_code == 0, outcome.output
 
-    here = Path(folder)
-    files = [str(here / f"{sunday}.ndjson") for sunday in sundays]
+    files = [str(here / f"{sunday}.ndjson") for sunday in _SUNDAYS]
     venues, store = str(here / "venues.csv"), str(here / "store")
-    for sunday, file in zip(sundays, files, strict=True):
+    for sunday, file in zip(_SUNDAYS, files, strict=True):
         run("simulate", "--check-ins", "1500", "--date", sunday, "--out", file, "--venues-out", venues)
-    run("replay", files[0], files[1], "--venues", venues, "--store", store)
+    run("replay", *files, "--venues", venues, "--store", store)
     # The model learns from the days that are over, and is taken up by whoever opens the store next.
     run("model", "fit", "--use", "--store", store)
     run("replay", files[1], "--store", store)
 
-    client = open_store(Settings(store=here / "store"))
-    own = {row[0] for row in client.query("SHOW TABLES FROM checkins").result_rows}
-    for name, select in stand_ins.items():
+
+def ask(folder: str, asked: list[tuple[str, str, Values]], grants: list[str]) -> Answer:
+    """In an interpreter of its own: fill a store, and answer each query, given as key, SQL and what the reader chose.
+
+    Texts like `{venue}` in the latter stand for what the store has. Returns the answers by key, and: what the store knows, its
+    own tables and views (without stand-ins), those with a pseudonym, the SELECT behind each view, and `grants` in ClickHouse's
+    own spelling (None: it cannot read them).
+    """
+    from pipeline.settings import Settings
+    from pipeline.store.client import open_store
+
+    fill(Path(folder))
+    client = open_store(Settings(store=Path(folder) / "store"))
+
+    def rows(sql: str, /, **parameters: str) -> list[Any]:
+        return list(client.query(sql, parameters=parameters).result_rows)
+
+    own = {name for (name,) in rows("SHOW TABLES FROM checkins")}
+    for name, select in _STAND_INS.items():
         if name not in own:
             client.command(f"CREATE VIEW checkins.{name} AS {select}")
-    busiest = """SELECT venue_id, name, area, timezone FROM checkins.occupancy_now JOIN checkins.venues USING venue_id
-        WHERE expected IS NOT NULL ORDER BY occupancy DESC, venue_id LIMIT 1"""
-    ((venue, name, area, zone),) = client.query(busiest).result_rows
+    ((venue, name, area, zone),) = rows(
+        "SELECT venue_id, name, area, timezone FROM checkins.occupancy_now JOIN checkins.venues USING venue_id "
+        "WHERE expected IS NOT NULL ORDER BY occupancy DESC, venue_id LIMIT 1"
+    )
     known = {"venue": venue, "part": name[2:9].upper(), "area": area, "zone": zone}
-    answers: Answer = {"own": own, "known": known}
-    now = datetime.now(UTC)
-    for key, sql, values_json in asked:
-        values = json.loads(values_json)
-        for variable, chosen in values.items():
-            values[variable] = (
-                chosen.format(**known) if isinstance(chosen, str) else [one.format(**known) for one in chosen]
-            )
+    held = "SELECT table FROM system.columns WHERE database = 'checkins' AND name = 'visitor_id'"
+    behind = "SELECT name, as_select FROM system.tables WHERE database = 'checkins' AND engine = 'View'"
+    answers: Answer = {
+        "known": known,
+        "own": own,
+        "with pseudonyms": {name for (name,) in rows(held)},
+        "behind": dict(rows(behind)),
+        "grants": [rows("SELECT formatQueryOrNull({sql:String})", sql=grant)[0][0] for grant in grants],
+    }
+    for key, sql, chosen in asked:
+        values = {
+            variable: value.format(**known) if isinstance(value, str) else [one.format(**known) for one in value]
+            for variable, value in chosen.items()
+        }
         # A dead letter is dated by when it was received: now.
-        start, end = (_START, _END) if "dead_letters" not in sql else (_START, now)
+        end = _END if "dead_letters" not in sql else datetime.now(UTC)
         try:
-            result = client.query(expand_sql(sql, values, start, end, 900))
-        except Exception as error:
+            result = client.query(expand_sql(sql, values, _START, end, 900))
+        except ClickHouseError as error:
             answers[key] = {"error": str(error)}
         else:
             types = [column.name for column in result.column_types]
             answers[key] = {"names": result.column_names, "types": types, "rows": result.result_rows}
-    answers["with pseudonyms"] = {
-        row[0]
-        for row in client.query(
-            "SELECT table FROM system.columns WHERE database = 'checkins' AND name = 'visitor_id'"
-        ).result_rows
-    }
-    answers["behind"] = dict(
-        client.query(
-            "SELECT name, as_select FROM system.tables WHERE database = 'checkins' AND engine = 'View'"
-        ).result_rows
-    )
-    answers["grants"] = [
-        client.query("SELECT formatQueryOrNull({sql:String})", parameters={"sql": grant}).result_rows[0][0]
-        for grant in grants
-    ]
     client.close()
     return answers
 
@@ -149,7 +144,7 @@ def _grants() -> list[str]:
 
 
 #: What the reader chose, once all and once few. In braces: what the store has.
-_EVERYTHING: dict[str, str | list[str]] = {
+_EVERYTHING: Values = {
     "area": ALL,
     "category": ALL,
     "zone": "{zone}",
@@ -157,7 +152,7 @@ _EVERYTHING: dict[str, str | list[str]] = {
     "search": "",
     "smallest": "1",
 }
-_FEW = {**_EVERYTHING, "area": ["{area}", "it's nowhere"], "category": ["minimarket", "mall"]}
+_FEW: Values = {**_EVERYTHING, "area": ["{area}", "it's nowhere"], "category": ["minimarket", "mall"]}
 _SEARCHES = {"a part of a name": "{part}", "an id": "{venue}", "a quote": "it's nowhere"}
 
 
@@ -167,11 +162,11 @@ def _search() -> Query:
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Answer:
-    asked = [(str(query), query.text, json.dumps(_EVERYTHING)) for query in _SQL]
-    asked += [(f"few {query}", query.text, json.dumps(_FEW)) for query in _SQL if "$area" in query.text]
-    asked += [(name, _search().text, json.dumps({"search": search})) for name, search in _SEARCHES.items()]
+    asked = [(str(query), query.text, _EVERYTHING) for query in _SQL]
+    asked += [(f"few {query}", query.text, _FEW) for query in _SQL if "$area" in query.text]
+    asked += [(name, _search().text, {"search": search}) for name, search in _SEARCHES.items()]
     folder = str(tmp_path_factory.mktemp("boards"))
-    found: Answer = run_isolated(ask, folder, _SUNDAYS, _STAND_INS, asked, _grants())
+    found: Answer = run_isolated(ask, folder, asked, _grants(), timeout=900)
     return found
 
 
