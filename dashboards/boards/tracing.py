@@ -1,12 +1,19 @@
 """Contact tracing in sums: cases, venue exposures and warnings, and never anybody's pseudonym."""
 
+from grafana_foundation_sdk.models.dashboard import VariableRefresh
+
 from dashboards.board import Board, Section
 from dashboards.panels import COUNT, MINUTES, SECONDS, SHARE, Column, Says, bars, number, over_time, rows
-from dashboards.queries import CHOSEN, TO_VENUE, area_and_category, text_box
+from dashboards.queries import CHOSEN, TO_VENUE, area_and_category, choice, text_box
 from dashboards.sources import Sql
 
-#: A condition: at a venue that the reader has chosen. Exposures of venues that no registry knows belong to no area.
-_HERE = f"""venue_id IN (
+_POLICIES = "SELECT DISTINCT policy FROM checkins.exposures WHERE $__timeFilter(overlap_from) ORDER BY policy LIMIT 50"
+
+#: A condition: under a policy that the reader has chosen.
+_POLICY = "$__conditionalAll(policy IN (${policy:singlequote}), $policy)"
+
+#: The same, and at a venue chosen. Exposures of venues that no registry knows belong to no area.
+_HERE = f"""{_POLICY} AND venue_id IN (
     SELECT venue_id FROM checkins.venues
     WHERE {CHOSEN}
   )"""
@@ -43,8 +50,8 @@ _EXPOSURES = number(
     Says(
         "Venue exposures",
         "Pairs of overlapping visits, a case's and another visitor's, that began in the time range; a visitor with two "
-        "such visits counts twice. Over the threshold: those whose tier is not below. Present in one venue, no proof of "
-        "closeness.",
+        "such visits counts twice. Over the threshold: those whose tier is not below; policies have thresholds of their "
+        "own, so choose one. Present in one venue, no proof of closeness.",
         COUNT,
         "no exposure in this time range",
     ),
@@ -196,7 +203,7 @@ INNER JOIN (
   SELECT venue_id, name, ifNull(area, 'unknown') AS area, category FROM checkins.venues
   WHERE {CHOSEN}
 ) AS venues ON pairs.venue_id = venues.venue_id
-WHERE $__timeFilter(overlap_from)
+WHERE $__timeFilter(overlap_from) AND {_POLICY}
 GROUP BY pairs.venue_id AS venue_id
 HAVING pairs >= toUInt64OrZero(${{smallest:singlequote}})
 ORDER BY over_threshold DESC, pairs DESC, venue_id
@@ -225,7 +232,7 @@ INNER JOIN (
   SELECT venue_id, name, ifNull(area, 'unknown') AS area FROM checkins.venues
   WHERE {CHOSEN}
 ) AS venues ON warnings.venue_id = venues.venue_id
-WHERE warn_from <= $__toTime AND warn_until > $__fromTime
+WHERE warn_from <= $__toTime AND warn_until > $__fromTime AND {_POLICY}
 ORDER BY case_count DESC, warn_from DESC, venue_id
 LIMIT 100
 """),
@@ -278,7 +285,11 @@ BOARD = Board(
     description="For epidemiologists: cases, venue exposures by policy and tier, and warnings, in sums only. Days are UTC.",
     since="now-14d",
     refresh="5m",
-    variables=[*area_and_category(), text_box("smallest", "Smallest number shown", "5")],
+    variables=[
+        *area_and_category(),
+        choice("policy", "Policy", _POLICIES).refresh(VariableRefresh.ON_TIME_RANGE_CHANGED),
+        text_box("smallest", "Smallest number shown", "5"),
+    ],
     alerts=_MARKS,
     first=[_CASES, _EXPOSURES],
     sections=[

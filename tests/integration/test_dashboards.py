@@ -153,12 +153,18 @@ def _grants() -> list[str]:
 _EVERYTHING: Values = {
     "area": ALL,
     "category": ALL,
+    "policy": ALL,
     "zone": "{zone}",
     "venue": "{venue}",
     "search": "",
     "smallest": "1",
 }
-_FEW: Values = {**_EVERYTHING, "area": ["{area}", "it's nowhere"], "category": ["minimarket", "mall"]}
+_FEW: Values = {
+    **_EVERYTHING,
+    "area": ["{area}", "it's nowhere"],
+    "category": ["minimarket", "mall"],
+    "policy": ["who"],
+}
 _SEARCHES = {"a part of a name": "{part}", "an id": "{venue}", "a quote": "it's nowhere"}
 
 
@@ -169,7 +175,7 @@ def _search() -> Query:
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Answer:
     asked = [(str(query), query.text, _EVERYTHING) for query in _SQL]
-    asked += [(f"few {query}", query.text, _FEW) for query in _SQL if "$area" in query.text]
+    asked += [(f"few {query}", query.text, _FEW) for query in _SQL if "$__conditionalAll" in query.text]
     asked += [(name, _search().text, {"search": search}) for name, search in _SEARCHES.items()]
     folder = str(tmp_path_factory.mktemp("boards"))
     found: Answer = run_isolated(ask, folder, asked, _grants(), timeout=900)
