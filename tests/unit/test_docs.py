@@ -117,7 +117,7 @@ def test_the_table_of_metrics_is_complete() -> None:
 
 @each_page
 def test_every_file_named_is_there(page: Path) -> None:
-    named = re.findall(r"`((?:pipeline|schemas|tests|infra|docs|benchmarks)/[\w./-]*)`", page.read_text())
+    named = re.findall(r"`((?:pipeline|schemas|tests|infra|docs|benchmarks|dashboards)/[\w./-]*)`", page.read_text())
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
