@@ -8,7 +8,7 @@ from grafana_foundation_sdk.models.dashboard import Panel
 
 from dashboards.board import Board, Section
 from dashboards.levels import none_is_good, words, zero_is
-from dashboards.panels import COUNT, PER_SECOND, PLAIN, SECONDS, SHARE, Column, Says, number, over_time, rows
+from dashboards.panels import COUNT, PER_SECOND, PERSONS, PLAIN, SECONDS, SHARE, Column, Says, number, over_time, rows
 from dashboards.queries import choice
 from dashboards.sources import PROMETHEUS, Sql, promql
 from pipeline.streaming import metrics
@@ -128,6 +128,75 @@ _UNKNOWN = over_time(
     promql('sum(rate(pipeline_scans_unknown_venue_total{instance=~"$worker"}[$__rate_interval]))', "unknown venue"),
 )
 
+_SENT_LATE = _quantiles("From scanned to sent", metrics.EVENT_DELAY)
+
+_LATE = over_time(
+    _says("Scans from before the late window", PER_SECOND, metrics.LATE),
+    promql('sum(rate(pipeline_scans_late_total{instance=~"$worker"}[$__rate_interval]))', "late"),
+)
+
+_BEHIND = over_time(
+    _says("Behind", SECONDS, metrics.WATERMARK, metrics.CLOCK),
+    promql(
+        'max(pipeline_newest_event_timestamp_seconds{instance=~"$worker"})'
+        ' - min(pipeline_watermark_timestamp_seconds{instance=~"$worker"})',
+        "slowest partition behind the newest scan",
+    ),
+    promql('time() - min(pipeline_clock_timestamp_seconds{instance=~"$worker"})', "the pipeline's clock behind now"),
+)
+
+_HEARTBEAT = over_time(
+    _says("Since the last heartbeat", SECONDS, metrics.HEARTBEAT),
+    promql(
+        'max by (instance) (time() - pipeline_heartbeat_timestamp_seconds{instance=~"$worker"})',
+        "{{instance}}",
+    ),
+)
+
+_LOOP_LAG = over_time(
+    _says("Lag of the event loop", SECONDS, metrics.LOOP_LAG),
+    promql('max by (instance) (pipeline_event_loop_lag_seconds{instance=~"$worker"})', "{{instance}}"),
+)
+
+_RECOVERY = over_time(
+    _says("The last recovery took", SECONDS, metrics.RECOVERY),
+    promql('max by (instance) (pipeline_recovery_seconds{instance=~"$worker"})', "{{instance}}"),
+)
+
+_OPEN = over_time(
+    _says("Crowding alerts in force", COUNT, metrics.ALERTS_OPEN),
+    promql('sum by (level) (pipeline_crowding_alerts_open{instance=~"$worker"})', "{{level}}"),
+)
+
+_SENT = over_time(
+    _says("Requests to Alertmanager", PER_SECOND, metrics.ALERTS_SENT),
+    promql(
+        'sum by (outcome) (rate(pipeline_alertmanager_requests_total{instance=~"$worker"}[$__rate_interval]))',
+        "{{outcome}}",
+    ),
+)
+
+_VENUES = over_time(
+    _says("Venues by how full they are", COUNT, metrics.VENUES_BY),
+    promql('sum by (fullness) (pipeline_venues{instance=~"$worker"})', "{{fullness}}"),
+    stacked=True,
+)
+
+_PERSONS = over_time(
+    _says("Persons counted, the ten areas with the most", PERSONS, metrics.PERSONS_IN_AREA),
+    promql('topk(10, sum by (area) (pipeline_persons_present{instance=~"$worker"}))', "{{area}}"),
+)
+
+_FULLEST = over_time(
+    _says("The fullest venues, by rank", SHARE, metrics.FULLEST),
+    promql('max by (rank) (pipeline_fullest_venue_ratio{instance=~"$worker"})', "{{rank}}"),
+)
+
+_UNDERCOUNTED = over_time(
+    _says("Venues that scan too little", COUNT, metrics.UNDERCOUNTED),
+    promql('sum(pipeline_undercounted_venues{instance=~"$worker"})', "venues"),
+)
+
 _DEAD_LETTERS = rows(
     Says(
         "Dead letters",
@@ -194,8 +263,9 @@ BOARD = Board(
     alerts=_MARKS,
     first=[_NEWEST, _WORKERS, _LAG_NOW, _LOST, _REFUSED],
     sections=[
-        Section("Reading", [_RATES, _LAG]),
-        Section("Storing", [_DELAY, _FLUSH, _BUFFER, _FAILURES, _REBALANCES]),
+        Section("Reading", [_RATES, _LAG, _SENT_LATE, _LATE, _BEHIND, _HEARTBEAT, _LOOP_LAG, _REBALANCES]),
+        Section("Storing", [_DELAY, _FLUSH, _BUFFER, _FAILURES, _RECOVERY]),
+        Section("Venues", [_VENUES, _FULLEST, _OPEN, _SENT, _PERSONS, _UNDERCOUNTED]),
         Section("Refused", [_REASONS, _UNKNOWN, _DEAD_LETTERS]),
         Section("Does it add up", [_ACCOUNTING]),
     ],
