@@ -197,6 +197,20 @@ _UNDERCOUNTED = over_time(
     promql('sum(pipeline_undercounted_venues{instance=~"$worker"})', "venues"),
 )
 
+_CASES_DUE = over_time(
+    _says("Cases to be traced", COUNT, metrics.CASES_DUE),
+    promql('sum(pipeline_cases_due{instance=~"$worker"})', "due"),
+)
+
+_PASSES = _quantiles("A pass over cases takes", metrics.PASS_SECONDS)
+
+_TRACED = over_time(
+    _says("Exposures and warnings sent", PER_SECOND, metrics.TRACED_MESSAGES),
+    promql(
+        'sum by (topic) (rate(pipeline_tracing_messages_total{instance=~"$worker"}[$__rate_interval]))', "{{topic}}"
+    ),
+)
+
 _DEAD_LETTERS = rows(
     Says(
         "Dead letters",
@@ -267,6 +281,7 @@ BOARD = Board(
         Section("Storing", [_DELAY, _FLUSH, _BUFFER, _FAILURES, _RECOVERY]),
         Section("Venues", [_VENUES, _FULLEST, _OPEN, _SENT, _PERSONS, _UNDERCOUNTED]),
         Section("Refused", [_REASONS, _UNKNOWN, _DEAD_LETTERS]),
+        Section("Tracing", [_CASES_DUE, _PASSES, _TRACED]),
         Section("Does it add up", [_ACCOUNTING]),
     ],
     metrics=True,

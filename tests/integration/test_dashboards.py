@@ -314,6 +314,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[s
     metrics.alertmanager_requests.labels("accepted").inc()
     metrics.delays.observe(np.array([0.3, 2.0]))
     metrics.flush_seconds.observe(0.1)
+    metrics.pass_seconds.observe(0.2)
+    metrics.traced_messages.labels("exposures").inc()
     metrics.lag.labels("check-ins", "0").set(3)
     folder, port = tmp_path_factory.mktemp("prometheus"), free_port()
     with serve_http(0, metrics, lambda: (True, {}), lambda: (True, {})) as target:
