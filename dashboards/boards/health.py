@@ -211,6 +211,38 @@ _TRACED = over_time(
     ),
 )
 
+_MODEL_AGE = over_time(
+    _says("Age of the model of presence", SECONDS, metrics.MODEL_AGE),
+    promql('max(pipeline_model_age_seconds{instance=~"$worker"})', "since the last day learned"),
+)
+
+_MODEL_COVERED = over_time(
+    _says("People with an estimate", SHARE, metrics.MODEL_COVERED),
+    promql('min(pipeline_model_people_covered_ratio{instance=~"$worker"})', "of the people counted"),
+)
+
+_MODEL_GAPS = over_time(
+    _says("Categories without an estimate", COUNT, metrics.MODEL_GAPS, metrics.REFIT_FAILURES),
+    promql('max(pipeline_model_categories_without_estimate{instance=~"$worker"})', "categories"),
+    promql('sum(increase(pipeline_model_refit_failures_total{instance=~"$worker"}[$__rate_interval]))', "failed fits"),
+)
+
+_MODEL_CHECKED = over_time(
+    _says("The model against the last closed day", SHARE, metrics.CHECK_COVERAGE, metrics.CHECK_BIAS),
+    promql('min(pipeline_model_check_coverage_ratio{instance=~"$worker"})', "intervals that held"),
+    promql('max(pipeline_model_check_bias_ratio{instance=~"$worker"})', "too many predicted"),
+)
+
+_MODEL_DRIFT = over_time(
+    _says("Stays unlike the model's", SHARE, metrics.MODEL_DRIFT),
+    promql('max by (category) (pipeline_model_drift_ratio{instance=~"$worker"})', "{{category}}"),
+)
+
+_CHECKING_OUT = over_time(
+    _says("Visits checked out of", SHARE, metrics.CHECK_OUT_SHARE),
+    promql('max by (category) (pipeline_model_check_out_ratio{instance=~"$worker"})', "{{category}}"),
+)
+
 _DEAD_LETTERS = rows(
     Says(
         "Dead letters",
@@ -282,6 +314,10 @@ BOARD = Board(
         Section("Venues", [_VENUES, _FULLEST, _OPEN, _SENT, _PERSONS, _UNDERCOUNTED]),
         Section("Refused", [_REASONS, _UNKNOWN, _DEAD_LETTERS]),
         Section("Tracing", [_CASES_DUE, _PASSES, _TRACED]),
+        Section(
+            "The model of presence",
+            [_MODEL_AGE, _MODEL_COVERED, _MODEL_GAPS, _MODEL_CHECKED, _MODEL_DRIFT, _CHECKING_OUT],
+        ),
         Section("Does it add up", [_ACCOUNTING]),
     ],
     metrics=True,

@@ -21,6 +21,7 @@ from pipeline.broker import free_port
 from pipeline.overview import Overview
 from pipeline.streaming.http import serve_http
 from pipeline.streaming.metrics import Metrics
+from pipeline.streaming.ports import ModelFigures
 from tests import needed
 from tests.grafana import ALL, Query, Values, boards, expand_promql, expand_sql, queries
 from tests.isolated import run_isolated
@@ -316,6 +317,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[s
     metrics.flush_seconds.observe(0.1)
     metrics.pass_seconds.observe(0.2)
     metrics.traced_messages.labels("exposures").inc()
+    metrics.model = ModelFigures(86400.0, 1, 0.9, 0.9, 0.01, {"mall": 0.02}, {"mall": 0.3})
     metrics.lag.labels("check-ins", "0").set(3)
     folder, port = tmp_path_factory.mktemp("prometheus"), free_port()
     with serve_http(0, metrics, lambda: (True, {}), lambda: (True, {})) as target:
