@@ -8,7 +8,7 @@ from grafana_foundation_sdk.models.dashboard import Panel
 
 from dashboards.board import Board, Section
 from dashboards.levels import none_is_good, words, zero_is
-from dashboards.panels import COUNT, PER_SECOND, PLAIN, SECONDS, SHARE, Column, Says, number, over_time, rows
+from dashboards.panels import COUNT, PER_SECOND, PERSONS, PLAIN, SECONDS, SHARE, Column, Says, number, over_time, rows
 from dashboards.queries import choice
 from dashboards.sources import PROMETHEUS, Sql, promql
 from pipeline.streaming import metrics
@@ -128,6 +128,121 @@ _UNKNOWN = over_time(
     promql('sum(rate(pipeline_scans_unknown_venue_total{instance=~"$worker"}[$__rate_interval]))', "unknown venue"),
 )
 
+_SENT_LATE = _quantiles("From scanned to sent", metrics.EVENT_DELAY)
+
+_LATE = over_time(
+    _says("Scans from before the late window", PER_SECOND, metrics.LATE),
+    promql('sum(rate(pipeline_scans_late_total{instance=~"$worker"}[$__rate_interval]))', "late"),
+)
+
+_BEHIND = over_time(
+    _says("Behind", SECONDS, metrics.WATERMARK, metrics.CLOCK),
+    promql(
+        'max(pipeline_newest_event_timestamp_seconds{instance=~"$worker"})'
+        ' - min(pipeline_watermark_timestamp_seconds{instance=~"$worker"})',
+        "slowest partition behind the newest scan",
+    ),
+    promql('time() - min(pipeline_clock_timestamp_seconds{instance=~"$worker"})', "the pipeline's clock behind now"),
+)
+
+_HEARTBEAT = over_time(
+    _says("Since the last heartbeat", SECONDS, metrics.HEARTBEAT),
+    promql(
+        'max by (instance) (time() - pipeline_heartbeat_timestamp_seconds{instance=~"$worker"})',
+        "{{instance}}",
+    ),
+)
+
+_LOOP_LAG = over_time(
+    _says("Lag of the event loop", SECONDS, metrics.LOOP_LAG),
+    promql('max by (instance) (pipeline_event_loop_lag_seconds{instance=~"$worker"})', "{{instance}}"),
+)
+
+_RECOVERY = over_time(
+    _says("The last recovery took", SECONDS, metrics.RECOVERY),
+    promql('max by (instance) (pipeline_recovery_seconds{instance=~"$worker"})', "{{instance}}"),
+)
+
+_OPEN = over_time(
+    _says("Crowding alerts in force", COUNT, metrics.ALERTS_OPEN),
+    promql('sum by (level) (pipeline_crowding_alerts_open{instance=~"$worker"})', "{{level}}"),
+)
+
+_SENT = over_time(
+    _says("Requests to Alertmanager", PER_SECOND, metrics.ALERTS_SENT),
+    promql(
+        'sum by (outcome) (rate(pipeline_alertmanager_requests_total{instance=~"$worker"}[$__rate_interval]))',
+        "{{outcome}}",
+    ),
+)
+
+_VENUES = over_time(
+    _says("Venues by how full they are", COUNT, metrics.VENUES_BY),
+    promql('sum by (fullness) (pipeline_venues{instance=~"$worker"})', "{{fullness}}"),
+    stacked=True,
+)
+
+_PERSONS = over_time(
+    _says("Persons counted, the ten areas with the most", PERSONS, metrics.PERSONS_IN_AREA),
+    promql('topk(10, sum by (area) (pipeline_persons_present{instance=~"$worker"}))', "{{area}}"),
+)
+
+_FULLEST = over_time(
+    _says("The fullest venues, by rank", SHARE, metrics.FULLEST),
+    promql('max by (rank) (pipeline_fullest_venue_ratio{instance=~"$worker"})', "{{rank}}"),
+)
+
+_UNDERCOUNTED = over_time(
+    _says("Venues that scan too little", COUNT, metrics.UNDERCOUNTED),
+    promql('sum(pipeline_undercounted_venues{instance=~"$worker"})', "venues"),
+)
+
+_CASES_DUE = over_time(
+    _says("Cases to be traced", COUNT, metrics.CASES_DUE),
+    promql('sum(pipeline_cases_due{instance=~"$worker"})', "due"),
+)
+
+_PASSES = _quantiles("A pass over cases takes", metrics.PASS_SECONDS)
+
+_TRACED = over_time(
+    _says("Exposures and warnings sent", PER_SECOND, metrics.TRACED_MESSAGES),
+    promql(
+        'sum by (topic) (rate(pipeline_tracing_messages_total{instance=~"$worker"}[$__rate_interval]))', "{{topic}}"
+    ),
+)
+
+_MODEL_AGE = over_time(
+    _says("Age of the model of presence", SECONDS, metrics.MODEL_AGE),
+    promql('max(pipeline_model_age_seconds{instance=~"$worker"})', "since the last day learned"),
+)
+
+_MODEL_COVERED = over_time(
+    _says("People with an estimate", SHARE, metrics.MODEL_COVERED),
+    promql('min(pipeline_model_people_covered_ratio{instance=~"$worker"})', "of the people counted"),
+)
+
+_MODEL_GAPS = over_time(
+    _says("Categories without an estimate", COUNT, metrics.MODEL_GAPS, metrics.REFIT_FAILURES),
+    promql('max(pipeline_model_categories_without_estimate{instance=~"$worker"})', "categories"),
+    promql('sum(increase(pipeline_model_refit_failures_total{instance=~"$worker"}[$__rate_interval]))', "failed fits"),
+)
+
+_MODEL_CHECKED = over_time(
+    _says("The model against the last closed day", SHARE, metrics.CHECK_COVERAGE, metrics.CHECK_BIAS),
+    promql('min(pipeline_model_check_coverage_ratio{instance=~"$worker"})', "intervals that held"),
+    promql('max(pipeline_model_check_bias_ratio{instance=~"$worker"})', "too many predicted"),
+)
+
+_MODEL_DRIFT = over_time(
+    _says("Stays unlike the model's", SHARE, metrics.MODEL_DRIFT),
+    promql('max by (category) (pipeline_model_drift_ratio{instance=~"$worker"})', "{{category}}"),
+)
+
+_CHECKING_OUT = over_time(
+    _says("Visits checked out of", SHARE, metrics.CHECK_OUT_SHARE),
+    promql('max by (category) (pipeline_model_check_out_ratio{instance=~"$worker"})', "{{category}}"),
+)
+
 _DEAD_LETTERS = rows(
     Says(
         "Dead letters",
@@ -194,9 +309,15 @@ BOARD = Board(
     alerts=_MARKS,
     first=[_NEWEST, _WORKERS, _LAG_NOW, _LOST, _REFUSED],
     sections=[
-        Section("Reading", [_RATES, _LAG]),
-        Section("Storing", [_DELAY, _FLUSH, _BUFFER, _FAILURES, _REBALANCES]),
+        Section("Reading", [_RATES, _LAG, _SENT_LATE, _LATE, _BEHIND, _HEARTBEAT, _LOOP_LAG, _REBALANCES]),
+        Section("Storing", [_DELAY, _FLUSH, _BUFFER, _FAILURES, _RECOVERY]),
+        Section("Venues", [_VENUES, _FULLEST, _OPEN, _SENT, _PERSONS, _UNDERCOUNTED]),
         Section("Refused", [_REASONS, _UNKNOWN, _DEAD_LETTERS]),
+        Section("Tracing", [_CASES_DUE, _PASSES, _TRACED]),
+        Section(
+            "The model of presence",
+            [_MODEL_AGE, _MODEL_COVERED, _MODEL_GAPS, _MODEL_CHECKED, _MODEL_DRIFT, _CHECKING_OUT],
+        ),
         Section("Does it add up", [_ACCOUNTING]),
     ],
     metrics=True,

@@ -18,8 +18,10 @@ import pytest
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from pipeline.broker import free_port
+from pipeline.overview import Overview
 from pipeline.streaming.http import serve_http
 from pipeline.streaming.metrics import Metrics
+from pipeline.streaming.ports import ModelFigures
 from tests import needed
 from tests.grafana import ALL, Query, Values, boards, expand_promql, expand_sql, queries
 from tests.isolated import run_isolated
@@ -305,9 +307,17 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[s
     program = needed.program("prometheus", "prometheus")
     metrics = Metrics()
     counters = dict.fromkeys(("consumed", "accepted", "stored", "duplicates", "unknown_venue_scans"), 10)
-    metrics.counters = ({**counters, "newest_event_ms": int(time.time() * 1000)}, {"schema": 1})
+    now_ms = int(time.time() * 1000)
+    instants = dict.fromkeys(("newest_event_ms", "watermark_ms", "as_of_ms"), now_ms)
+    metrics.counters = ({**counters, **instants}, {"schema": 1})
+    metrics.event_delays.observe(np.array([1.0, 40.0]))
+    metrics.overview = Overview({("mall", "near"): 3}, {"31.73": 40}, (0.9, 0.5), {"warning": 1})
+    metrics.alertmanager_requests.labels("accepted").inc()
     metrics.delays.observe(np.array([0.3, 2.0]))
     metrics.flush_seconds.observe(0.1)
+    metrics.pass_seconds.observe(0.2)
+    metrics.traced_messages.labels("exposures").inc()
+    metrics.model = ModelFigures(86400.0, 1, 0.9, 0.9, 0.01, {"mall": 0.02}, {"mall": 0.3})
     metrics.lag.labels("check-ins", "0").set(3)
     folder, port = tmp_path_factory.mktemp("prometheus"), free_port()
     with serve_http(0, metrics, lambda: (True, {}), lambda: (True, {})) as target:
