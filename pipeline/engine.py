@@ -32,7 +32,7 @@ from pipeline.dead_letters import DeadLetter
 from pipeline.estimates import Ground, Timeline
 from pipeline.overview import UNKNOWN, Groups, Overview, overview
 from pipeline.settings import Settings
-from pipeline.store import crowding, estimated_rows, models, recovery, repair, undercounts
+from pipeline.store import crowding, estimated_rows, models, recovery, repair, stays, undercounts
 from pipeline.store.client import connect, open_store
 from pipeline.store.registry import Registry
 from pipeline.store.tables import (
@@ -196,6 +196,7 @@ class Engine:
         self._refresh_timeline()
         scope = self._scope = recovery.scope_of(owned, everything=self._embedded)
         self._elsewhere = recovery.venues_elsewhere(client, scope)
+        self._follow_stays(scope)
         shard = self._shard
         if standing.newest:
             self._newest, self._watermark, self._as_of = standing.newest, standing.watermark, standing.as_of
@@ -244,6 +245,26 @@ class Engine:
         self._handed_open = False
         self._broken_off = False
         return known
+
+    def _follow_stays(self, scope: str) -> None:
+        # Of venues whose visits follow another max stay, all is corrected in this recovery. It is asked for first: a crash before
+        # the new stays are noted asks again.
+        places, now = self._places, self._registry.stays
+        before = stays.followed(self._client, places)
+        if [*before.values()] == [now] * len(places):
+            return
+        changed = [
+            (venue, "")
+            for venue in (recovery.venues_within(self._client, scope) if before else ())
+            if any(
+                stays.stay_of(policy, category) != stays.stay_of(now, category)
+                for category in [self._registry.place(venue)[0]]
+                for policy in before.values()
+            )
+        ]
+        if changed:
+            repair.ask(self._client, changed, self._next_versions(1))
+        self._writer.insert("stay_rows", stays.followed_table(places, now, self._next_versions(1)))
 
     # --- reading -----------------------------------------------------------------------------------------------------
 

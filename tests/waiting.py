@@ -6,7 +6,7 @@ from typing import Final
 
 #: How long a test waits before it says that something did not happen, in seconds. A bound for what went wrong, not a promise
 #: of speed: a worker that starts on a busy machine once took more than 20 s, and a right answer failed the whole run.
-PATIENCE: Final = 120.0
+PATIENCE: Final = 180.0
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

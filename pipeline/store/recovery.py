@@ -204,6 +204,13 @@ def load_windows(client: Client, scope: str) -> list[tuple[int, list[bytes]]]:
     return list(shown.items())
 
 
+def venues_within(client: Client, scope: str) -> list[str]:
+    """Venues that had scans, in a scope of venues. Raises StoreUnavailableError."""
+    with store_errors():
+        rows = client.query(f"SELECT DISTINCT venue_id FROM venue_rows WHERE {scope} ORDER BY venue_id").result_rows
+    return [str(row[0]) for row in rows]
+
+
 def venues_elsewhere(client: Client, scope: str) -> set[bytes]:
     """Venues that the store knows and that are not in `scope`."""
     if scope == "1":

@@ -1,6 +1,7 @@
 """The venue registry: which rules hold for a venue. Stored in ClickHouse, so that every worker knows every venue."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from pipeline.core.pools import NONE
 from pipeline.core.shard import VenueRules
 from pipeline.dead_letters import DeadLetter
 from pipeline.settings import Settings
+from pipeline.store.stays import OTHERS
 from pipeline.store.writer import store_errors
 from schemas.fields import refusal_detail
 from schemas.venue import Venue
@@ -65,6 +67,12 @@ class Registry:
             key = category, venue if venue in self._settings.crowding_by_venue else ""
             crowding = self._crowding.get(key) or self._crowding.setdefault(key, self._settings.crowding_of(*key))
         return VenueRules(stay, NONE if capacity is None else capacity, (category, zone), crowding)
+
+    @property
+    def stays(self) -> dict[str, int]:
+        """The max stay that the settings give, in ms: by category, and of the others."""
+        by_category = {OTHERS: self._settings.max_stay, **self._settings.max_stay_by_category}
+        return {category: stay // timedelta(milliseconds=1) for category, stay in by_category.items()}
 
     def rules(self, venue: bytes) -> VenueRules:
         """The rules of a venue; those of category `unknown` if it is not registered."""

@@ -30,6 +30,7 @@ from schemas.scan import Scan as ScanModel
 from tests.isolated import run_isolated
 from tests.reference import Scan, Views, expected_views
 from tests.views import differences
+from tests.waiting import PATIENCE
 
 MINUTE = 60_000
 #: So that the registry decides how long visits last.
@@ -59,26 +60,28 @@ class Day:
         return expected_views(scans, self.max_stay, self.capacities, until)
 
 
-def pipeline(*arguments: str | Path, home: Path) -> "subprocess.CompletedProcess[str]":
+def pipeline(
+    *arguments: str | Path, home: Path, stay_of_malls: int = MAX_STAY_OF_MALLS
+) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "pipeline", *map(str, arguments)],
-        env=environment(home),
+        env=environment(home, stay_of_malls),
         cwd=home,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
 
 
-def environment(home: Path) -> dict[str, str]:
+def environment(home: Path, stay_of_malls: int = MAX_STAY_OF_MALLS) -> dict[str, str]:
     plain = {name: value for name, value in os.environ.items() if not name.upper().startswith("PIPELINE_")}
-    stays = json.dumps({"mall": f"PT{MAX_STAY_OF_MALLS}M"})
+    stays = json.dumps({"mall": f"PT{stay_of_malls}M"})
     return {**plain, "PIPELINE_HOME": str(home), "PIPELINE_MAX_STAY_BY_CATEGORY": stays}
 
 
-def done(*arguments: str | Path, home: Path) -> str:
-    run = pipeline(*arguments, home=home)
+def done(*arguments: str | Path, home: Path, stay_of_malls: int = MAX_STAY_OF_MALLS) -> str:
+    run = pipeline(*arguments, home=home, stay_of_malls=stay_of_malls)
     assert (run.returncode, run.stderr) == (0, "")
     return run.stdout
 
@@ -242,7 +245,7 @@ def test_ctrl_c_says_what_is_stored_and_the_same_command_goes_on(day: Day, tmp_p
             assert process.poll() is None, process.communicate()
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     assert process.returncode == 130
@@ -343,3 +346,11 @@ def test_a_store_that_fails_is_one_sentence_with_its_cause(
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=free))
     with pytest.raises(UserError, match=said), store_failures(Settings(store=tmp_path, clickhouse_url=url)):
         raise StoreUnavailableError("broken")
+
+
+def test_a_changed_max_stay_holds_for_what_is_stored_already(day: Day, tmp_path: Path) -> None:
+    done("replay", day.scan_file, "--venues", day.venue_file, home=tmp_path)
+    (tmp_path / "nothing.ndjson").touch()
+    shorter = dict.fromkeys(day.max_stay, 20 * MINUTE)
+    done("replay", "nothing.ndjson", home=tmp_path, stay_of_malls=20)
+    assert_shows(tmp_path, expected_views(day.scans, shorter, day.capacities))

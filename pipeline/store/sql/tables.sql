@@ -208,6 +208,17 @@ CREATE TABLE IF NOT EXISTS model_applied_rows
 ENGINE = ReplacingMergeTree(version)
 ORDER BY (topic, partition);
 
+-- The max stay that the stored visits of a partition's venues follow (JSON, ms by category); an embedded store has one row for all.
+CREATE TABLE IF NOT EXISTS stay_rows
+(
+    topic     String,
+    partition UInt32,
+    stays     String,
+    version   UInt64
+)
+ENGINE = ReplacingMergeTree(version)
+ORDER BY (topic, partition);
+
 -- What a closed day says of the model that was in force for it, by category; sums, as `Checked` has them.
 CREATE TABLE IF NOT EXISTS model_check_rows
 (
