@@ -30,7 +30,7 @@ PACKAGES = {
 ATLAS, COUNTRIES = "world-atlas@2.0.2", "countries-10m.json"
 INDONESIA = "360"
 #: What of the world the outline shows, in degrees: west, south, east, north.
-FRAME = (94.0, -12.0, 142.0, 8.0)
+FRAME = (84.0, -22.0, 154.0, 18.0)
 #: Corners nearer than this to the line without them are left out, and rings of a smaller extent, in degrees.
 TOLERANCE, SMALLEST = 0.01, 0.03
 

@@ -24,9 +24,11 @@ else:
 
 log = logging.getLogger(__name__)
 
-#: The present is read this often, in seconds, but reading may take no more than this share of the time.
+#: The present is read this often, in seconds; where reading takes long, it may take this share of the time, and the pause is
+#: never longer than LONGEST_PAUSE, so that one slow reading does not stop the page.
 READ_SECONDS: Final = 1.0
 READ_SHARE: Final = 0.1
+LONGEST_PAUSE: Final = 4.0
 #: Without a newer scan for so long, in seconds, the page says that its data is stale.
 STALE_SECONDS: Final = 120.0
 #: A sparkline: so many steps of so many seconds before the present.
@@ -91,7 +93,8 @@ class Live:
                 self._drop_client()
             self._took = time.monotonic() - begun
             self._tell()
-            self._stop.wait(max(READ_SECONDS - self._took, self._took / READ_SHARE - self._took))
+            pause = max(READ_SECONDS - self._took, self._took / READ_SHARE - self._took)
+            self._stop.wait(min(pause, LONGEST_PAUSE))
 
     def _read(self) -> None:
         if self._client is None:

@@ -181,6 +181,14 @@ class AreaPage(BaseModel):
     as_of: datetime
 
 
+class CategoryPage(BaseModel):
+    """Categories of venues."""
+
+    model_config = _example(items=["mall", "minimarket", "office"])
+
+    items: list[str]
+
+
 _ALERT = {
     "alert_id": "5f0c8a52d1e94b7e",
     "venue_id": "mall-0042",

@@ -18,6 +18,7 @@ from pipeline.api.models import (
     AlertPage,
     Area,
     AreaPage,
+    CategoryPage,
     Estimate,
     History,
     HistoryPoint,
@@ -144,6 +145,13 @@ def venue_routes(live: Live, reader: Reader, book: StatusBook) -> APIRouter:
             as_of=iso(found.standing.as_of),  # type: ignore[arg-type]
         )
         return answer(request, model, 1)
+
+    @router.get("/categories", tags=["areas"], summary="Categories of venues", response_model=CategoryPage)
+    async def categories(request: Request) -> Response:
+        """Every category that a venue has, by name: what `category` may be elsewhere."""
+        found = snapshot()
+        names = await reader.compute(lambda: pyarrow.compute.unique(found.places.texts["category"]).to_pylist())
+        return answer(request, CategoryPage(items=sorted(names)), 60)
 
     @router.get("/alerts", tags=["alerts"], summary="Crowding alerts", response_model=AlertPage)
     async def crowding(

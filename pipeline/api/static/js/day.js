@@ -97,7 +97,7 @@ export class VenueDay {
   #tell(counted, earlier) {
     const { venue, zone, midnight, now, back } = this.#drawn;
     say($("day-name"), venue.name);
-    $("day-level").replaceChildren(el("span", { className: "chip", data: { level: venue.level } }, venue.ratio == null ? LEVEL_NAMES[venue.level] : `${share(venue.ratio)} ${LEVEL_NAMES[venue.level]}`));
+    $("day-level").replaceChildren(el("span", { className: "chip", data: { level: venue.level } }, venue.ratio == null ? LEVEL_NAMES[venue.level] : `${LEVEL_NAMES[venue.level]} · ${share(venue.ratio)}`));
     const at = Math.floor((now - midnight) / STEP);
     const then = earlier?.[at];
     const when = back === 7 ? "the same weekday before" : "the day before";

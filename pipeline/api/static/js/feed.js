@@ -1,6 +1,6 @@
 // The stream of messages: a snapshot, then deltas; and whether it can be believed.
 
-const SILENT_MS = 5_000; // the server speaks every second
+const SILENT_MS = 6_000; // the server speaks each second; where reading takes it long, at least every few
 const AGAIN_MS = 2_000;
 
 /** Follow the feed. `onView(view, changed)` gets the whole view and the names of what changed; `onState(state, why)`

@@ -35,7 +35,7 @@ export function showTop(list, venues, choose) {
       say(count, number(venue.occupancy));
       say(of, venue.capacity == null ? "" : ` of ${number(venue.capacity)}`);
       chip.dataset.level = venue.level;
-      say(chip, venue.ratio == null ? LEVEL_NAMES[venue.level] : `${share(venue.ratio)} ${LEVEL_NAMES[venue.level]}`);
+      say(chip, venue.ratio == null ? LEVEL_NAMES[venue.level] : `${LEVEL_NAMES[venue.level]} · ${share(venue.ratio)}`);
     },
   );
 }
