@@ -51,6 +51,10 @@ class Settings(BaseSettings):
         8080, ge=0, le=65535, description="The pages, the API, /metrics, /livez and /readyz; 0 takes a free one."
     )
 
+    stale_after: timedelta = Field(
+        timedelta(minutes=2), description="The live page says that its data is stale after so long without a newer scan."
+    )
+
     max_stay: timedelta = Field(
         timedelta(hours=4), description="A visit without a check-out ends this long after its check-in."
     )

@@ -1,6 +1,6 @@
-"""The application: its routes and pages, and the short way to the status of a venue in front of them."""
+"""The application: its routes and pages."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from pipeline.api.models import Health, Problem
 from pipeline.api.pages import ADDRESSES, Pages
 from pipeline.api.planning import planning_routes
 from pipeline.api.reader import Reader
-from pipeline.api.status import Scope, Send, VenueStatus, venue_of
+from pipeline.api.status import StatusBook
 from pipeline.api.venues import venue_routes
 
 #: Answers a probe: whether it is well, and the facts behind it.
@@ -45,9 +45,9 @@ _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
 
 
 def build_app(
-    live: Live, reader: Reader, book: VenueStatus, exposition: Exposition, probes: Mapping[str, Probe]
-) -> Callable[[Scope, Any, Send], Awaitable[None]]:
-    """The ASGI application over what its owner starts and closes."""
+    live: Live, reader: Reader, book: StatusBook, exposition: Exposition, probes: Mapping[str, Probe]
+) -> FastAPI:
+    """The routes and pages over what its owner starts and closes."""
     app = FastAPI(
         title="The check-in pipeline",
         version=__version__,
@@ -66,20 +66,7 @@ def build_app(
     app.add_exception_handler(RequestError, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_invalid)
     app.add_exception_handler(HTTPException, _refuse_plainly)
-
-    async def with_short_way(scope: Scope, receive: Any, send: Send) -> None:
-        # Routing, parameters and a response object cost FastAPI more than the answer itself: `python -m benchmarks.serving
-        # --long-way` shows how many requests a second are left without these lines.
-        venue_id = venue_of(scope["path"]) if scope["type"] == "http" and scope["method"] == "GET" else None
-        if venue_id is None:
-            await app(scope, receive, send)
-            return
-        try:
-            await book.answer(scope, venue_id, send)
-        except RequestError as error:
-            await refusal(error)(scope, receive, send)
-
-    return with_short_way
+    return app
 
 
 def _own_routes(live: Live) -> APIRouter:

@@ -29,8 +29,6 @@ log = logging.getLogger(__name__)
 READ_SECONDS: Final = 1.0
 READ_SHARE: Final = 0.1
 LONGEST_PAUSE: Final = 4.0
-#: Without a newer scan for so long, in seconds, the page says that its data is stale.
-STALE_SECONDS: Final = 120.0
 #: A sparkline: so many steps of so many seconds before the present.
 SPARK_STEPS, SPARK_STEP = 36, 300
 #: Alerts shown, and how often a store without the view is asked whether it has one now, in seconds.
@@ -50,6 +48,7 @@ class Live:
         self.snapshot: Snapshot | None = None
         self._settings = settings
         self._facts = facts
+        self._stale_after = settings.stale_after.total_seconds()
         self._on_snapshot = on_snapshot
         self._stop = Event()
         self._thread = Thread(target=self._run, name="live", daemon=True)
@@ -169,8 +168,8 @@ class Live:
             "seconds_since_answer": None if self._answered is None else round(now - self._answered, 1),
             "read_seconds": round(self._took, 2),
             "data_age_seconds": None if age is None else round(age),
-            "stale_after_seconds": STALE_SECONDS,
-            "stale": self._away is not None or (age is not None and age > STALE_SECONDS),
+            "stale_after_seconds": self._stale_after,
+            "stale": self._away is not None or (age is not None and age > self._stale_after),
             "clock": standing.clock if standing else None,
             "as_of": iso(standing.as_of) if standing else None,
             "newest_scan_at": iso(standing.newest) if standing and standing.newest else None,

@@ -1,4 +1,7 @@
-"""The HTTP server, in a thread with an event loop of its own: metrics and probes answer even if the worker's loop hangs."""
+"""The HTTP server: a process at the door for the status of venues, and for all else a thread with an event loop of its own.
+
+So metrics and probes answer even if the worker's loop hangs.
+"""
 
 import asyncio
 import errno
@@ -11,9 +14,10 @@ from typing import Any, Final
 import uvicorn
 
 from pipeline.api.app import Exposition, Probe, build_app
+from pipeline.api.front_process import FrontProcess
 from pipeline.api.live import Facts, Live
 from pipeline.api.reader import Reader
-from pipeline.api.status import VenueStatus
+from pipeline.api.status import StatusBook
 from pipeline.errors import UserError
 from pipeline.settings import Settings
 
@@ -31,8 +35,9 @@ def serve_http(
     `probes` are by address. `facts` are about the worker in this process. The store is read from its first answer on: it need
     not be there yet.
     """
-    listening = _listen(settings)
-    book = VenueStatus()
+    outside, inside = _listen(settings.http_host, settings.http_port), _listen("127.0.0.1", 0)
+    front = FrontProcess(outside, inside.getsockname()[1])
+    book = StatusBook(front.tell)
     live, reader = Live(settings, facts, book.update), Reader(settings)
     server = uvicorn.Server(
         uvicorn.Config(
@@ -46,17 +51,19 @@ def serve_http(
             timeout_graceful_shutdown=LEAVE_SECONDS,
         )
     )
-    thread = Thread(target=server.run, args=([listening],), name="http", daemon=True)
+    thread = Thread(target=server.run, args=([inside],), name="http", daemon=True)
     live.start()
     thread.start()
     try:
-        yield listening.getsockname()[1]
+        yield outside.getsockname()[1]
     finally:
         server.should_exit = True
         live.close()
         thread.join(LEAVE_SECONDS * 2)
+        front.close()
         reader.close()
-        listening.close()
+        inside.close()
+        outside.close()
 
 
 def _announced(app: Any, live: Live) -> Any:
@@ -69,8 +76,7 @@ def _announced(app: Any, live: Live) -> Any:
     return announced
 
 
-def _listen(settings: Settings) -> socket.socket:
-    host, port = settings.http_host, settings.http_port
+def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -83,4 +89,5 @@ def _listen(settings: Settings) -> socket.socket:
                 f"port {port} on {host} is taken (by another worker?); set PIPELINE_HTTP_PORT to another, or to 0"
             ) from None
         raise UserError(f"cannot listen on {host}:{port}: {error.strerror}; set PIPELINE_HTTP_HOST to an address of this machine") from None
+    listening.listen(2048)
     return listening

@@ -30,7 +30,8 @@ from pipeline.api.params import Cursor, Limit, Since, Until, VenueId
 from pipeline.api.questions import Row, alerts, history
 from pipeline.api.reader import Reader
 from pipeline.api.snapshot import Snapshot
-from pipeline.api.status import VenueStatus as StatusBook
+from pipeline.api.front import CACHE_CONTROL
+from pipeline.api.status import StatusBook
 from pipeline.api.view import area_figures, iso, venue_now
 
 #: The longest range of a history, in days.
@@ -90,9 +91,9 @@ def venue_routes(live: Live, reader: Reader, book: StatusBook) -> APIRouter:
     )
     async def now(request: Request, venue_id: VenueId) -> Response:
         """The public status: counted, capacity, level, and the estimate where a model is in force. At most a second old."""
-        body, tag = book.body(venue_id)
-        headers = {"ETag": tag.decode(), "Cache-Control": "public, max-age=1"}
-        if tag.decode() in request.headers.get("if-none-match", ""):
+        body, tag = book.status(venue_id)
+        headers = {"ETag": tag, "Cache-Control": CACHE_CONTROL}
+        if tag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         return Response(body, media_type="application/json", headers=headers)
 

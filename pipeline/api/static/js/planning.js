@@ -7,6 +7,14 @@ import { search } from "./search.js";
 
 const DAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 const LONG_DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+// The same bounds as the levels of venues.
+const BANDS = [
+  [0, 0.25, "quiet-bg", "under 25 %"],
+  [0.25, 0.5, "quiet", "25–50 %"],
+  [0.5, 0.9, "busy", "50–90 %"],
+  [0.9, 1, "nearly_full", "90–100 %"],
+  [1, 1e9, "full", "100 % and more"],
+];
 let chart = null;
 let plan = null;
 let figure = "p95_peak_ratio";
@@ -55,7 +63,7 @@ function showFigures() {
   say($("range"), plan.first_hour ? `${day(plan.first_hour)} – ${day(plan.until)}` : "no data in this range");
   const items = [
     ["95 % of peaks at or below", share(plan.p95_peak_ratio), "of the venue’s capacity, hour by hour"],
-    ["Over capacity", duration(plan.minutes_over_capacity * 60), "all venues together"],
+    ["Over capacity", hours(plan.minutes_over_capacity), "all venues together"],
     ["Venues that reached 90 %", number(plan.venues_over_90), `of ${number(plan.venues)} with a capacity and people`],
     ["Arrivals", number(plan.arrivals), "persons checked in"],
   ];
@@ -76,7 +84,9 @@ function drawWeek() {
       tooltip: { renderMode: "richText", backgroundColor: colour("panel"), borderColor: colour("line"), textStyle: { color: colour("ink"), fontSize: 12 }, formatter: ({ value: [hour, day, ratio] }) => `${LONG_DAYS[day]} ${String(hour).padStart(2, "0")}:00 – ${share(ratio)}\n${number(plan.week.find((cell) => cell.hour === hour && cell.weekday === day + 1).mean_people)} people on average` },
       xAxis: { type: "category", data: [...Array(24).keys()].map((hour) => String(hour).padStart(2, "0")), axisLabel: text, axisTick: { show: false }, axisLine: { show: false } },
       yAxis: { type: "category", data: DAYS, inverse: true, axisLabel: text, axisTick: { show: false }, axisLine: { show: false } },
-      visualMap: { min: 0, max: most, calculable: false, orient: "horizontal", left: 40, bottom: 4, itemWidth: 12, itemHeight: 160, text: [share(most), "0"], textStyle: text, inRange: { color: figure === "mean_ratio" ? [colour("hair"), colour("quiet"), colour("busy")] : [colour("hair"), colour("quiet"), colour("busy"), colour("nearly_full"), colour("full")] } },
+      visualMap: figure === "mean_ratio"
+        ? { min: 0, max: most, orient: "horizontal", left: 40, bottom: 4, itemWidth: 12, itemHeight: 160, text: [share(most), "0"], textStyle: text, inRange: { color: [colour("hair"), colour("quiet"), colour("busy")] } }
+        : { type: "piecewise", orient: "horizontal", left: 40, bottom: 4, itemWidth: 12, itemHeight: 12, itemGap: 14, textStyle: text, selectedMode: false, pieces: BANDS.map(([gte, lt, name, label]) => ({ gte, lt, color: colour(name), label })) },
       series: [{ type: "heatmap", data: cells, itemStyle: { borderColor: colour("panel"), borderWidth: 2, borderRadius: 4 }, emphasis: { itemStyle: { borderColor: colour("ink") } } }],
     },
     true,
@@ -94,12 +104,13 @@ function showAreas() {
   );
 }
 
+const hours = (minutes) => (minutes < 90 ? duration(minutes * 60) : `${number(minutes / 60)} h`);
 const roomLevel = (left) => (left <= 0 ? "full" : left <= 0.1 ? "nearly_full" : left <= 0.5 ? "busy" : "quiet");
 
 function row(venue) {
   const level = venue.p95_peak_ratio >= 1 ? "full" : venue.p95_peak_ratio >= 0.9 ? "nearly_full" : venue.p95_peak_ratio >= 0.5 ? "busy" : "quiet";
   const more = venue.capacity_for_90 - venue.capacity;
-  const cells = [number(venue.capacity), number(venue.arrivals), venue.growth == null ? "–" : `${venue.growth > 0 ? "+" : ""}${share(venue.growth)}`, number(venue.highest_peak), el("span", { className: "chip", data: { level } }, share(venue.p95_peak_ratio)), duration(venue.minutes_over_capacity * 60), more > 0 ? `${number(venue.capacity_for_90)} (+${number(more)})` : "it is enough"];
+  const cells = [number(venue.capacity), number(venue.arrivals), venue.growth == null ? "–" : `${venue.growth > 0 ? "+" : ""}${share(venue.growth)}`, number(venue.highest_peak), el("span", { className: "chip", data: { level } }, share(venue.p95_peak_ratio)), hours(venue.minutes_over_capacity), more > 0 ? `${number(venue.capacity_for_90)} (+${number(more)})` : "it is enough"];
   return el("tr", {}, el("th", { attrs: { scope: "row" } }, venue.name), el("td", {}, venue.area ?? ""), ...cells.map((cell) => el("td", { className: "n" }, cell)));
 }
 
@@ -113,7 +124,7 @@ async function tellVenue(venue) {
   return $("answer").replaceChildren(
     `${one.name} peaked at ${number(one.highest_peak)}, against a capacity of ${number(one.capacity)}. `,
     ...(more > 0 ? ["A capacity of ", el("b", {}, number(one.capacity_for_90)), ` would have kept every peak under 90 %: ${number(more)} more.`] : ["Its capacity was ", el("b", {}, "enough"), ": every peak stayed under 90 % of it."]),
-    one.minutes_over_capacity ? ` It was over capacity for ${duration(one.minutes_over_capacity * 60)}.` : "",
+    one.minutes_over_capacity ? ` It was over capacity for ${hours(one.minutes_over_capacity)}.` : "",
   );
 }
 
