@@ -62,7 +62,9 @@ class Round:
 @click.option("--seconds", type=click.IntRange(2), default=10, show_default=True, help="Of load a round.")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--connections", type=click.IntRange(1), default=32, show_default=True, help="Kept open by wrk.")
-@click.option("--scans", type=click.IntRange(0), default=1_000, show_default=True, help="A second, while it is measured.")
+@click.option(
+    "--scans", type=click.IntRange(0), default=1_000, show_default=True, help="A second, while it is measured."
+)
 @click.option("--write", is_flag=True, help="Write the figures into docs/performance.md.")
 def command(seconds: int, rounds: int, connections: int, scans: int, write: bool) -> None:
     """Ask a worker for the status of venues, as often as it answers, while it stores scans."""

@@ -151,10 +151,8 @@ def _simplified(line: list[Point]) -> list[Point]:
         worst, at = TOLERANCE, 0
         for i in range(first + 1, last):
             x, y = line[i]
-            if length:
-                away = abs((bx - ax) * (ay - y) - (ax - x) * (by - ay)) / length
-            else:
-                away = ((x - ax) ** 2 + (y - ay) ** 2) ** 0.5
+            across = abs((bx - ax) * (ay - y) - (ax - x) * (by - ay))
+            away = across / length if length else ((x - ax) ** 2 + (y - ay) ** 2) ** 0.5
             if away > worst:
                 worst, at = away, i
         if at:

@@ -52,10 +52,12 @@ def from_cursor(cursor: str | None, *kinds: type) -> tuple[Any, ...] | None:
     raise RequestError(422, "this cursor is none of ours", "cursor", "take `next` of the page before, or leave it out")
 
 
-def _is_a(value: Any, kind: type) -> bool:
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, kind) and not isinstance(value, bool) and not (kind is int and abs(value) >= 2**53)
+def _is_a(value: object, kind: type) -> bool:
+    if isinstance(value, bool):
+        return False
+    if isinstance(value, int):
+        return kind in (int, float) and abs(value) < 2**53
+    return isinstance(value, kind)
 
 
 def seconds(moment: datetime, name: str) -> int:

@@ -27,4 +27,6 @@ def not_ready() -> RequestError:
 
 def no_venue(venue_id: str) -> RequestError:
     """The answer for a venue that nobody registered and that had no scan."""
-    return RequestError(404, f"there is no venue {venue_id!r}", "venue_id", "find it by its name: /api/v1/venues?q=NAME")
+    return RequestError(
+        404, f"there is no venue {venue_id!r}", "venue_id", "find it by its name: /api/v1/venues?q=NAME"
+    )

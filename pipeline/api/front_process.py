@@ -31,9 +31,13 @@ class FrontProcess:
     def tell(self, as_of: str, changed: Mapping[str, bytes] | None, everything: Mapping[str, bytes]) -> None:
         """Send what changed (None: everything). A child that has ended is replaced and told everything."""
         try:
-            self._send(b"D" if changed is not None else b"F", as_of, (everything if changed is None else changed).items())
+            self._send(
+                b"D" if changed is not None else b"F", as_of, (everything if changed is None else changed).items()
+            )
         except OSError:
-            log.warning("the process that answers status requests has ended (%s): starting it again", self._child.wait())
+            log.warning(
+                "the process that answers status requests has ended (%s): starting it again", self._child.wait()
+            )
             self._child = self._start()
             self._send(b"F", as_of, everything.items())
 

@@ -59,7 +59,7 @@ class Live:
         self._spark_key: tuple[object, ...] = ()
         self._alerts: dict[str, Any] = {"available": False, "items": []}
         self._ask_alerts_at = 0.0
-        self._newest: tuple[int, float] = (0, time.monotonic())
+        self._stored: tuple[int, float] = (0, time.monotonic())
         self._answered: float | None = None
         self._away: str | None = None
         self._took = 0.0
@@ -102,8 +102,8 @@ class Live:
         snapshot = read_snapshot(self._client, self.snapshot)
         if self._grid is None or self._grid.places is not snapshot.places:
             self._grid = make_grid(snapshot.places)
-        if snapshot.standing.newest != self._newest[0]:
-            self._newest = snapshot.standing.newest, time.monotonic()
+        if snapshot.standing.stored != self._stored[0]:
+            self._stored = snapshot.standing.stored, time.monotonic()
         self._read_sparklines(self._client, snapshot)
         self._read_alerts(self._client, snapshot)
         self.snapshot = snapshot
@@ -159,9 +159,10 @@ class Live:
         standing = self.snapshot.standing if self.snapshot else None
         age: float | None = None
         if standing is not None and standing.newest:
-            # On the clock of events, "now" is a day long past: what ages is the time since a newer scan was seen.
+            # On the clock of events, "now" is a day long past: what ages is the time since another scan was stored. The newest
+            # scan's own time would not do: a phone whose clock is ahead would hold it for as long.
             wall = standing.clock == "wall"
-            age = max(0.0, time.time() - standing.newest / 1000) if wall else now - self._newest[1]
+            age = max(0.0, time.time() - standing.newest / 1000) if wall else now - self._stored[1]
         return {
             "store_answers": self._away is None,
             "store_problem": self._away,

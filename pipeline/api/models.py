@@ -27,7 +27,13 @@ class Problem(BaseModel):
     way_out: str
 
 
-_ESTIMATE = {"expected": 140.2, "low": 118, "high": 162, "check_out_share": 0.31, "model_version": "2021-09-17-68f12a59"}
+_ESTIMATE = {
+    "expected": 140.2,
+    "low": 118,
+    "high": 162,
+    "check_out_share": 0.31,
+    "model_version": "2021-09-17-68f12a59",
+}
 
 
 class Estimate(BaseModel):
@@ -35,7 +41,9 @@ class Estimate(BaseModel):
 
     model_config = _example(**_ESTIMATE)
 
-    expected: Ratio = Field(description="Persons. Below 20 show only the range: the single number would feign precision.")
+    expected: Ratio = Field(
+        description="Persons. Below 20 show only the range: the single number would feign precision."
+    )
     low: Count = Field(description="Lower end of the 90 % interval.")
     high: Count = Field(description="Upper end of the 90 % interval.")
     check_out_share: float | None = Field(description="Share of the venue's visits that end with a check-out.")
@@ -70,7 +78,8 @@ class VenueNow(BaseModel):
     capacity: Count | None
     ratio: Ratio | None = Field(description="occupancy ÷ capacity.")
     level: Level = Field(
-        description="By the counted ratio: quiet under 0.5, busy under 0.9, nearly_full under 1.0, else full; unknown without a capacity."
+        description="By the counted ratio: quiet under 0.5, busy under 0.9, nearly_full under 1.0, else full; "
+        "unknown without a capacity."
     )
     estimate: Estimate | None
 
@@ -249,7 +258,7 @@ class Health(BaseModel):
     seconds_since_answer: Ratio | None
     read_seconds: Ratio = Field(description="How long the present took to read.")
     data_age_seconds: Ratio | None = Field(
-        description="On the clock `wall` since the newest scan occurred, on `events` since a newer one was seen."
+        description="On the clock `wall` since the newest scan occurred, on `events` since another one was stored."
     )
     stale_after_seconds: Ratio
     stale: bool
@@ -273,7 +282,9 @@ class WeekHour(BaseModel):
     days: Count = Field(description="Days of this weekday that the figures rest on.")
     mean_people: Ratio
     mean_ratio: Ratio = Field(description="mean_people ÷ the capacity of all these venues.")
-    p95_peak_ratio: Ratio = Field(description="95 % of venues' hours had a peak at or below this share of their capacity.")
+    p95_peak_ratio: Ratio = Field(
+        description="95 % of venues' hours had a peak at or below this share of their capacity."
+    )
 
 
 _HEADROOM = {
@@ -356,8 +367,12 @@ class VenuePlan(BaseModel):
     highest_peak: Count
     p95_peak_ratio: Ratio
     minutes_over_capacity: Ratio
-    growth: float | None = Field(description="Arrivals of the last seven days ÷ those of the seven before, − 1; null if less is known.")
-    capacity_for_90: Count = Field(description="The smallest capacity that would have kept every peak under 90 % of it.")
+    growth: float | None = Field(
+        description="Arrivals of the last seven days ÷ those of the seven before, − 1; null if less is known."
+    )
+    capacity_for_90: Count = Field(
+        description="The smallest capacity that would have kept every peak under 90 % of it."
+    )
 
 
 class VenuePlanPage(BaseModel):

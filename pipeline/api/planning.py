@@ -3,7 +3,7 @@
 import io
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query
 from starlette.requests import Request
@@ -15,10 +15,15 @@ from pipeline.api.live import Live
 from pipeline.api.models import AreaHeadroom, OneVenuePlanning, Planning, VenuePlan, VenuePlanPage, WeekHour
 from pipeline.api.params import Cursor, Limit, Since, Until, VenueId
 from pipeline.api.questions import Row, planning_parameters, sql
-from pipeline.api.reader import Client, Reader, ask_rows
+from pipeline.api.reader import Reader, ask_rows
 from pipeline.api.venues import check_range
 from pipeline.query import answer as write_answer
 from pipeline.store.writer import quoted
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+else:
+    Client = Any
 
 #: Days looked back if not told.
 DAYS: Final = 28
@@ -146,12 +151,8 @@ def planning_routes(live: Live, reader: Reader) -> APIRouter:
         headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": f"max-age={_MAX_AGE}"}
         return Response(await reader.ask(question), media_type=_MEDIA[form], headers=headers)
 
-    @router.get(
-        "/venues/{venue_id}/planning", summary="One venue's week and capacity", response_model=OneVenuePlanning
-    )
-    async def venue(
-        request: Request, venue_id: VenueId, since: Since = None, until: Until = None
-    ) -> Response:
+    @router.get("/venues/{venue_id}/planning", summary="One venue's week and capacity", response_model=OneVenuePlanning)
+    async def venue(request: Request, venue_id: VenueId, since: Since = None, until: Until = None) -> Response:
         """The last 28 days if not told."""
         asked = scope(since, until, venue=venue_id)
         if live.snapshot is None or live.snapshot.row(venue_id) is None:
@@ -185,6 +186,4 @@ def _with_values(statement: str, values: Row) -> str:
             return f"[{', '.join(map(literal, value))}]"
         return quoted(value) if isinstance(value, str) else str(int(value))
 
-    return re.sub(
-        r"\{(\w+):([\w()]+)\}", lambda match: f"CAST({literal(values[match[1]])}, '{match[2]}')", statement
-    )
+    return re.sub(r"\{(\w+):([\w()]+)\}", lambda match: f"CAST({literal(values[match[1]])}, '{match[2]}')", statement)

@@ -28,9 +28,7 @@ def sql(name: str) -> str:
     return before + sql(inner) + after
 
 
-def alerts(
-    client: Client, *, active: bool, venue: str, before: tuple[int, str] | None, limit: int
-) -> list[Row] | None:
+def alerts(client: Client, *, active: bool, venue: str, before: tuple[int, str] | None, limit: int) -> list[Row] | None:
     """Crowding alerts, newest first; None where the store has no such view. `before`: raised_at in ms, and alert_id."""
     if not ask_rows(client, sql("has_alerts"))[0]["there"]:
         return None

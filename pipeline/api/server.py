@@ -88,6 +88,8 @@ def _listen(host: str, port: int) -> socket.socket:
             raise UserError(
                 f"port {port} on {host} is taken (by another worker?); set PIPELINE_HTTP_PORT to another, or to 0"
             ) from None
-        raise UserError(f"cannot listen on {host}:{port}: {error.strerror}; set PIPELINE_HTTP_HOST to an address of this machine") from None
+        raise UserError(
+            f"cannot listen on {host}:{port}: {error.strerror}; set PIPELINE_HTTP_HOST to an address of this machine"
+        ) from None
     listening.listen(2048)
     return listening

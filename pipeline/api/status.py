@@ -28,7 +28,9 @@ class StatusBook:
         changed = snapshot.changed_since(self._before) if self._before is not None else None
         rows = np.flatnonzero(changed).tolist() if changed is not None else range(len(snapshot))
         new = dict(_body(snapshot, row) for row in rows)
-        self._bodies = self._bodies | new if changed is not None and new else self._bodies if changed is not None else new
+        self._bodies = (
+            self._bodies | new if changed is not None and new else self._bodies if changed is not None else new
+        )
         self._before = snapshot
         as_of = iso(snapshot.standing.as_of)
         self._as_of = as_of.encode()

@@ -4,13 +4,14 @@ from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 import pyarrow.compute
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Query
 from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
 from pipeline.api.answers import answer, from_cursor, instant, seconds, to_cursor
 from pipeline.api.errors import RequestError, no_venue, not_ready
+from pipeline.api.front import CACHE_CONTROL
 from pipeline.api.levels import LEVELS, Level
 from pipeline.api.live import Live, alert_shown
 from pipeline.api.models import (
@@ -30,7 +31,6 @@ from pipeline.api.params import Cursor, Limit, Since, Until, VenueId
 from pipeline.api.questions import Row, alerts, history
 from pipeline.api.reader import Reader
 from pipeline.api.snapshot import Snapshot
-from pipeline.api.front import CACHE_CONTROL
 from pipeline.api.status import StatusBook
 from pipeline.api.view import area_figures, iso, venue_now
 
@@ -86,9 +86,7 @@ def venue_routes(live: Live, reader: Reader, book: StatusBook) -> APIRouter:
 
         return answer(request, await reader.compute(page), 1)
 
-    @router.get(
-        "/venues/{venue_id}/now", tags=["venues"], summary="How full one venue is", response_model=VenueStatus
-    )
+    @router.get("/venues/{venue_id}/now", tags=["venues"], summary="How full one venue is", response_model=VenueStatus)
     async def now(request: Request, venue_id: VenueId) -> Response:
         """The public status: counted, capacity, level, and the estimate where a model is in force. At most a second old."""
         body, tag = book.status(venue_id)
@@ -97,9 +95,7 @@ def venue_routes(live: Live, reader: Reader, book: StatusBook) -> APIRouter:
             return Response(status_code=304, headers=headers)
         return Response(body, media_type="application/json", headers=headers)
 
-    @router.get(
-        "/venues/{venue_id}/history", tags=["venues"], summary="One venue's past", response_model=History
-    )
+    @router.get("/venues/{venue_id}/history", tags=["venues"], summary="One venue's past", response_model=History)
     async def past(
         request: Request,
         venue_id: VenueId,

@@ -53,7 +53,7 @@ class View:
         """What differs from `before`; None where only a whole message can tell."""
         if self.grid is not before.grid:
             return None
-        changed = {name: value for name, value in self.sections.items() if before.sections.get(name) != value}
+        changed: Section = {name: value for name, value in self.sections.items() if before.sections.get(name) != value}
         cells = np.flatnonzero((self.people != before.people) | (self.level != before.level))
         if len(cells):
             changed["cells"] = [[int(i), int(self.people[i]), int(self.level[i])] for i in cells]
@@ -208,7 +208,7 @@ def area_figures(snapshot: Snapshot) -> list[Section]:
     names = encoded.dictionary.to_pylist()
 
     def total(values: NDArray[Any]) -> NDArray[np.float64]:
-        return np.bincount(codes, values.astype(np.float64), len(names))
+        return np.bincount(codes, values.astype(np.float64), len(names)).astype(np.float64)
 
     estimated = ~np.isnan(snapshot.expected)
     people = total(snapshot.occupancy)

@@ -7,7 +7,9 @@ import click
 from pipeline.settings import load_settings
 
 
-@click.command(epilog="Example: PIPELINE_CLICKHOUSE_URL=https://reader:PASSWORD@clickhouse.example:8443/default pipeline serve")
+@click.command(
+    epilog="Example: PIPELINE_CLICKHOUSE_URL=https://reader:PASSWORD@clickhouse.example:8443/default pipeline serve"
+)
 @click.option("--store", type=click.Path(file_okay=False, path_type=Path), help="Embedded ClickHouse in this folder.")
 def command(store: Path | None) -> None:
     """Serve the live page, the planner's page and the API at the settings http_host and http_port, until Ctrl-C.

@@ -30,9 +30,17 @@ def snapshot(people: list[float], capacity: list[float], before: Snapshot | None
             "timezone": pa.array(["Asia/Jakarta"] * count),
         }
     )
-    places = before.places if before else Places(
-        (count, 1), ids, {name: row for row, name in enumerate(ids.to_pylist())}, texts,
-        np.linspace(-8, -6, count), np.linspace(106, 112, count),
+    places = (
+        before.places
+        if before
+        else Places(
+            (count, 1),
+            ids,
+            {name: row for row, name in enumerate(ids.to_pylist())},
+            texts,
+            np.linspace(-8, -6, count),
+            np.linspace(106, 112, count),
+        )
     )
     nothing = np.full(count, np.nan)
     occupancy, room = np.array(people, np.float64), np.array(capacity, np.float64)
@@ -49,7 +57,9 @@ def snapshot(people: list[float], capacity: list[float], before: Snapshot | None
 )  # fmt: skip
 def test_a_level_begins_at_its_bound(persons: float, capacity: float | None, level: str) -> None:
     assert level_of(persons, capacity) == level
-    codes = level_codes(np.array([persons], np.float64), np.array([np.nan if capacity is None else capacity], np.float64))
+    codes = level_codes(
+        np.array([persons], np.float64), np.array([np.nan if capacity is None else capacity], np.float64)
+    )
     assert LEVELS[codes[0]] == level
 
 

@@ -6,7 +6,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,6 @@ from pipeline.api.server import serve_http
 from pipeline.errors import UserError
 from pipeline.settings import Settings
 from pipeline.streaming.metrics import Delays, Metrics
-
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,8 +41,8 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(home=tmp_path, http_port=0)
 
 
-def serve(settings: Settings, exposition: Callable[[], bytes] = Metrics().exposition):  # type: ignore[no-untyped-def]
-    return serve_http(settings, exposition, {"/livez": well, "/readyz": unwell})
+def serve(settings: Settings) -> AbstractContextManager[int]:
+    return serve_http(settings, Metrics().exposition, {"/livez": well, "/readyz": unwell})
 
 
 def test_probes_answer_with_their_facts_and_a_status_that_a_machine_understands(settings: Settings) -> None:

@@ -71,7 +71,7 @@ function showBanner(state, view, asOf) {
     lost: ["Connection lost.", asOf ? `These figures are as of ${asOf}. Trying again …` : "Trying again …"],
     stale: view?.health?.store_answers === false
       ? ["The store does not answer.", `${view.health.store_problem}. Figures are as of ${asOf || "never"}.`]
-      : ["Stale data.", `No newer scan for ${duration(age())}. Figures are as of ${asOf}.`],
+      : ["Stale data.", `No new scan for ${duration(age())}. Figures are as of ${asOf}.`],
   }[state];
   const wanted = `${title} ${text}`;
   if (banner.textContent !== wanted) banner.replaceChildren(el("strong", {}, title), ` ${text}`.trimStart());
@@ -96,7 +96,7 @@ function showFigures({ figures, health }) {
     { key: "open", title: "Venues with people", value: number(figures.open), of: number(figures.venues), more: `${share(figures.venues ? figures.open / figures.venues : null)} of all venues` },
     { key: "full", title: "At or over capacity", value: number(figures.full), more: figures.full_expected == null ? "by the counted number" : [["b", `expected ${number(figures.full_expected)}`]], tone: full },
     { key: "nearly", title: "Nearly full", value: number(figures.nearly_full), more: "90 % or more of capacity" },
-    { key: "age", title: "Age of the data", value: duration(age()), more: health?.clock === "events" ? "since a newer scan came" : "since the newest scan" },
+    { key: "age", title: "Age of the data", value: duration(age()), more: health?.clock === "events" ? "since another scan came" : "since the newest scan" },
   ];
   keyed(
     $("figures"),
