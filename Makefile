@@ -19,10 +19,10 @@ $(STAMP): requirements.lock pyproject.toml
 	@echo "compiling the core, once" && $(BIN)/python -m pipeline.warm
 	@touch $@
 
-demo: install  ## one simulated Sunday of a city through a real Kafka, Faust and ClickHouse; Ctrl-C ends it
+demo: install  ## one simulated Sunday of a city through a real Kafka, Faust and ClickHouse, then a live page; Ctrl-C ends it
 	$(BIN)/pipeline demo
 
-test: install  ## every test: unit, property, integration with a real broker and a real ClickHouse engine
+test: install  ## every test: unit, property, integration and browser, with a real broker, a real ClickHouse engine, a Chromium
 	$(BIN)/python -m pytest
 
 lint: install  ## ruff, mypy --strict and the import rules
@@ -31,8 +31,9 @@ lint: install  ## ruff, mypy --strict and the import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: install  ## scans/s from Kafka to stored, beside a bare librdkafka + orjson read of the same topic
+bench: install  ## scans/s from Kafka to stored, beside a bare read of the same topic; then requests/s while scans come in
 	$(BIN)/python -m benchmarks.main
+	$(BIN)/python -m benchmarks.serving
 
 accuracy: install  ## error of the estimated occupancy against a simulated truth, beside simpler rules
 	$(BIN)/python -m benchmarks.accuracy

@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
 from threading import Event, Thread
@@ -47,6 +47,8 @@ _READY_SECONDS: Final = 120.0
 #: How much faster than they were the days after come in: a minute a second. And when each begins to be worth watching, local.
 SPEED: Final = 60
 _MORNING: Final = 8 * HOUR
+#: A scan further ahead of its arrival than this, in ms, is from the future.
+_AHEAD_MS: Final = 5_000
 #: The producer is given this long to send what it holds, in seconds.
 _LEAVE_SECONDS: Final = 10.0
 
@@ -314,7 +316,7 @@ def _days_after(address: str, options: SimulationOptions, stopped: Event) -> Ite
                 morning = options.midnight + days * DAY + _MORNING - int(plan.registry.utc_offset.max())
                 # At night next to nothing happens: it is over at once.
                 night = (_part(batch, batch.arrival_ms < morning) for batch in plan.batches())
-                day = (_part(batch, batch.arrival_ms >= morning) for batch in plan.batches())
+                day = (_part(batch, (batch.arrival_ms >= morning) & ~_ahead(batch)) for batch in plan.batches())
                 for batches, speed in ((night, None), (day, SPEED)):
                     for _ in send_day(
                         (batch for batch in batches if batch.lines), _StampedNow(producer), speed, stopped
@@ -341,6 +343,17 @@ class _StampedNow:
 
     def send(self, key: bytes | None, value: bytes, timestamp_ms: int | None = None) -> None:  # noqa: ARG002
         self.producer.send(key, value)
+
+
+def _ahead(batch: ArrivalBatch) -> NDArray[np.bool_]:
+    """Which scans say that they come from the future. A worker on the clock `wall` refuses them; on the clock of events, which a
+    day long past needs, one phone that is two hours ahead would put "now" there."""
+    found = np.zeros(len(batch.lines), np.bool_)
+    for row, (line, arrival) in enumerate(zip(batch.lines, batch.arrival_ms.tolist(), strict=True)):
+        with suppress(ValueError, KeyError, TypeError):
+            occurred = datetime.fromisoformat(json.loads(line)["occurred_at"]).timestamp() * 1000
+            found[row] = occurred > arrival + _AHEAD_MS
+    return found
 
 
 def _part(batch: ArrivalBatch, wanted: NDArray[np.bool_]) -> ArrivalBatch:

@@ -31,8 +31,10 @@ ATLAS, COUNTRIES = "world-atlas@2.0.2", "countries-10m.json"
 INDONESIA = "360"
 #: What of the world the outline shows, in degrees: west, south, east, north.
 FRAME = (84.0, -22.0, 154.0, 18.0)
-#: Corners nearer than this to the line without them are left out, and rings of a smaller extent, in degrees.
-TOLERANCE, SMALLEST = 0.01, 0.03
+#: Corners nearer than this to the line without them are left out, in degrees: of Indonesia, which one zooms into, few.
+TOLERANCES = {True: 0.002, False: 0.02}
+#: Rings of a smaller extent are left out, and numbers are written in units of UNIT, in degrees.
+SMALLEST, UNIT = 0.03, 0.001
 
 FOLDER = Path(__file__).resolve().parents[2] / "pipeline" / "api" / "static" / "vendor"
 
@@ -73,19 +75,20 @@ def _read(opened: tarfile.TarFile, path: str) -> bytes:
 
 
 def cut(atlas: dict[str, Any]) -> dict[str, Any]:
-    """Rings within FRAME, as flat lists of longitude and latitude in hundredths of a degree: Indonesia's, and the others'."""
+    """Rings within FRAME, as flat lists of longitude and latitude in units of UNIT: Indonesia's, and the others'."""
     arcs = [_decoded(arc, atlas["transform"]) for arc in atlas["arcs"]]
     rings: dict[bool, list[list[int]]] = {True: [], False: []}
     for country in atlas["objects"]["countries"]["geometries"]:
         polygons = country["arcs"] if country["type"] == "MultiPolygon" else [country["arcs"]]
         for polygon in polygons:
-            ring = _clipped(_ring(polygon[0], arcs))
+            ours = country.get("id") == INDONESIA
+            ring = _clipped(_ring(polygon[0], arcs), TOLERANCES[ours])
             if ring:
-                rings[country.get("id") == INDONESIA].append(ring)
+                rings[ours].append(ring)
     return {
         "source": "Natural Earth 1:10m (public domain), by way of the npm package world-atlas (ISC); cut and simplified",
         "frame": FRAME,
-        "unit": 0.01,
+        "unit": UNIT,
         "land": rings[True],
         "others": rings[False],
     }
@@ -109,7 +112,7 @@ def _ring(indexes: list[int], arcs: list[list[Point]]) -> list[Point]:
     return points
 
 
-def _clipped(ring: list[Point]) -> list[int]:
+def _clipped(ring: list[Point], tolerance: float) -> list[int]:
     west, south, east, north = FRAME
     if all(x < west for x, _ in ring) or all(x > east for x, _ in ring):
         return []
@@ -122,8 +125,9 @@ def _clipped(ring: list[Point]) -> list[int]:
     extent = max(max(p[axis] for p in ring) - min(p[axis] for p in ring) for axis in (0, 1))
     if extent < SMALLEST:
         return []
-    simple = _simplified(ring[: len(ring) // 2 + 1])[:-1] + _simplified(ring[len(ring) // 2 :])
-    return [round(value * 100) for point in simple for value in point]
+    half = len(ring) // 2
+    simple = _simplified(ring[: half + 1], tolerance)[:-1] + _simplified(ring[half:], tolerance)
+    return [round(value / UNIT) for point in simple for value in point]
 
 
 def _half(ring: list[Point], axis: int, bound: float, sign: int) -> list[Point]:
@@ -140,15 +144,15 @@ def _half(ring: list[Point], axis: int, bound: float, sign: int) -> list[Point]:
     return kept
 
 
-def _simplified(line: list[Point]) -> list[Point]:
-    """A line without the corners that TOLERANCE allows to leave out (Ramer, Douglas and Peucker)."""
+def _simplified(line: list[Point], tolerance: float) -> list[Point]:
+    """A line without the corners that may be left out (Ramer, Douglas and Peucker)."""
     keep = {0, len(line) - 1}
     parts = [(0, len(line) - 1)]
     while parts:
         first, last = parts.pop()
         (ax, ay), (bx, by) = line[first], line[last]
         length = ((bx - ax) ** 2 + (by - ay) ** 2) ** 0.5
-        worst, at = TOLERANCE, 0
+        worst, at = tolerance, 0
         for i in range(first + 1, last):
             x, y = line[i]
             across = abs((bx - ax) * (ay - y) - (ax - x) * (by - ay))

@@ -8,25 +8,36 @@ from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from tests.browser.site import Site
+from tests.browser.site import FORMULA, Site
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 
-@pytest.fixture(scope="package")
-def described(site: Site) -> Any:
-    return schemathesis.openapi.from_url(f"{site.address}/api/v1/openapi.json")
+#: A cursor, or a range, may be of the right type and still make no sense: that is a 422, which the check left out below forbids.
+#: The feed never ends, and has a test of its own.
+ENDLESS = "/api/v1/live"
 
 
-api = schemathesis.pytest.from_fixture("described")
+def test_every_answer_is_as_the_openapi_document_says(site: Site) -> None:
+    api = schemathesis.openapi.from_url(f"{site.address}/api/v1/openapi.json")
+    asked = []
+    for found in api.exclude(path=ENDLESS).get_all_operations():
+        operation = found.ok()
+        asked.append(operation.path)
 
+        # The examples are the same each time: a test that sometimes fails is no test.
+        @given(case=operation.as_strategy())
+        @settings(
+            max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+        )
+        def answers_as_described(case: Any) -> None:
+            case.call_and_validate(timeout=60, excluded_checks=[positive_data_acceptance])
 
-@api.exclude(path="/api/v1/live").parametrize()
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
-def test_every_answer_is_as_the_openapi_document_says(case: Any) -> None:
-    case.call_and_validate(timeout=60)
+        answers_as_described()
+    assert len(asked) == len(site.ask("/api/v1/openapi.json")["paths"]) - 1
 
 
 def test_every_answer_has_an_example_in_the_document(site: Site) -> None:
@@ -105,6 +116,8 @@ def test_a_download_is_safe_for_spreadsheets_and_complete(site: Site) -> None:
     with urllib.request.urlopen(f"{site.address}/api/v1/planning/download?format=csv", timeout=60) as answer:
         lines = answer.read().decode().splitlines()
         assert answer.headers["Content-Disposition"].startswith("attachment")
+    assert any(f",'{FORMULA}," in line for line in lines)
+    assert not any(f",{FORMULA}" in line for line in lines)
     assert len(lines) - 1 == site.ask("/api/v1/planning")["venues"]
     with urllib.request.urlopen(f"{site.address}/api/v1/planning/download?format=parquet", timeout=60) as answer:
         assert answer.read()[:4] == b"PAR1"

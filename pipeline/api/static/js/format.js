@@ -35,19 +35,15 @@ export function dayName(instant, timeZone) {
   return new Intl.DateTimeFormat("en-GB", { weekday: "long", day: "numeric", month: "short", timeZone }).format(new Date(instant));
 }
 
-/** The estimate: below 20 persons only its range, because a single number would feign precision. */
-export function expected(estimate) {
-  if (!estimate) return null;
-  const range = `${number(estimate.low)}–${number(estimate.high)}`;
-  return estimate.expected < 20 ? `expected ${range}` : `expected ${number(estimate.expected)} (${range})`;
+/** "expected 140 (118–162) · 31 % check out"; below 20 persons only the range: a single number would feign precision. */
+export function estimate({ expected, low, high, check_out_share: checkOut }) {
+  const range = `${number(low)}–${number(high)}`;
+  const text = expected < 20 ? `expected ${range}` : `expected ${number(expected)} (${range})`;
+  return checkOut == null ? text : `${text} · ${share(checkOut)} check out`;
 }
 
 /** "counted 212 · expected 140 (118–162) · 31 % check out" */
 export function presence(venue) {
-  const parts = [`counted ${number(venue.occupancy)}`];
-  if (venue.estimate) {
-    parts.push(expected(venue.estimate));
-    if (venue.estimate.check_out_share != null) parts.push(`${share(venue.estimate.check_out_share)} check out`);
-  }
-  return parts.join(" · ");
+  const counted = `counted ${number(venue.occupancy)}`;
+  return venue.estimate ? `${counted} · ${estimate(venue.estimate)}` : counted;
 }

@@ -1,7 +1,7 @@
 // The venues to watch, each with its last three hours as a line.
 
 import { el, keyed, say, svg } from "./dom.js";
-import { LEVEL_NAMES, number, presence, share } from "./format.js";
+import { LEVEL_NAMES, estimate, number, share } from "./format.js";
 
 const WIDTH = 100;
 const HEIGHT = 30;
@@ -26,7 +26,7 @@ export function showTop(list, venues, choose) {
     (row, venue) => {
       const [names, line, figures] = row.firstElementChild.children;
       say(names.children[0], venue.name);
-      say(names.children[1], venue.estimate ? presence(venue) : `${venue.category}${venue.area ? ` · area ${venue.area}` : ""}`);
+      say(names.children[1], venue.estimate ? estimate(venue.estimate) : `${venue.category}${venue.area ? ` · area ${venue.area}` : ""}`);
       const [under, over] = line.children;
       const path = sparkline(venue.spark);
       over.setAttribute("d", path);
