@@ -315,7 +315,7 @@ def _days_after(address: str, options: SimulationOptions, stopped: Event) -> Ite
                 plan = DayPlan(replace(options, date=options.date + timedelta(days)))
                 morning = options.midnight + days * DAY + _MORNING - int(plan.registry.utc_offset.max())
                 # At night next to nothing happens: it is over at once.
-                night = (_part(batch, batch.arrival_ms < morning) for batch in plan.batches())
+                night = (_part(batch, (batch.arrival_ms < morning) & ~_ahead(batch)) for batch in plan.batches())
                 day = (_part(batch, (batch.arrival_ms >= morning) & ~_ahead(batch)) for batch in plan.batches())
                 for batches, speed in ((night, None), (day, SPEED)):
                     for _ in send_day(

@@ -31,7 +31,7 @@ def test_every_answer_is_as_the_openapi_document_says(site: Site) -> None:
         # The examples are the same each time: a test that sometimes fails is no test.
         @given(case=operation.as_strategy())
         @settings(
-            max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+            max_examples=10, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
         )
         def answers_as_described(case: Any) -> None:
             case.call_and_validate(timeout=60, excluded_checks=[positive_data_acceptance])
