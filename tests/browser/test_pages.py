@@ -154,7 +154,7 @@ def test_pictures_for_the_readme(page: Any, site: Site, pytestconfig: pytest.Con
             wait_for_number(page, "people", people + 1)
             page.wait_for_selector("#banner", state="hidden")
         page.wait_for_timeout(800)
-        page.screenshot(path=IMAGES / f"{name}.png")
+        page.screenshot(path=IMAGES / f"{name}.png", full_page=name == "live-light")
 
 
 def test_the_page_finds_a_worker_again_that_was_killed(page: Any, site: Site) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from pipeline.api.levels import LEVELS, level_codes, level_of
 from pipeline.api.snapshot import Places, Snapshot, Standing
 from pipeline.api.status import StatusBook
 from pipeline.api.view import CELLS, area_figures, make_grid, make_view, top_rows
+from tests.isolated import run_isolated
 
 
 def snapshot(people: list[float], capacity: list[float], before: Snapshot | None = None) -> Snapshot:
@@ -180,3 +182,41 @@ def test_a_page_that_was_away_too_long_is_told_everything() -> None:
     for number in range(REMEMBERED + 1):
         feed.publish(number, lambda: "all")
     assert [message[1:] for message in told(feed.follow(first), 1)] == [("snapshot", "all")]
+
+
+def ask_for_alerts(folder: str) -> list[object]:
+    """What the API finds in a store without crowding alerts, and in one that has five, one of them cleared."""
+    from pipeline.api.questions import alerts
+    from pipeline.api.reader import open_reader
+    from pipeline.settings import Settings
+    from pipeline.store.client import open_store
+
+    settings = Settings(store=Path(folder))
+    client = open_store(settings)
+    reader = open_reader(settings)
+    found: list[object] = [alerts(reader, active=False, venue="", before=None, limit=10)]
+    client.command("DROP VIEW IF EXISTS crowding_alerts")
+    client.command("""
+        CREATE VIEW crowding_alerts AS
+        SELECT
+            concat('a', toString(number)) AS alert_id, concat('v', toString(number % 2)) AS venue_id, 'crowded' AS level,
+            toDateTime64(1632047400, 3, 'UTC') + 60 * intDiv(number, 2) AS raised_at,
+            if(number = 4, raised_at + 120, NULL) AS cleared_at, toUInt32(100) AS peak, toUInt32(90) AS capacity
+        FROM numbers(5)
+    """)
+    found.append([row["alert_id"] for row in alerts(reader, active=True, venue="", before=None, limit=10) or ()])
+    found.append([row["alert_id"] for row in alerts(reader, active=False, venue="v0", before=None, limit=10) or ()])
+    pages, before = [], None
+    while page := alerts(reader, active=False, venue="", before=before, limit=2):
+        pages += [(row["alert_id"], row["cleared_at"]) for row in page]
+        before = page[-1]["raised_at"], page[-1]["alert_id"]
+    found.append(pages)
+    return found
+
+
+def test_alerts_come_newest_first_in_pages_and_a_store_without_them_is_no_error(tmp_path: Path) -> None:
+    without, active, of_one_venue, pages = run_isolated(ask_for_alerts, str(tmp_path))
+    assert without is None or without == []
+    assert active == ["a3", "a2", "a1", "a0"]
+    assert of_one_venue == ["a4", "a2", "a0"]
+    assert pages == [("a4", 1_632_047_640_000), ("a3", None), ("a2", None), ("a1", None), ("a0", None)]

@@ -1,7 +1,7 @@
 // One venue's day against the same weekday before, minute by minute.
 
 import uPlot from "../vendor/uplot.js";
-import { $, ask, colour, el, onTheme, say } from "./dom.js";
+import { $, ask, colour, el, onTheme, say, typefaces } from "./dom.js";
 import { LEVEL_NAMES, clock, dayName, number, presence, share } from "./format.js";
 
 const DAY = 86_400;
@@ -76,7 +76,7 @@ export class VenueDay {
     ];
     const data = [xs, counted, ...(earlier ? [earlier] : []), ...(expected ? [expected] : []), ...(venue.capacity ? [xs.map(() => venue.capacity)] : [])];
     const highest = Math.max(10, ...data.slice(1).filter((_, at) => series[at + 1].label !== "capacity").flat().filter(Number.isFinite));
-    const axis = { stroke: colour("soft"), grid: { stroke: colour("hair"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
+    const axis = { stroke: colour("soft"), grid: { stroke: colour("hair"), width: 1 }, ticks: { show: false }, font: `12px ${typefaces()}` };
     this.#chart?.destroy();
     this.#chart = new uPlot(
       {

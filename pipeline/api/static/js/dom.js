@@ -44,6 +44,9 @@ export function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 }
 
+/** The page's own typefaces, for text on a canvas. */
+export const typefaces = () => getComputedStyle(document.body).fontFamily;
+
 export function onTheme(redraw) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 }

@@ -37,7 +37,7 @@ export function dayName(instant, timeZone) {
 
 /** "expected 140 (118–162) · 31 % check out"; below 20 persons only the range: a single number would feign precision. */
 export function estimate({ expected, low, high, check_out_share: checkOut }) {
-  const range = `${number(low)}–${number(high)}`;
+  const range = low === high ? number(low) : `${number(low)}–${number(high)}`;
   const text = expected < 20 ? `expected ${range}` : `expected ${number(expected)} (${range})`;
   return checkOut == null ? text : `${text} · ${share(checkOut)} check out`;
 }

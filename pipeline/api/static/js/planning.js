@@ -1,7 +1,7 @@
 // The planner's page: how capacity is used over the week, where it is tight, and how large a place would have to be.
 
 import * as echarts from "../vendor/echarts.js";
-import { $, ask, colour, el, onTheme, say } from "./dom.js";
+import { $, ask, colour, el, onTheme, say, typefaces } from "./dom.js";
 import { duration, number, plural, share } from "./format.js";
 import { search } from "./search.js";
 
@@ -75,7 +75,7 @@ function drawWeek() {
   chart ??= echarts.init($("week"), null, { renderer: "canvas" });
   const cells = plan.week.map((cell) => [cell.hour, cell.weekday - 1, cell[figure]]);
   const most = Math.max(figure === "mean_ratio" ? 0.2 : 1, ...cells.map(([, , value]) => value));
-  const text = { color: colour("soft"), fontFamily: "inherit", fontSize: 12 };
+  const text = { color: colour("soft"), fontFamily: typefaces(), fontSize: 12 };
   chart.setOption(
     {
       animation: false,
