@@ -33,7 +33,7 @@ INDONESIA = "360"
 FRAME = (84.0, -22.0, 154.0, 18.0)
 #: Corners nearer than this to the line without them are left out, in degrees: of Indonesia, which one zooms into, few.
 TOLERANCES = {True: 0.002, False: 0.02}
-#: Rings of a smaller extent are left out, and numbers are written in units of UNIT, in degrees.
+#: Rings smaller than a square so wide are left out, and numbers are written in units of UNIT, in degrees.
 SMALLEST, UNIT = 0.03, 0.001
 
 FOLDER = Path(__file__).resolve().parents[2] / "pipeline" / "api" / "static" / "vendor"
@@ -114,6 +114,8 @@ def _ring(indexes: list[int], arcs: list[list[Point]]) -> list[Point]:
 
 def _clipped(ring: list[Point], tolerance: float) -> list[int]:
     west, south, east, north = FRAME
+    if max(x for x, _ in ring) - min(x for x, _ in ring) > 180:
+        return []  # across the date line, where this plain cutting would draw it around the whole world
     if all(x < west for x, _ in ring) or all(x > east for x, _ in ring):
         return []
     if all(y < south for _, y in ring) or all(y > north for _, y in ring):
@@ -122,8 +124,8 @@ def _clipped(ring: list[Point], tolerance: float) -> list[int]:
         ring = _half(ring, axis, bound, sign)
     if len(ring) < 3:
         return []
-    extent = max(max(p[axis] for p in ring) - min(p[axis] for p in ring) for axis in (0, 1))
-    if extent < SMALLEST:
+    area = sum(ax * by - bx * ay for (ax, ay), (bx, by) in zip(ring, ring[1:] + ring[:1], strict=True)) / 2
+    if abs(area) < SMALLEST**2:
         return []
     half = len(ring) // 2
     simple = _simplified(ring[: half + 1], tolerance)[:-1] + _simplified(ring[half:], tolerance)
