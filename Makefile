@@ -19,10 +19,10 @@ $(STAMP): requirements.lock pyproject.toml
 	@echo "compiling the core, once" && $(BIN)/python -m pipeline.warm
 	@touch $@
 
-demo: install  ## one simulated Sunday of a city through a real Kafka, Faust and ClickHouse; Ctrl-C ends it
+demo: install  ## one simulated Sunday of a city through a real Kafka, Faust and ClickHouse, then a live page; Ctrl-C ends it
 	$(BIN)/pipeline demo
 
-test: install  ## every test: unit, property, integration with a real broker and a real ClickHouse engine
+test: install  ## every test: unit, property, integration and browser, with a real broker, a real ClickHouse engine, a Chromium
 	$(BIN)/python -m pytest
 
 lint: install  ## ruff, mypy --strict and the import rules
@@ -31,9 +31,11 @@ lint: install  ## ruff, mypy --strict and the import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: install  ## scans/s beside a bare read of the same topic; and tracing over two weeks of a nation's visits (4 GB of disk)
+bench: install  ## scans/s beside a bare read of the same topic; tracing over two weeks of a nation (4 GB of disk); requests/s; estimates
 	$(BIN)/python -m benchmarks.main
 	$(BIN)/python -m benchmarks.tracing
+	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.presence
 
 accuracy: install  ## error of the estimated occupancy against a simulated truth, beside simpler rules
 	$(BIN)/python -m benchmarks.accuracy

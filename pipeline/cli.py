@@ -15,6 +15,7 @@ COMMANDS = {
     "broker": ("broker", "Start, stop or look at a real local Apache Kafka."),
     "topics": ("topics", "Create the topics, or check them."),
     "worker": ("worker", "Consume check-ins, compute occupancy, store it."),
+    "serve": ("serve", "The live page and the API, without a worker."),
     "simulate": ("simulate", "Make a believable day of check-ins: to a file, or to Kafka."),
     "produce": ("produce", "Send files of scans to Kafka."),
     "replay": ("replay", "Process files of scans without a broker: same decoding, same results."),

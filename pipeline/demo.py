@@ -10,12 +10,18 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import count
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, Final
 
+import numpy as np
 from kafka import TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError
+from numpy.typing import NDArray
 
 from pipeline.broker import find_broker, free_port, is_free, start_broker
 from pipeline.cluster import open_admin
@@ -27,8 +33,9 @@ from pipeline.produce import ScanProducer
 from pipeline.progress import progress_bar
 from pipeline.settings import Settings
 from pipeline.simulate import facts
-from pipeline.simulate.day import DayPlan
-from pipeline.simulate.options import SimulationOptions
+from pipeline.simulate.day import ArrivalBatch, DayPlan
+from pipeline.simulate.options import DAY, HOUR, SimulationOptions
+from pipeline.simulate.send import send_day
 from pipeline.topics import CHECK_INS, VENUES, ensure_topics, settings_topics
 
 #: Lines of a simulated day for each of its visits: check-outs, rescans and duplicates come on top.
@@ -38,6 +45,20 @@ _LOOK_SECONDS: Final = 0.5
 #: A worker that stores nothing for so long is stuck, in seconds; its first start compiles for up to a minute.
 _STUCK_SECONDS: Final = 300.0
 _READY_SECONDS: Final = 120.0
+#: How much faster than they were the days after come in: a minute a second. And when each begins to be worth watching, local.
+SPEED: Final = 60
+_MORNING: Final = 8 * HOUR
+#: A scan further ahead of its arrival than this, in ms, is from the future.
+_AHEAD_MS: Final = 5_000
+#: The producer is given this long to send what it holds, in seconds.
+_LEAVE_SECONDS: Final = 10.0
+
+#: What else to look at while the worker goes on.
+_PAGES: Final = {
+    "planning": "how well capacities fit",
+    "api/docs": "the API",
+    "metrics": "for Prometheus; livez and readyz are beside it",
+}
 
 _SUMMARY: Final = """
 SELECT
@@ -66,7 +87,8 @@ def run_demo(settings: Settings, *, once: bool, scans: int, seed: int, say: Say)
     with _only_demo(folder), Parts() as parts:
         address = settings.kafka or _start_broker(folder, settings.kafka_port, parts, say)
         _prepare_topics(address, settings)
-        _send_day(address, scans, seed, say)
+        options = SimulationOptions(round(scans / _LINES_PER_VISIT), seed=seed, city=facts.ONE_CITY)
+        _send_day(address, options, say)
         demo = _Demo(folder, address, settings, parts, say)
         demo.drain()
         demo.summarise()
@@ -74,7 +96,8 @@ def run_demo(settings: Settings, *, once: bool, scans: int, seed: int, say: Say)
         if once:
             say(f'ask it more: pipeline query --store {demo.store} "SELECT * FROM occupancy_now LIMIT 5"')
         else:
-            demo.serve()
+            demo.fit_model()
+            demo.serve(options)
 
 
 def busy_line(name: str, counted: int | str, capacity: int | str | None, *estimate: Any) -> str:
@@ -137,18 +160,22 @@ class _Demo:
             raise UserError(f"verify found differences in {self.store}, shown above")
         self._say("verified: everything stored is what its scans say")
 
-    def serve(self) -> None:
-        """Keep a worker running until an interrupt."""
+    def fit_model(self) -> None:
+        """Put a model of presence in force, so that the page tells who is expected beside who is counted."""
+        self._ask("model", "fit", "--use", "--store", str(self.store))
+
+    def serve(self, options: SimulationOptions) -> None:
+        """Keep a worker running until an interrupt, while the days after that of `options` come in."""
         port = self._http_port
         if not (port and is_free(port)):
             port = free_port()
         self._environment["PIPELINE_HTTP_PORT"] = str(port)
         self._start("worker", "worker", output=None)
         self._wait_until_ready(f"http://127.0.0.1:{port}/readyz")
-        self._say(f"the worker goes on; Kafka is at {self._address}. Look at:")
-        for page in ("metrics", "livez", "readyz"):
-            self._say(f"    http://127.0.0.1:{port}/{page}")
-        with stop_on_interrupt() as stopped:
+        self._say(f"the next day comes in {SPEED} times as fast as it was. Watch it: http://127.0.0.1:{port}/")
+        for page, what in _PAGES.items():
+            self._say(f"    http://127.0.0.1:{port}/{page:<10} {what}")
+        with stop_on_interrupt() as stopped, _days_after(self._address, options, stopped):
             self._say("Ctrl-C ends everything")
             while not stopped.wait(_LOOK_SECONDS):
                 self._parts.check()
@@ -291,10 +318,71 @@ def _offsets(admin: Any, topics: Any, spec: Any) -> dict[Any, int]:
     )
 
 
-def _send_day(address: str, scans: int, seed: int, say: Say) -> None:
+@contextmanager
+def _days_after(address: str, options: SimulationOptions, stopped: Event) -> Iterator[None]:
+    """While the block runs, the days after that of `options` come in, SPEED times as fast as they were."""
+
+    def send() -> None:
+        with ScanProducer(address, CHECK_INS) as producer:
+            for days in count(1):
+                plan = DayPlan(replace(options, date=options.date + timedelta(days)))
+                morning = options.midnight + days * DAY + _MORNING - int(plan.registry.utc_offset.max())
+                # At night next to nothing happens: it is over at once.
+                night = (_part(batch, (batch.arrival_ms < morning) & ~_ahead(batch)) for batch in plan.batches())
+                day = (_part(batch, (batch.arrival_ms >= morning) & ~_ahead(batch)) for batch in plan.batches())
+                for batches, speed in ((night, None), (day, SPEED)):
+                    for _ in send_day(
+                        (batch for batch in batches if batch.lines), _StampedNow(producer), speed, stopped
+                    ):
+                        pass
+                if stopped.is_set():
+                    return
+
+    # A daemon: what cannot be sent must not keep the demo from ending.
+    thread = Thread(target=send, name="days after", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join(_LEAVE_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class _StampedNow:
+    """A producer whose records carry the time at which they are sent: Kafka would soon delete those of years ago."""
+
+    producer: ScanProducer
+
+    def send(self, key: bytes | None, value: bytes, timestamp_ms: int | None = None) -> None:  # noqa: ARG002
+        self.producer.send(key, value)
+
+
+def _ahead(batch: ArrivalBatch) -> NDArray[np.bool_]:
+    """Which scans say that they come from the future. A worker on the clock `wall` refuses them; on the clock of events, which a
+    day long past needs, one phone that is two hours ahead would put "now" there."""
+    found = np.zeros(len(batch.lines), np.bool_)
+    for row, (line, arrival) in enumerate(zip(batch.lines, batch.arrival_ms.tolist(), strict=True)):
+        with suppress(ValueError, KeyError, TypeError):
+            occurred = datetime.fromisoformat(json.loads(line)["occurred_at"]).timestamp() * 1000
+            found[row] = occurred > arrival + _AHEAD_MS
+    return found
+
+
+def _part(batch: ArrivalBatch, wanted: NDArray[np.bool_]) -> ArrivalBatch:
+    rows = np.flatnonzero(wanted).tolist()
+    return ArrivalBatch(
+        [batch.lines[row] for row in rows],
+        [batch.keys[row] for row in rows],
+        batch.arrival_ms[wanted],
+        batch.malformed[wanted],
+    )
+
+
+def _send_day(address: str, options: SimulationOptions, say: Say) -> None:
     """Simulate the city's day and send it as fast as Kafka takes it, with now as the records' timestamps."""
     with progress_bar("planning a Sunday", None):
-        plan = DayPlan(SimulationOptions(round(scans / _LINES_PER_VISIT), seed=seed, city=facts.ONE_CITY))
+        plan = DayPlan(options)
     with ScanProducer(address, VENUES) as producer:
         for venue in plan.venues():
             producer.send(venue.venue_id.encode(), venue.model_dump_json(exclude_none=True).encode())

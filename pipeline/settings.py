@@ -76,8 +76,16 @@ class Settings(BaseSettings):
     kafka_port: int = Field(19092, ge=1, le=65535, description="The local broker's port on 127.0.0.1.")
     partitions: int = Field(4, ge=1, le=1024, description="Partitions of the topics that `topics` creates.")
     group: str = Field("check-in-pipeline", description="The Kafka consumer group of the workers.")
+    http_host: str = Field(
+        "127.0.0.1",
+        description="The address to listen on. Anything but loopback lets whoever reaches it read aggregates.",
+    )
     http_port: int = Field(
-        8080, ge=0, le=65535, description="The worker's /metrics, /livez, /readyz; 0 takes a free one."
+        8080, ge=0, le=65535, description="The pages, the API, /metrics, /livez and /readyz; 0 takes a free one."
+    )
+
+    stale_after: timedelta = Field(
+        timedelta(minutes=2), description="The live page says that its data is stale after so long without a new scan."
     )
 
     max_stay: timedelta = Field(

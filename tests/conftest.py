@@ -20,6 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--faults-rounds", type=int, default=4, metavar="N", help="how many workers are killed (`make faults`)"
     )
+    parser.addoption("--screenshots", action="store_true", help="write docs/images anew (tests/browser)")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -19,7 +19,8 @@ def command(once: bool, scans: int, seed: int) -> None:
     """One simulated Sunday of a city through a real Kafka, Faust and ClickHouse: stored, verified, summed up.
 
     Everything is in PIPELINE_HOME/demo, which starts empty each time; your own store and broker are not touched. Without
-    --once the worker then goes on until Ctrl-C, for a look at its metrics. Everything that was started is stopped.
+    --once the worker then goes on until Ctrl-C, the next days come in, and the live page shows it: its address is printed.
+    Everything that was started is stopped.
     """
     from pipeline.demo import run_demo  # Kafka's clients take a moment to load
     from pipeline.parts import PartFailedError, end_on_signals

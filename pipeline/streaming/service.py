@@ -15,6 +15,7 @@ from typing import Any
 import faust
 from aiokafka.errors import KafkaError
 
+from pipeline.api.server import serve_http
 from pipeline.errors import StoreUnavailableError
 from pipeline.settings import Settings
 from pipeline.streaming.agents import add_agents
@@ -22,7 +23,6 @@ from pipeline.streaming.alert_delivery import AlertDelivery
 from pipeline.streaming.alertmanager import Alertmanager
 from pipeline.streaming.app import build_app, publish_alerts, publish_dead_letters, publish_records
 from pipeline.streaming.batch_transport import BatchConsumer
-from pipeline.streaming.http import serve_http
 from pipeline.streaming.log_ranges import wait_for_kafka
 from pipeline.streaming.metrics import Metrics
 from pipeline.streaming.ports import Engine, ModelCare, Partition, Tracer, W
@@ -76,8 +76,9 @@ class _Service:
 
     async def run(self) -> int:
         stop = asyncio.create_task(self._stop_signal())
-        with serve_http(self._settings.http_port, self._metrics, self._live, self._ready) as port:
-            log.info("/metrics, /livez and /readyz at http://127.0.0.1:%d", port)
+        probes = {"/livez": self._live, "/readyz": self._ready}
+        with serve_http(self._settings, self._metrics.exposition, probes, self._facts) as port:
+            log.info("the live page, the API, /metrics and probes at http://%s:%d", self._settings.http_host, port)
             work = asyncio.create_task(self._work(stop))
             await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
             if self._worker is None and not work.done():
@@ -299,6 +300,18 @@ class _Service:
 
     def _live(self) -> tuple[bool, Mapping[str, object]]:
         return self._worker.live() if self._worker else (True, {"waiting_for": "Kafka"})
+
+    def _facts(self) -> Mapping[str, object]:
+        """About this worker, for the live page: `ready`, the lag in scans, and delays in seconds since its start."""
+        metrics = self._metrics
+        samples = [sample.value for family in metrics.lag.collect() for sample in family.samples]
+        return {
+            "ready": self._ready()[0],
+            "lag_scans": int(sum(samples)) if samples else None,
+            "delay_p50_seconds": _rounded(metrics.delays.quantile(0.5)),
+            "delay_p99_seconds": _rounded(metrics.delays.quantile(0.99)),
+            "dead_letters": dict(metrics.counters[1]),
+        }
 
     def _ready(self) -> tuple[bool, Mapping[str, object]]:
         return self._worker.ready() if self._worker else (False, {"waiting_for": "Kafka"})

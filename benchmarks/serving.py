@@ -1,0 +1,200 @@
+"""How often the public status of a venue can be asked while scans stream in: requests a second, and how long they take.
+
+One worker, one port, an embedded store: the same process stores the scans and answers. The load comes from wrk on the same
+machine, so its own share of the cores is part of the figures.
+"""
+
+import re
+import shutil
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from threading import Event, Thread
+from typing import Final
+
+import click
+import psutil  # type: ignore[import-untyped]
+
+from benchmarks.measure import pipeline_command
+from benchmarks.report import run, setting, table, write_between
+from pipeline.broker import free_port, start_broker
+from pipeline.errors import UserError
+from pipeline.processes import end_process, tied
+from pipeline.produce import ScanProducer
+from pipeline.simulate import facts
+from pipeline.simulate.day import DayPlan
+from pipeline.simulate.options import SimulationOptions
+from pipeline.topics import CHECK_INS, VENUES, declared_topics, ensure_topics
+
+_TICK: Final = 0.05
+_START_SECONDS: Final = 120.0
+_UNITS: Final = {"us": 0.001, "ms": 1.0, "s": 1000.0}
+
+#: Who answers, and what makes a request's path so: with a question mark it is not what the process at the door knows.
+_ANSWERED_BY: Final = {"the process at the door": "", "the worker's own process": "?"}
+#: wrk's script: every request asks for another venue.
+_SCRIPT: Final = """
+local n = 0
+request = function()
+  n = n + 1
+  return wrk.format("GET", string.format("/api/v1/venues/ven-%06d/now{end}", n % {venues}))
+end
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One run of the load: requests a second, latencies in ms, and answers that were no answer."""
+
+    rate: float
+    p50: float
+    p99: float
+    failed: int
+
+
+@click.command(epilog="Example: python -m benchmarks.serving --seconds 5 --rounds 1")
+@click.option("--seconds", type=click.IntRange(2), default=10, show_default=True, help="Of load a round.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--connections", type=click.IntRange(1), default=32, show_default=True, help="Kept open by wrk.")
+@click.option(
+    "--scans", type=click.IntRange(0), default=1_000, show_default=True, help="A second, while it is measured."
+)
+@click.option("--write", is_flag=True, help="Write the figures into docs/performance.md.")
+def command(seconds: int, rounds: int, connections: int, scans: int, write: bool) -> None:
+    """Ask a worker for the status of venues, as often as it answers, while it stores scans."""
+    wrk = shutil.which("wrk")
+    if wrk is None:
+        click.echo("wrk is not installed (Debian has it: apt-get install wrk): requests a second were not measured")
+        return
+    with TemporaryDirectory(prefix="bench-") as folder, start_broker(Path(folder), 0, tied_to_us=True) as broker:
+        plan = DayPlan(SimulationOptions(check_ins=147_000, city=facts.ONE_CITY))
+        scripts = {}
+        for name, end in _ANSWERED_BY.items():
+            scripts[name] = Path(folder, f"venues{len(scripts)}.lua")
+            scripts[name].write_text(_SCRIPT.format(venues=plan.options.venue_count, end=end))
+        with _worker(Path(folder), broker.address, plan) as port, _stream(broker.address, plan, scans):
+            url = f"http://127.0.0.1:{port}"
+            _wait_for(f"{url}/api/v1/venues/ven-000000/now")
+            time.sleep(3)  # the stream has come into its stride, and every venue of the fast path is known
+            results: dict[str, list[Round]] = {name: [] for name in scripts}
+            for number in range(rounds):
+                for name, script in scripts.items():
+                    asked = [wrk, "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script), url]
+                    said = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+                    results[name].append(_round(said))
+                    last = results[name][-1]
+                    click.echo(f"{number + 1}/{rounds} {name}: {last.rate:,.0f}/s, 99 % in {last.p99:.1f} ms", err=True)
+            stored, lag = _metric(url, "pipeline_scans_stored_total"), _metric(url, "pipeline_consumer_lag_scans")
+    options = f"--seconds {seconds} --rounds {rounds} --connections {connections} --scans {scans}"
+    rows = [
+        [
+            name,
+            _spread([each.rate for each in found], 0),
+            _spread([each.p50 for each in found], 1),
+            _spread([each.p99 for each in found], 1),
+            str(sum(each.failed for each in found)),
+        ]
+        for name, found in results.items()
+    ]
+    figures = table(["answered by", "requests/s", "half within, ms", "99 % within, ms", "failed"], rows)
+    figures += f"\n\n{stored:,.0f} scans stored meanwhile; {lag:,.0f} waiting at the end. Medians (min–max)."
+    text = f"{setting(f'python -m benchmarks.serving {options}')}\n\n{figures}"
+    click.echo(text)
+    if write:
+        write_between("serving", text)
+
+
+def _spread(values: list[float], digits: int) -> str:
+    return f"{median(values):,.{digits}f} ({min(values):,.{digits}f}–{max(values):,.{digits}f})"
+
+
+@contextmanager
+def _worker(home: Path, address: str, plan: DayPlan) -> Iterator[int]:
+    ensure_topics(address, declared_topics(4, retention=None))
+    with ScanProducer(address, VENUES) as producer:
+        for venue in plan.venues():
+            producer.send(venue.venue_id.encode(), venue.model_dump_json(exclude_none=True).encode())
+    port = free_port()
+    settings = {"HOME": str(home), "KAFKA": address, "CLOCK": "events", "HTTP_PORT": str(port)}
+    with (home / "worker.log").open("wb") as log:
+        process = psutil.Popen(
+            tied(pipeline_command("worker")),
+            env={"PATH": "", **{f"PIPELINE_{name}": value for name, value in settings.items()}},
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            _wait_for(f"http://127.0.0.1:{port}/readyz")
+            yield port
+        finally:
+            end_process(process, 15)
+
+
+@contextmanager
+def _stream(address: str, plan: DayPlan, rate: int) -> Iterator[None]:
+    """Send the day's scans, so many a second, until the end of the block."""
+    stop = Event()
+
+    def send() -> None:
+        with ScanProducer(address, CHECK_INS) as producer:
+            began, sent = time.monotonic(), 0
+            for batch in plan.batches():
+                for key, line in zip(batch.keys, batch.lines, strict=True):
+                    while sent >= (time.monotonic() - began) * rate:
+                        if stop.wait(_TICK):
+                            return
+                    producer.send(key, line)
+                    sent += 1
+
+    thread = Thread(target=send, name="scans", daemon=True)
+    if rate:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        if rate:
+            thread.join()
+
+
+def _wait_for(url: str) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(OSError), urllib.request.urlopen(url, timeout=2):
+            return
+        time.sleep(0.2)
+    raise UserError(f"{url} does not answer after {_START_SECONDS:.0f} s")
+
+
+def _metric(url: str, name: str) -> float:
+    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as page:
+        text = page.read().decode()
+        return sum(map(float, re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE)))
+
+
+def _round(said: str) -> Round:
+    rate = float(_found(r"Requests/sec:\s+([\d.]+)", said)[1])
+    failed = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
+    p50, p99 = (_milliseconds(_found(rf"{share}%\s+([\d.]+)(us|ms|s)", said)) for share in (50, 99))
+    return Round(rate, p50, p99, int(failed[1]) if failed else 0)
+
+
+def _found(pattern: str, said: str) -> "re.Match[str]":
+    found = re.search(pattern, said)
+    if found is None:
+        raise UserError(f"wrk said something else than expected:\n{said}")
+    return found
+
+
+def _milliseconds(found: "re.Match[str]") -> float:
+    return float(found[1]) * _UNITS[found[2]]
+
+
+if __name__ == "__main__":
+    run(command)

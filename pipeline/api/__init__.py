@@ -1,0 +1,1 @@
+"""What readers see over HTTP: the API, the live page, metrics and probes, on one port. Aggregates only, nobody's visits."""

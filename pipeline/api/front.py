@@ -1,0 +1,248 @@
+"""The process at the door: answers the public status of venues from bytes that it was given, hands all else on to its parent.
+
+A program of its own with nothing but the standard library and an event loop, started by `front_process`:
+`python -m pipeline.api.front LISTENING_DESCRIPTOR PARENT_PORT`, with messages on its standard input. Python runs one thread at
+a time, so within the worker these answers wait for its folding and writing: there the same load gets a fifth of the requests
+a second or less, and 99 % take more than twice as long (`python -m benchmarks.serving` measures both in turns).
+
+It speaks just enough HTTP for `GET /api/v1/venues/{venue_id}/now`. At the first other request a connection becomes a pipe to
+the parent, both ways and to its end: what is asked for on it after that, the parent answers, the status of venues included.
+"""
+
+import asyncio
+import signal
+import socket
+import sys
+from collections import deque
+from contextlib import suppress
+from email.utils import formatdate
+from typing import Any, Final, cast
+from zlib import crc32
+
+_PREFIX: Final = b"GET /api/v1/venues/"
+_SUFFIX: Final = b"/now HTTP/1.1"
+_HEADERS_END: Final = b"\r\n\r\n"
+#: Longer requests are the parent's to judge.
+_LONGEST: Final = 16_384
+_ID_CHARACTERS: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-")
+#: The present is read once a second, so nothing newer can be had sooner.
+CACHE_CONTROL: Final = "public, max-age=1, stale-while-revalidate=5"
+_FOUND: Final = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncache-control: %b\r\n" % CACHE_CONTROL.encode()
+_UNCHANGED: Final = b"HTTP/1.1 304 Not Modified\r\ncache-control: %b\r\n" % CACHE_CONTROL.encode()
+
+
+def ending(as_of: bytes) -> bytes:
+    """What stands behind a venue's bytes to make them a JSON object: the instant that they hold at."""
+    return as_of + b'"}'
+
+
+def tag_of(as_of: bytes, body: bytes) -> bytes:
+    """The entity tag of a venue's bytes at an instant."""
+    return b'"%b-%08x"' % (as_of, crc32(body))
+
+
+class Statuses:
+    """Every venue's bytes, as the parent sent them last."""
+
+    def __init__(self) -> None:
+        self.bodies: dict[bytes, bytes] = {}
+        self.as_of = b""
+        self.date = b""
+
+    def take(self, message: bytes) -> None:
+        """A message: `F` (all venues anew) or `D` (those that changed), the instant, then a line a venue: id, tab, bytes."""
+        first, _, rest = message.partition(b"\n")
+        if first[:1] == b"F":
+            self.bodies = {}
+        self.as_of = first[1:]
+        for line in rest.splitlines():
+            venue, _, body = line.partition(b"\t")
+            self.bodies[venue] = body
+
+    def answer(self, request: bytes) -> bytes | None:
+        """The whole response to one request's lines; None for what is not ours to answer."""
+        line, _, headers = request.partition(b"\r\n")
+        if not (line.startswith(_PREFIX) and line.endswith(_SUFFIX)):
+            return None
+        body = self.bodies.get(line[len(_PREFIX) : -len(_SUFFIX)])
+        if body is None:
+            return None
+        tag = tag_of(self.as_of, body)
+        if headers:
+            lower = headers.lower()
+            if b"\nconnection: close" in b"\n" + lower or b"content-length" in lower or b"transfer-encoding" in lower:
+                return None
+            if b"if-none-match" in lower and tag in headers:
+                return b"%betag: %b\r\ndate: %b\r\n\r\n" % (_UNCHANGED, tag, self.date)
+        end = ending(self.as_of)
+        length = len(body) + len(end)
+        return b"%betag: %b\r\ndate: %b\r\ncontent-length: %d\r\n\r\n%b%b" % (_FOUND, tag, self.date, length, body, end)
+
+
+class _Caller(asyncio.Protocol):
+    """One connection from outside."""
+
+    def __init__(self, statuses: Statuses, parent_port: int) -> None:
+        self._statuses = statuses
+        self._parent_port = parent_port
+        self._buffer = b""
+        self._transport: asyncio.Transport | None = None
+        self._parent: _Parent | None = None
+        self._dialling: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._parent is not None:
+            self._parent.write(data)
+            return
+        self._buffer += data
+        if self._dialling is not None:
+            return
+        assert self._transport is not None
+        while self._buffer:
+            end = self._buffer.find(_HEADERS_END)
+            if end < 0 and len(self._buffer) < _LONGEST and self._buffer.startswith(_PREFIX[: len(self._buffer)]):
+                return
+            response = self._statuses.answer(self._buffer[:end]) if end >= 0 else None
+            if response is None:
+                self._transport.pause_reading()
+                self._dialling = asyncio.get_running_loop().create_task(self._dial())
+                return
+            self._buffer = self._buffer[end + len(_HEADERS_END) :]
+            self._transport.write(response)
+
+    async def _dial(self) -> None:
+        transport = self._transport
+        assert transport is not None
+        try:
+            loop = asyncio.get_running_loop()
+            _, parent = await loop.create_connection(lambda: _Parent(transport), "127.0.0.1", self._parent_port)
+        except OSError:
+            transport.close()
+            return
+        self._parent = parent
+        parent.write(self._buffer)
+        self._buffer = b""
+        with suppress(RuntimeError):  # it has gone meanwhile
+            transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        if self._parent is not None:
+            self._parent.hold(True)
+
+    def resume_writing(self) -> None:
+        if self._parent is not None:
+            self._parent.hold(False)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        if self._parent is not None:
+            self._parent.close()
+
+
+class _Parent(asyncio.Protocol):
+    """The other end of a connection that has become a pipe."""
+
+    def __init__(self, caller: asyncio.Transport) -> None:
+        self._caller = caller
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        if self._caller.is_closing():
+            transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        self._caller.write(data)
+
+    def write(self, data: bytes) -> None:
+        assert self._transport is not None
+        self._transport.write(data)
+
+    def hold(self, on: bool) -> None:
+        assert self._transport is not None
+        if on:
+            self._transport.pause_reading()
+        elif not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def pause_writing(self) -> None:
+        self._caller.pause_reading()
+
+    def resume_writing(self) -> None:
+        if not self._caller.is_closing():
+            self._caller.resume_reading()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._caller.close()
+
+
+class _Orders(asyncio.Protocol):
+    """Messages from the parent: four bytes of length, then the message. Their end is ours."""
+
+    def __init__(self, statuses: Statuses) -> None:
+        self._statuses = statuses
+        self._parts: deque[bytes] = deque()
+        self._held = 0
+        self.ended = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data: bytes) -> None:
+        self._parts.append(data)
+        self._held += len(data)
+        while self._held >= 4:
+            whole = b"".join(self._parts) if len(self._parts) > 1 and self._is_whole() else self._parts[0]
+            length = int.from_bytes(whole[:4], "big") + 4 if len(whole) >= 4 else 0
+            if not length or len(whole) < length:
+                return
+            self._statuses.take(whole[4:length])
+            rest = whole[length:]
+            self._parts = deque([rest]) if rest else deque()
+            self._held = len(rest)
+
+    def _is_whole(self) -> bool:
+        first = self._parts[0]
+        while len(first) < 4 and len(self._parts) > 1:
+            first = self._parts[0] = self._parts[0] + self._parts[1]
+            del self._parts[1]
+        return self._held >= int.from_bytes(first[:4], "big") + 4
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+async def _serve(descriptor: int, parent_port: int) -> None:
+    statuses = Statuses()
+    loop = asyncio.get_running_loop()
+    listening = socket.socket(fileno=descriptor)
+    orders = _Orders(statuses)
+    await loop.connect_read_pipe(lambda: orders, sys.stdin.buffer)
+    server = await loop.create_server(lambda: _Caller(statuses, parent_port), sock=listening, backlog=2048)
+
+    def tick() -> None:
+        statuses.date = formatdate(usegmt=True).encode()
+        loop.call_later(1, tick)
+
+    tick()
+    await orders.ended
+    server.close()
+
+
+def main(descriptor: int, parent_port: int) -> None:
+    """Serve until the parent closes our standard input."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too, and the parent wants to finish its answers
+    run: Any = asyncio.run
+    with suppress(ImportError):
+        import uvloop
+
+        run = uvloop.run
+    run(_serve(descriptor, parent_port))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,95 @@
+"""The HTTP server: a process at the door for the status of venues, and for all else a thread with an event loop of its own.
+
+So metrics and probes answer even if the worker's loop hangs.
+"""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from threading import Thread
+from typing import Any, Final
+
+import uvicorn
+
+from pipeline.api.app import Exposition, Probe, build_app
+from pipeline.api.front_process import FrontProcess
+from pipeline.api.live import Facts, Live
+from pipeline.api.reader import Reader
+from pipeline.api.status import StatusBook
+from pipeline.errors import UserError
+from pipeline.settings import Settings
+
+#: Connections at once, and how long answers under way may take when the server ends, in seconds.
+CONNECTIONS: Final = 2_000
+LEAVE_SECONDS: Final = 2
+
+
+@contextmanager
+def serve_http(
+    settings: Settings, exposition: Exposition, probes: Mapping[str, Probe], facts: Facts = dict
+) -> Iterator[int]:
+    """Serve while the block runs; gives the port in use (setting 0 takes a free one). Raises UserError if it is taken.
+
+    `probes` are by address. `facts` are about the worker in this process. The store is read from its first answer on: it need
+    not be there yet.
+    """
+    outside, inside = _listen(settings.http_host, settings.http_port), _listen("127.0.0.1", 0)
+    front = FrontProcess(outside, inside.getsockname()[1])
+    book = StatusBook(front.tell)
+    live, reader = Live(settings, facts, book.update), Reader(settings)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            _announced(build_app(live, reader, book, exposition, probes), live),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            ws="none",
+            limit_concurrency=CONNECTIONS,
+            timeout_graceful_shutdown=LEAVE_SECONDS,
+        )
+    )
+    thread = Thread(target=server.run, args=([inside],), name="http", daemon=True)
+    live.start()
+    thread.start()
+    try:
+        yield outside.getsockname()[1]
+    finally:
+        server.should_exit = True
+        live.close()
+        thread.join(LEAVE_SECONDS * 2)
+        front.close()
+        reader.close()
+        inside.close()
+        outside.close()
+
+
+def _announced(app: Any, live: Live) -> Any:
+    """The application, which tells the feed on its first request which loop it runs on."""
+
+    async def announced(scope: Any, receive: Any, send: Any) -> None:
+        live.feed.serve_on(asyncio.get_running_loop())
+        await app(scope, receive, send)
+
+    return announced
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(
+                f"port {port} on {host} is taken (by another worker?); set PIPELINE_HTTP_PORT to another, or to 0"
+            ) from None
+        raise UserError(
+            f"cannot listen on {host}:{port}: {error.strerror}; set PIPELINE_HTTP_HOST to an address of this machine"
+        ) from None
+    listening.listen(2048)
+    return listening

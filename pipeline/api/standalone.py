@@ -1,0 +1,30 @@
+"""Serving without a worker: over a ClickHouse server, or an embedded store while nobody else has it."""
+
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from threading import Event
+
+import prometheus_client
+
+from pipeline.api.server import serve_http
+from pipeline.settings import Settings
+from pipeline.store.client import open_store
+
+
+def serve_until_interrupt(settings: Settings, say: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM. Raises UserError if there is no store, it has another owner, or the port is taken."""
+    stopped = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+
+    def live() -> tuple[bool, Mapping[str, object]]:
+        return True, {}
+
+    # Held until the end, so that what is wrong with the store is said now, and an embedded one keeps its owner.
+    with (
+        closing(open_store(settings, read_only=True)),
+        serve_http(settings, prometheus_client.generate_latest, {"/livez": live, "/readyz": live}) as port,
+    ):
+        say(f"serving http://{settings.http_host}:{port}/ until Ctrl-C")
+        stopped.wait()

@@ -1,0 +1,141 @@
+"""A whole small pipeline to look at: a broker, a worker with two simulated Sundays and a model, and more scans to send."""
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pipeline.broker import free_port
+from pipeline.processes import tied
+from pipeline.produce import ScanProducer
+from pipeline.simulate import facts
+from pipeline.simulate.day import DayPlan
+from pipeline.simulate.options import SimulationOptions
+from pipeline.topics import CHECK_INS, VENUES, declared_topics, ensure_topics
+from tests.waiting import wait_until
+
+SUNDAY = facts.BUSY_SUNDAY
+#: Where the second Sunday stops: 15:00 in Surabaya.
+NOW = datetime(SUNDAY.year, SUNDAY.month, SUNDAY.day, 8, tzinfo=UTC)
+STALE_SECONDS = 5
+#: The name of one venue: a spreadsheet would run it.
+FORMULA = "=1+1"
+
+
+def _occurred_at(line: bytes) -> float:
+    # A phone whose clock is ahead would put "now" where it says; a line that is no scan may come.
+    try:
+        return datetime.fromisoformat(json.loads(line)["occurred_at"]).timestamp()
+    except (ValueError, KeyError, TypeError):
+        return 0.0
+
+
+class Site:
+    """What the browser looks at. `address` stays the same when the worker is killed and started again."""
+
+    def __init__(self, kafka: str, folder: Path) -> None:
+        self._kafka = kafka
+        self._folder = folder
+        self._port = free_port()
+        self._worker: subprocess.Popen[bytes] | None = None
+        self._sent = 0
+        self.address = f"http://127.0.0.1:{self._port}"
+
+    def prepare(self) -> None:
+        """Two Sundays, the second until NOW, stored and with a model in force."""
+        ensure_topics(self._kafka, declared_topics(2, retention=None))
+        plans = [self._plan(SUNDAY - timedelta(7)), self._plan(SUNDAY)]
+        venues = list(plans[0].venues())
+        largest = max(range(len(venues)), key=lambda at: venues[at].capacity or 0)
+        venues[largest] = venues[largest].model_copy(update={"name": FORMULA})
+        with ScanProducer(self._kafka, VENUES) as producer:
+            for venue in venues:
+                producer.send(venue.venue_id.encode(), venue.model_dump_json(exclude_none=True).encode())
+        until = int(NOW.timestamp() * 1000)
+        with ScanProducer(self._kafka, CHECK_INS) as producer:
+            for plan in plans:
+                for batch in plan.batches():
+                    for key, line, arrival in zip(batch.keys, batch.lines, batch.arrival_ms.tolist(), strict=True):
+                        if arrival < until and _occurred_at(line) < NOW.timestamp():
+                            producer.send(key, line)
+        self._run("worker", "--drain")
+        self._run("model", "fit", "--use")
+        self.start()
+
+    def _plan(self, day: date) -> DayPlan:
+        return DayPlan(SimulationOptions(8_000, seed=7, date=day, venues=150, city=facts.ONE_CITY))
+
+    def start(self) -> None:
+        """Start the worker and wait until it shows the store."""
+        with (self._folder / "worker.log").open("ab") as log:
+            self._worker = subprocess.Popen(
+                tied(self._command("worker")), env=self._environment(), stdout=log, stderr=log
+            )
+        wait_until(self._answers)
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would."""
+        assert self._worker is not None
+        self._worker.kill()
+        self._worker.wait()
+
+    def close(self) -> None:
+        """End the worker."""
+        if self._worker is not None:
+            self._worker.terminate()
+            try:
+                self._worker.wait(30)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+    def ask(self, path: str) -> Any:
+        """The JSON at a path."""
+        with urllib.request.urlopen(self.address + path, timeout=30) as answer:
+            return json.load(answer)
+
+    def check_in(self, venue: str, persons: int) -> None:
+        """So many persons come to a venue, later than all before."""
+        with ScanProducer(self._kafka, CHECK_INS) as producer:
+            for _ in range(persons):
+                self._sent += 1
+                at = NOW + timedelta(milliseconds=self._sent)
+                scan = {
+                    "event_id": f"now-{self._sent}",
+                    "event_type": "check_in",
+                    "venue_id": venue,
+                    "visitor_id": f"visitor-{self._sent}",
+                    "occurred_at": at.isoformat(timespec="milliseconds"),
+                }
+                producer.send(venue.encode(), json.dumps(scan).encode())
+
+    def _answers(self) -> bool:
+        assert self._worker is not None
+        assert self._worker.poll() is None, (self._folder / "worker.log").read_text()[-3000:]
+        with suppress(OSError):
+            return self.ask("/readyz")["ok"] and self.ask("/api/v1/venues?limit=1")["total"] == 150
+        return False
+
+    def _run(self, *arguments: str) -> None:
+        done = subprocess.run(
+            self._command(*arguments), env=self._environment(), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+    def _command(self, *arguments: str) -> Sequence[str]:
+        return [sys.executable, "-m", "pipeline", *arguments]
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "PIPELINE_HOME": str(self._folder),
+            "PIPELINE_KAFKA": self._kafka,
+            "PIPELINE_CLOCK": "events",
+            "PIPELINE_HTTP_PORT": str(self._port),
+            "PIPELINE_STALE_AFTER": f"PT{STALE_SECONDS}S",
+        }

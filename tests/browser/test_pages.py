@@ -1,0 +1,169 @@
+"""What people see of the pipeline in a real browser, with a worker that really runs behind it."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from tests.browser.site import Site
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+
+PAGES = ("/", "/planning", "/api/docs")
+IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
+VENUE = "ven-000003"
+
+
+def number_in(page: Any, key: str) -> int:
+    """A header figure of the live page."""
+    return int(page.locator(f'[data-key="{key}"] .value').inner_text().split(" ")[0].replace(",", ""))
+
+
+def wait_for_number(page: Any, key: str, wanted: int) -> None:
+    page.wait_for_function(
+        "([key, wanted]) => document.querySelector(`[data-key='${key}'] .value`)?.textContent.replaceAll(',', '') === wanted",
+        arg=[key, str(wanted)],
+    )
+
+
+def open_page(page: Any, site: Site, path: str) -> None:
+    """Open a page and wait until it shows something."""
+    page.goto(site.address + path)
+    if path == "/":
+        page.wait_for_selector('#figures [data-key="people"]')
+        page.wait_for_selector("#day-chart canvas")
+        page.wait_for_selector("#top li")
+    elif path == "/planning":
+        page.wait_for_selector("#venues tr")
+        page.wait_for_selector("#week canvas")
+    else:
+        page.wait_for_selector("details")
+
+
+def test_the_page_says_what_the_store_says(page: Any, site: Site) -> None:
+    open_page(page, site, "/")
+    venues = site.ask("/api/v1/venues?limit=500")["items"]
+    assert number_in(page, "people") == sum(venue["occupancy"] for venue in venues) > 0
+    assert number_in(page, "open") == sum(venue["occupancy"] > 0 for venue in venues)
+    assert number_in(page, "full") == sum((venue["ratio"] or 0) >= 1 for venue in venues)
+    fullest = max(venues, key=lambda venue: venue["ratio"] or 0)
+    assert fullest["name"] in page.locator("#top li").first.inner_text()
+    assert "expected" in page.locator('[data-key="people"]').inner_text()
+    assert page.locator("#areas tr").count() == len(site.ask("/api/v1/areas")["items"])
+
+
+def test_people_who_come_are_seen_without_a_reload(page: Any, site: Site) -> None:
+    open_page(page, site, "/")
+    before = number_in(page, "people")
+    site.check_in(VENUE, 40)
+    wait_for_number(page, "people", before + 40)
+    assert site.ask(f"/api/v1/venues/{VENUE}/now")["occupancy"] >= 40
+
+
+def test_a_venue_is_found_by_name_with_the_keyboard_alone(page: Any, site: Site) -> None:
+    open_page(page, site, "/")
+    name = site.ask(f"/api/v1/venues/{VENUE}/now")["name"]
+    page.get_by_role("combobox", name="Find a venue by name").focus()
+    page.keyboard.type(name.lower(), delay=5)
+    page.wait_for_selector("[role=option]")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_function("name => document.getElementById('day-name').textContent === name", arg=name)
+    assert re.search(r"counted [\d,]+", page.locator("#day-said").inner_text())
+    assert "at this time on the same weekday before" in page.locator("#day-said").inner_text()
+    assert name in page.locator("#day-chart").get_attribute("aria-label")
+
+
+def test_a_planner_is_told_which_capacity_would_have_been_enough(page: Any, site: Site) -> None:
+    open_page(page, site, "/planning")
+    plan = next(
+        each
+        for each in site.ask("/api/v1/planning/venues?limit=500")["items"]
+        if each["capacity_for_90"] > each["capacity"]
+    )
+    page.get_by_role("combobox", name="Find a venue by name").fill(plan["name"])
+    page.get_by_role("option").filter(has_text=plan["name"]).first.click()
+    page.wait_for_function("text => document.getElementById('answer').textContent.includes(text)", arg=plan["name"])
+    said = page.locator("#answer").inner_text().replace(",", "")
+    assert f"peaked at {plan['highest_peak']}" in said
+    assert f"A capacity of {plan['capacity_for_90']} would have kept every peak under 90 %" in said
+    with page.expect_download() as downloading:
+        page.get_by_role("link", name="Download CSV").click()
+    assert "capacity_for_90" in Path(downloading.value.path()).read_text()
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_nothing_is_asked_of_anybody_else_and_the_console_stays_empty(page: Any, site: Site, path: str) -> None:
+    open_page(page, site, path)
+    page.wait_for_timeout(1_500)
+    assert page.asked
+    assert [url for url in page.asked if not url.startswith((f"{site.address}/", "data:"))] == []
+    assert page.said == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", PAGES)
+def test_axe_finds_nothing_serious(page: Any, site: Site, path: str, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)
+    open_page(page, site, path)
+    found = [
+        (each["id"], each["nodes"][0]["html"][:200], each["nodes"][0].get("failureSummary"))
+        for each in Axe().run(page).response["violations"]
+        if each["impact"] in ("serious", "critical")
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("width", [360, 768, 3840])
+def test_nothing_sticks_out_from_a_phone_to_a_wall_display(page: Any, site: Site, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    for path in PAGES[:2]:
+        open_page(page, site, path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_stale_data_is_said_and_taken_back(page: Any, site: Site) -> None:
+    open_page(page, site, "/")
+    page.wait_for_selector("#banner:not([hidden])")
+    assert "Stale data. No new scan for" in page.locator("#banner").inner_text()
+    before = number_in(page, "people")
+    site.check_in(VENUE, 1)
+    wait_for_number(page, "people", before + 1)
+    page.wait_for_selector("#banner", state="hidden")
+    assert "live" in page.locator("#pulse").inner_text()
+
+
+def test_pictures_for_the_readme(page: Any, site: Site, pytestconfig: pytest.Config) -> None:
+    if not pytestconfig.getoption("--screenshots"):
+        pytest.skip("pictures are only written with --screenshots")
+    IMAGES.mkdir(exist_ok=True)
+    for name, path, scheme, width, height in (
+        ("live-light", "/", "light", 1440, 1000),
+        ("live-dark", "/", "dark", 1440, 1000),
+        ("live-phone", "/", "light", 390, 844),
+        ("planning", "/planning", "light", 1440, 1000),
+    ):
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme=scheme)
+        open_page(page, site, path)
+        if path == "/":
+            people = number_in(page, "people")
+            site.check_in(VENUE, 1)
+            wait_for_number(page, "people", people + 1)
+            page.wait_for_selector("#banner", state="hidden")
+        page.wait_for_timeout(800)
+        page.screenshot(path=IMAGES / f"{name}.png", full_page=name == "live-light")
+
+
+def test_the_page_finds_a_worker_again_that_was_killed(page: Any, site: Site) -> None:
+    open_page(page, site, "/")
+    site.kill()
+    page.wait_for_selector('#banner[data-state="lost"]:not([hidden])')
+    assert "Connection lost." in page.locator("#banner").inner_text()
+    before = number_in(page, "people")
+    site.start()
+    page.wait_for_function("() => document.body.dataset.state !== 'lost'")
+    site.check_in(VENUE, 7)
+    wait_for_number(page, "people", before + 7)

@@ -1,0 +1,154 @@
+"""What is served over HTTP without a worker and without a store: probes, metrics, pages, plain refusals."""
+
+import hashlib
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.api.server import serve_http
+from pipeline.errors import UserError
+from pipeline.settings import Settings
+from pipeline.streaming.metrics import Delays, Metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def get(port: int, path: str) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def well() -> tuple[bool, dict[str, object]]:
+    return True, {"a": 1}
+
+
+def unwell() -> tuple[bool, dict[str, object]]:
+    return False, {"b": 2}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path, http_port=0)
+
+
+def serve(settings: Settings) -> AbstractContextManager[int]:
+    return serve_http(settings, Metrics().exposition, {"/livez": well, "/readyz": unwell})
+
+
+def test_probes_answer_with_their_facts_and_a_status_that_a_machine_understands(settings: Settings) -> None:
+    with serve(settings) as port:
+        status, body = get(port, "/livez")
+        assert (status, json.loads(body)) == (200, {"ok": True, "a": 1})
+        status, body = get(port, "/readyz?verbose")
+        assert (status, json.loads(body)) == (503, {"ok": False, "b": 2})
+
+
+def test_what_is_refused_says_what_where_and_the_way_out(settings: Settings) -> None:
+    with serve(settings) as port:
+        for path, status in (
+            ("/venues/somebody", 404),
+            ("/api/v1/venues/mall-1/now", 503),
+            ("/api/v1/venues?limit=0", 422),
+            ("/static/../server.py", 404),
+        ):
+            refused, body = get(port, path)
+            assert refused == status, path
+            assert json.loads(body).keys() == {"what", "where", "way_out"}, path
+
+
+def test_probes_and_metrics_answer_while_the_process_that_is_watched_hangs(settings: Settings) -> None:
+    found: list[tuple[int, bytes]] = []
+    with serve(settings) as port:
+        asking = threading.Thread(target=lambda: found.extend(get(port, path) for path in ("/livez", "/metrics")))
+        asking.start()
+        deadline = time.monotonic() + 30
+        while asking.is_alive() and time.monotonic() < deadline:  # this thread is the worker's, and does nothing else
+            pass
+    assert [status for status, _ in found] == [200, 200]
+    assert b"pipeline_scans_consumed_total" in found[1][1]
+
+
+def test_pages_load_nothing_from_anywhere_else(settings: Settings) -> None:
+    with serve(settings) as port:
+        for page in ("/", "/planning", "/api/docs"):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{page}", timeout=30) as answer:
+                policy = answer.headers["Content-Security-Policy"]
+                text = answer.read().decode()
+            assert "default-src 'none'" in policy
+            assert "http" not in policy
+            assert "http://" not in text
+            assert "https://" not in text
+
+
+def test_the_files_of_others_are_what_was_locked_and_carry_their_licence() -> None:
+    folder = ROOT / "pipeline" / "api" / "static" / "vendor"
+    lock = (ROOT / "infra" / "web" / "vendor.lock").read_text().splitlines()[1:]
+    there = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    assert dict(line.split() for line in lock) == there
+    for name in ("uplot", "echarts", "world-atlas"):
+        assert f"{name}.LICENSE" in there
+
+
+def test_a_taken_port_is_one_sentence_with_the_way_out(settings: Settings) -> None:
+    with (
+        serve(settings) as port,
+        pytest.raises(UserError, match=f"port {port} .* is taken .*PIPELINE_HTTP_PORT"),
+        serve(settings.model_copy(update={"http_port": port})),
+    ):
+        pass
+
+
+def test_an_address_that_is_not_this_machines_is_one_sentence_with_the_way_out(settings: Settings) -> None:
+    elsewhere = settings.model_copy(update={"http_host": "192.0.2.1"})
+    with pytest.raises(UserError, match=r"cannot listen on 192\.0\.2\.1:0: .*PIPELINE_HTTP_HOST"), serve(elsewhere):
+        pass
+
+
+def test_metrics_show_one_snapshot_of_the_engines_counters() -> None:
+    metrics = Metrics()
+    metrics.counters = (
+        {"consumed": 7, "accepted": 5, "stored": 4, "duplicates": 1, "dead_lettered": 2, "newest_event_ms": 1500},
+        {"schema": 1, "not_json": 1},
+    )
+    metrics.delays.observe(np.array([0.15, 3.0]))
+    lines = metrics.exposition().decode().splitlines()
+    for line in (
+        "pipeline_scans_consumed_total 7.0",
+        "pipeline_scans_accepted_total 5.0",
+        'pipeline_scans_dead_lettered_total{reason="not_json"} 1.0',
+        'pipeline_scans_dead_lettered_total{reason="schema"} 1.0',
+        "pipeline_newest_event_timestamp_seconds 1.5",
+        'pipeline_event_to_store_seconds_bucket{le="0.2"} 1.0',
+        'pipeline_event_to_store_seconds_bucket{le="+Inf"} 2.0',
+        "pipeline_event_to_store_seconds_sum 3.15",
+    ):
+        assert line in lines
+
+
+@pytest.mark.parametrize("q", [0.5, 0.9, 0.99])
+def test_quantiles_of_delays_are_right_to_an_eighth(q: float) -> None:
+    seconds = np.random.default_rng(5).lognormal(0.0, 2.0, 20_000)
+    delays = Delays()
+    for part in np.array_split(seconds, 7):
+        delays.observe(part)
+    exact = float(np.quantile(seconds, q))
+    found = delays.quantile(q)
+    assert found is not None
+    assert exact * 0.99 <= found <= exact * 1.13
+
+
+def test_clocks_that_differ_give_no_negative_delay() -> None:
+    delays = Delays()
+    assert delays.quantile(0.5) is None
+    delays.observe(np.array([-4.0]))
+    assert delays.quantile(0.5) == pytest.approx(0.001)
