@@ -1,6 +1,5 @@
 """One site and one browser for all of these tests."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +8,8 @@ from typing import Any
 import pytest
 
 from tests.browser.site import Site
+from tests.needed import program
 
-#: Why these tests were left out, where they were.
-MISSING = "no chromium here (Debian: apt-get install chromium), so the pages were not tested in a browser"
-#: Set in CI, where nothing may be left out.
-REQUIRED = "REQUIRE_BROWSER"
 #: No sandbox, because CI is root; and nothing that a browser asks of its maker.
 _FLAGS = [
     "--no-sandbox",
@@ -43,11 +39,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        if os.environ.get(REQUIRED):
-            pytest.fail(MISSING)
-        pytest.skip(MISSING)
+    path = program("chromium", "chromium")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
