@@ -261,6 +261,8 @@ def _later_scans(home: Path, places: list[tuple[str, int]]) -> list[float]:
             "PIPELINE_KAFKA": broker.address,
             "PIPELINE_HTTP_PORT": "18089",
             "PIPELINE_CLOCK": "events",
+            # The last day's visits are all in memory's reach, and loaded at the start.
+            "PIPELINE_STORE_MEMORY_MIB": "8192",
         }
         command = tied(pipeline_command("worker", "--store", str(home / "store")))
         worker = psutil.Popen(command, cwd=home, env=environment, stdout=log, stderr=log)
