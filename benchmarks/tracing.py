@@ -301,12 +301,12 @@ def _until_traced(worker: Any) -> None:
 
 
 def _published(consumer: Any, visitor: str) -> int:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         record = consumer.poll(0.5)
         if record is not None and not record.error() and json.loads(record.value())["visitor_id"] == visitor:
             return int(record.timestamp()[1])
-    raise UserError("an exposure that had to follow from a scan was not published in a minute")
+    raise UserError("an exposure that had to follow from a scan was not published in two minutes")
 
 
 def _figures(facts: dict[str, int], figures: dict[str, Any], traced: Run, delays: list[float]) -> str:
