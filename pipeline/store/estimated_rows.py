@@ -86,7 +86,9 @@ def pieces(client: Client, scope: str, since: int) -> Iterator[Piece]:
     Those from before the first stored visit stay as they are: retention has dropped what they were made from. Raises
     StoreUnavailableError.
     """
-    first_visit = _rows(client, "SELECT intDiv(toUnixTimestamp64Milli(min(checked_in_at)), 3600000) * 60 FROM visit_rows")
+    first_visit = _rows(
+        client, "SELECT intDiv(toUnixTimestamp64Milli(min(checked_in_at)), 3600000) * 60 FROM visit_rows"
+    )
     since = max(since, int(first_visit[0][0]))
     for day, first, last in _cuts(client, scope, since):
         begin = datetime(day.year, day.month, day.day, tzinfo=UTC)
