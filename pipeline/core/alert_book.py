@@ -6,6 +6,7 @@ has brought to an instant at which something may happen by itself.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from pipeline.core.crowding import Alert, Levels
 from pipeline.core.occupancy import MinuteRows
 from pipeline.core.pools import I32, MINUTE, NONE
 from pipeline.core.shard import BEGINNING, Shard
+
+#: An alert is young for so long: its curve is then read from where it was raised.
+_YOUNG_MINUTES: Final = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +118,11 @@ class AlertBook:
             reached = np.zeros(len(self._lowest), np.bool_)
             reached[venue[minutes.peak[:count] >= self._lowest[venue]]] = True
             reached[list(self._alerts)] = True
-            for code, first in zip(venue[reached[venue]].tolist(), minute[reached[venue]].tolist(), strict=True):
-                since[code] = min(first * MINUTE, since.get(code, self._as_of))
+            first = np.full(len(self._lowest), self._as_of // MINUTE + 1)
+            np.minimum.at(first, venue, minute)
+            since = {
+                code: min(int(first[code]) * MINUTE, self._as_of) for code in np.unique(venue[reached[venue]]).tolist()
+            }
         for code, due in self._due.items():
             if due <= as_of:
                 since.setdefault(code, self._as_of)
@@ -133,12 +140,12 @@ class AlertBook:
         levels = self._levels[venue]
         old = self._alerts.get(venue, [])
         base = self._true.pop(venue, old)
+        held = [a for a in base if a.raised_at <= since and (a.cleared_at == NONE or a.cleared_at > since)]
         start = (since - levels.look_back) // MINUTE
-        in_force = {
-            alert.level: (alert.raised_at, self._most(shard, venue, alert, start))
-            for alert in base
-            if alert.raised_at <= since and (alert.cleared_at == NONE or alert.cleared_at > since)
-        }
+        # One curve from where a young alert was raised costs less than asking for its peak until here.
+        young = [alert.raised_at for alert in held if shard.cells_from <= alert.raised_at < start * MINUTE]
+        start = min([start, *(at // MINUTE for at in young if at // MINUTE >= start - _YOUNG_MINUTES)])
+        in_force = {alert.level: (alert.raised_at, self._most(shard, venue, alert, start)) for alert in held}
         new = [alert for alert in base if alert.cleared_at != NONE and alert.cleared_at <= since]
         at, persons = shard.curve(venue, start, as_of)
         found, due = levels.alerts(at, persons, as_of, since, in_force)
@@ -162,10 +169,12 @@ class AlertBook:
         # The most persons from when an alert was raised until the start of the minute `until`, 0 if it was raised later.
         most = 0
         first = alert.raised_at // MINUTE
+        if first >= until:
+            return 0
         if alert.raised_at < shard.cells_from:
             most = self._before[venue, alert.level]
             first = shard.cells_from // MINUTE
-        elif first < until:
+        else:
             end = (first + 1) * MINUTE - 1
             at, persons = shard.curve(venue, first, end)
             from_then_on = np.append(at[1:], end + 1) > alert.raised_at
