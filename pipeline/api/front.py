@@ -13,6 +13,7 @@ import asyncio
 import signal
 import socket
 import sys
+import time
 from collections import deque
 from contextlib import suppress
 from email.utils import formatdate
@@ -22,6 +23,9 @@ from zlib import crc32
 _PREFIX: Final = b"GET /api/v1/venues/"
 _SUFFIX: Final = b"/now HTTP/1.1"
 _HEADERS_END: Final = b"\r\n\r\n"
+#: A connection on which nothing was asked for so long is closed, in seconds; looked at this often.
+_IDLE_SECONDS: Final = 60.0
+_SWEEP_SECONDS: Final = 10.0
 #: Longer requests are the parent's to judge.
 _LONGEST: Final = 16_384
 _ID_CHARACTERS: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-")
@@ -82,9 +86,11 @@ class Statuses:
 class _Caller(asyncio.Protocol):
     """One connection from outside."""
 
-    def __init__(self, statuses: Statuses, parent_port: int) -> None:
+    def __init__(self, statuses: Statuses, parent_port: int, open_: "set[_Caller]") -> None:
         self._statuses = statuses
         self._parent_port = parent_port
+        self._open = open_
+        self._asked_at = time.monotonic()
         self._buffer = b""
         self._transport: asyncio.Transport | None = None
         self._parent: _Parent | None = None
@@ -92,11 +98,18 @@ class _Caller(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._open.add(self)
+
+    def close_if_idle(self, now: float) -> None:
+        """Close a connection that asks for nothing; one to the parent is the parent's."""
+        if self._transport is not None and self._dialling is None and now - self._asked_at > _IDLE_SECONDS:
+            self._transport.close()
 
     def data_received(self, data: bytes) -> None:
         if self._parent is not None:
             self._parent.write(data)
             return
+        self._asked_at = time.monotonic()
         self._buffer += data
         if self._dialling is not None:
             return
@@ -137,6 +150,7 @@ class _Caller(asyncio.Protocol):
             self._parent.hold(False)
 
     def connection_lost(self, _error: Exception | None) -> None:
+        self._open.discard(self)
         if self._parent is not None:
             self._parent.close()
 
@@ -222,13 +236,20 @@ async def _serve(descriptor: int, parent_port: int) -> None:
     listening = socket.socket(fileno=descriptor)
     orders = _Orders(statuses)
     await loop.connect_read_pipe(lambda: orders, sys.stdin.buffer)
-    server = await loop.create_server(lambda: _Caller(statuses, parent_port), sock=listening, backlog=2048)
+    callers: set[_Caller] = set()
+    server = await loop.create_server(lambda: _Caller(statuses, parent_port, callers), sock=listening, backlog=2048)
 
     def tick() -> None:
         statuses.date = formatdate(usegmt=True).encode()
         loop.call_later(1, tick)
 
+    def sweep() -> None:
+        for caller in list(callers):
+            caller.close_if_idle(time.monotonic())
+        loop.call_later(_SWEEP_SECONDS, sweep)
+
     tick()
+    sweep()
     await orders.ended
     server.close()
 

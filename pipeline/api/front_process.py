@@ -4,42 +4,70 @@ import logging
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from threading import Lock, Thread
 from typing import Final
 
 from pipeline.processes import tied
 
 log = logging.getLogger(__name__)
 
+#: How long the child has to end, and the pause before another is started, in seconds.
 _LEAVE_SECONDS: Final = 3.0
+_AGAIN_SECONDS: Final = 0.5
 
 
 class FrontProcess:
-    """One child over a listening socket, which stays ours to close. `tell` and `close` from one thread at a time."""
+    """One child over a listening socket, which stays ours to close; a child that ends is replaced."""
 
     def __init__(self, listening: socket.socket, parent_port: int) -> None:
         self._listening = listening
         self._parent_port = parent_port
+        self._told: tuple[str, Mapping[str, bytes]] | None = None
+        self._closing = False
+        self._lock = Lock()
         self._child = self._start()
+        self._watcher = Thread(target=self._watch, name="front", daemon=True)
+        self._watcher.start()
+
+    def tell(self, as_of: str, changed: Mapping[str, bytes] | None, everything: Mapping[str, bytes]) -> None:
+        """Send the venues' bytes: what changed (None: everything)."""
+        with self._lock, suppress(OSError):  # whoever takes the place of a child that has ended is told everything
+            self._told = as_of, everything
+            self._send(
+                b"D" if changed is not None else b"F", as_of, (everything if changed is None else changed).items()
+            )
+
+    def close(self) -> None:
+        """End the child."""
+        self._closing = True
+        with self._lock, suppress(OSError):
+            assert self._child.stdin is not None
+            self._child.stdin.close()
+        self._watcher.join(_LEAVE_SECONDS)
+        if self._watcher.is_alive():
+            self._child.kill()
+            self._watcher.join()
 
     def _start(self) -> "subprocess.Popen[bytes]":
         descriptor = self._listening.fileno()
         command = [sys.executable, "-m", "pipeline.api.front", str(descriptor), str(self._parent_port)]
         return subprocess.Popen(tied(command), stdin=subprocess.PIPE, pass_fds=(descriptor,))
 
-    def tell(self, as_of: str, changed: Mapping[str, bytes] | None, everything: Mapping[str, bytes]) -> None:
-        """Send what changed (None: everything). A child that has ended is replaced and told everything."""
-        try:
-            self._send(
-                b"D" if changed is not None else b"F", as_of, (everything if changed is None else changed).items()
-            )
-        except OSError:
-            log.warning(
-                "the process that answers status requests has ended (%s): starting it again", self._child.wait()
-            )
-            self._child = self._start()
-            self._send(b"F", as_of, everything.items())
+    def _watch(self) -> None:
+        while True:
+            status = self._child.wait()
+            time.sleep(0 if self._closing else _AGAIN_SECONDS)
+            with self._lock, suppress(OSError):
+                if self._closing:
+                    return
+                log.warning("the process that answers status requests has ended (%s): starting it again", status)
+                self._child = self._start()
+                if self._told is not None:
+                    as_of, everything = self._told
+                    self._send(b"F", as_of, everything.items())
 
     def _send(self, kind: bytes, as_of: str, bodies: Iterable[tuple[str, bytes]]) -> None:
         lines = (b"%b\t%b" % (venue.encode(), body) for venue, body in bodies)
@@ -48,14 +76,3 @@ class FrontProcess:
         assert pipe is not None
         pipe.write(len(message).to_bytes(4, "big") + message)
         pipe.flush()
-
-    def close(self) -> None:
-        """End the child."""
-        assert self._child.stdin is not None
-        with suppress(OSError):
-            self._child.stdin.close()
-        try:
-            self._child.wait(_LEAVE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()

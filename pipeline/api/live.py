@@ -77,6 +77,10 @@ class Live:
         if self._client is not None:
             self._client.close()
 
+    def ready(self) -> tuple[bool, Mapping[str, object]]:
+        """Whether the store answers, for a probe."""
+        return self.snapshot is not None and self._away is None, {"store_answers": self._away is None}
+
     def _run(self) -> None:
         while not self._stop.is_set():
             begun = time.monotonic()
@@ -90,6 +94,11 @@ class Live:
                     log.warning("the live page cannot read the store (%s): trying again", error)
                 self._away = str(error)
                 self._drop_client()
+            except Exception:
+                # A bug must not leave a page that looks alive and never changes.
+                if self._away is None:
+                    log.exception("the live page cannot be brought up to date")
+                self._away = "the present cannot be read: a bug of ours, see the log"
             self._took = time.monotonic() - begun
             self._tell()
             pause = max(READ_SECONDS - self._took, self._took / READ_SHARE - self._took)

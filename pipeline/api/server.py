@@ -32,16 +32,17 @@ def serve_http(
 ) -> Iterator[int]:
     """Serve while the block runs; gives the port in use (setting 0 takes a free one). Raises UserError if it is taken.
 
-    `probes` are by address. `facts` are about the worker in this process. The store is read from its first answer on: it need
-    not be there yet.
+    `probes` are by address; without one for /livez or /readyz these say whether we answer, and whether the store does. `facts`
+    are about the worker in this process. The store is read from its first answer on: it need not be there yet.
     """
     outside, inside = _listen(settings.http_host, settings.http_port), _listen("127.0.0.1", 0)
     front = FrontProcess(outside, inside.getsockname()[1])
     book = StatusBook(front.tell)
     live, reader = Live(settings, facts, book.update), Reader(settings)
+    answered: dict[str, Probe] = {"/livez": lambda: (True, {}), "/readyz": live.ready, **probes}
     server = uvicorn.Server(
         uvicorn.Config(
-            _announced(build_app(live, reader, book, exposition, probes), live),
+            _announced(build_app(live, reader, book, exposition, answered), live),
             log_config=None,
             access_log=False,
             server_header=False,

@@ -1,7 +1,7 @@
 """Serving without a worker: over a ClickHouse server, or an embedded store while nobody else has it."""
 
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from threading import Event
 
@@ -18,13 +18,10 @@ def serve_until_interrupt(settings: Settings, say: Callable[[str], None]) -> Non
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
 
-    def live() -> tuple[bool, Mapping[str, object]]:
-        return True, {}
-
     # Held until the end, so that what is wrong with the store is said now, and an embedded one keeps its owner.
     with (
         closing(open_store(settings, read_only=True)),
-        serve_http(settings, prometheus_client.generate_latest, {"/livez": live, "/readyz": live}) as port,
+        serve_http(settings, prometheus_client.generate_latest, {}) as port,
     ):
         say(f"serving http://{settings.http_host}:{port}/ until Ctrl-C")
         stopped.wait()

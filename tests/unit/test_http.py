@@ -6,16 +6,18 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from pipeline.api.server import serve_http
 from pipeline.errors import UserError
 from pipeline.settings import Settings
 from pipeline.streaming.metrics import Delays, Metrics
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -76,6 +78,25 @@ def test_probes_and_metrics_answer_while_the_process_that_is_watched_hangs(setti
             pass
     assert [status for status, _ in found] == [200, 200]
     assert b"pipeline_scans_consumed_total" in found[1][1]
+
+
+def test_the_process_at_the_door_is_replaced_when_it_dies_and_leaves_with_us(settings: Settings) -> None:
+    def doors() -> list[psutil.Process]:
+        return [each for each in psutil.Process().children() if "pipeline.api.front" in each.cmdline()]
+
+    def answers() -> bool:
+        with suppress(OSError):
+            return get(port, "/livez")[0] == 200
+        return False
+
+    with serve(settings) as port:
+        wait_until(answers)
+        wait_until(lambda: len(doors()) == 1)
+        first = doors()[0]
+        first.kill()
+        wait_until(lambda: [each.pid for each in doors()] not in ([], [first.pid]))
+        wait_until(answers)
+    assert doors() == []
 
 
 def test_pages_load_nothing_from_anywhere_else(settings: Settings) -> None:
