@@ -53,8 +53,8 @@ def write_between(marker: str, text: str, page: Path = PAGE) -> None:
     Raises UserError if one of the two is missing.
     """
     start, end = f"<!-- {marker} -->\n", f"<!-- /{marker} -->"
-    page = page.read_text() if page.is_file() else ""
-    before, found, rest = page.partition(start)
+    old = page.read_text() if page.is_file() else ""
+    before, found, rest = old.partition(start)
     _, found_end, after = rest.partition(end)
     if not (found and found_end):
         raise UserError(f"{page} lacks the lines {start.strip()} and {end}: put them where the figures belong")
