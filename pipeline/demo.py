@@ -35,6 +35,7 @@ from pipeline.settings import Settings
 from pipeline.simulate import facts
 from pipeline.simulate.day import ArrivalBatch, DayPlan
 from pipeline.simulate.options import DAY, HOUR, SimulationOptions
+from pipeline.simulate.registry import make_registry
 from pipeline.simulate.send import send_day
 from pipeline.topics import CHECK_INS, VENUES, ensure_topics, settings_topics
 
@@ -324,8 +325,10 @@ def _days_after(address: str, options: SimulationOptions, stopped: Event) -> Ite
 
     def send() -> None:
         with ScanProducer(address, CHECK_INS) as producer:
+            registry = make_registry(options)
             for days in count(1):
-                plan = DayPlan(replace(options, date=options.date + timedelta(days)))
+                another = replace(options, date=options.date + timedelta(days), seed=options.seed + days)
+                plan = DayPlan(another, registry)
                 morning = options.midnight + days * DAY + _MORNING - int(plan.registry.utc_offset.max())
                 # At night next to nothing happens: it is over at once.
                 night = (_part(batch, (batch.arrival_ms < morning) & ~_ahead(batch)) for batch in plan.batches())

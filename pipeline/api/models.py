@@ -202,7 +202,7 @@ _ALERT = {
     "alert_id": "5f0c8a52d1e94b7e",
     "venue_id": "mall-0042",
     "name": "Mall 42",
-    "level": "crowded",
+    "level": "warning",
     "raised_at": "2021-09-19T05:41:00.000Z",
     "cleared_at": None,
     "peak": 463,

@@ -63,9 +63,10 @@ class ArrivalBatch:
 class DayPlan:
     """A whole day drawn as compact columns (about 60 bytes a check-in); its text is only made batch by batch."""
 
-    def __init__(self, options: SimulationOptions) -> None:
+    def __init__(self, options: SimulationOptions, registry: Registry | None = None) -> None:
+        """`registry`: the venues of another plan with as many, for another day of theirs, drawn from another seed."""
         self.options = options
-        self.registry: Registry = make_registry(options)
+        self.registry: Registry = make_registry(options) if registry is None else registry
         self.visits: Visits = plan_visits(options, self.registry)
         self.scans: Scans = plan_scans(options, self.registry, self.visits)
         count = len(self.scans.order)

@@ -50,8 +50,9 @@ class Site:
     def prepare(self) -> None:
         """Two Sundays, the second until NOW, stored and with a model in force."""
         ensure_topics(self._kafka, declared_topics(2, retention=None))
-        plans = [self._plan(SUNDAY - timedelta(7)), self._plan(SUNDAY)]
-        venues = list(plans[0].venues())
+        second = DayPlan(self._options(SUNDAY, seed=7))
+        plans = [DayPlan(self._options(SUNDAY - timedelta(7), seed=8), second.registry), second]
+        venues = list(second.venues())
         largest = max(range(len(venues)), key=lambda at: venues[at].capacity or 0)
         venues[largest] = venues[largest].model_copy(update={"name": FORMULA})
         with ScanProducer(self._kafka, VENUES) as producer:
@@ -68,8 +69,8 @@ class Site:
         self._run("model", "fit", "--use")
         self.start()
 
-    def _plan(self, day: date) -> DayPlan:
-        return DayPlan(SimulationOptions(8_000, seed=7, date=day, venues=150, city=facts.ONE_CITY))
+    def _options(self, day: date, seed: int) -> SimulationOptions:
+        return SimulationOptions(8_000, seed=seed, date=day, venues=150, city=facts.ONE_CITY)
 
     def start(self) -> None:
         """Start the worker and wait until it shows the store."""

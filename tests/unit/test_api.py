@@ -199,7 +199,7 @@ def ask_for_alerts(folder: str) -> list[object]:
     client.command("""
         CREATE VIEW crowding_alerts AS
         SELECT
-            concat('a', toString(number)) AS alert_id, concat('v', toString(number % 2)) AS venue_id, 'crowded' AS level,
+            concat('a', toString(number)) AS alert_id, concat('v', toString(number % 2)) AS venue_id, 'warning' AS level,
             toDateTime64(1632047400, 3, 'UTC') + 60 * intDiv(number, 2) AS raised_at,
             if(number = 4, raised_at + 120, NULL) AS cleared_at, toUInt32(100) AS peak, toUInt32(90) AS capacity
         FROM numbers(5)
