@@ -95,8 +95,9 @@ def _said(replay: Run, name: str) -> str:
 def _made_anew(home: Path) -> str:
     settings = load_settings(store=home / "kept")
     client = open_store(settings)
-    engine = open_engine(settings, clock="events", told=lambda rows, _day: told.append(rows))
+    engine = open_engine(settings, clock="events")
     told: list[int] = []
+    engine.watch_estimates(lambda rows, _day: told.append(rows))
     engine.assign(TOPIC, [0])
     version = stored_models(client)[-1].version
     seconds = []

@@ -81,17 +81,13 @@ class Engine:
         settings: Settings,
         clock: Literal["wall", "events"],
         until: int | None = None,
-        told: Callable[[int, str], None] = lambda _rows, _what: None,
     ) -> None:
-        """`until` (ms) is the clock of a replay that stops there; later scans are left unread.
-
-        `told` hears of stored rows whose estimates are made anew because another model holds: how many more, and of what day.
-        """
+        """`until` (ms) is the clock of a replay that stops there; later scans are left unread."""
         self._client = client
         self._writer = Writer(writing_client)
         self._clock = clock
         self._until = until
-        self._told = told
+        self._estimated_anew_of: Callable[[int, str], None] = lambda _rows, _day: None
         self._embedded = settings.clickhouse_url is None
         self._late_window = int(settings.late_window.total_seconds() * 1000)
         self._retention = int(settings.retention.total_seconds() * 1000)
@@ -145,6 +141,10 @@ class Engine:
     def watch_visits(self, stored: Callable[[pa.Table], None]) -> None:
         """Have `stored` called with every row of `visit_rows` that is stored from now on, in the thread that stores it."""
         self._writer.visits_stored = stored
+
+    def watch_estimates(self, made: Callable[[int, str], None]) -> None:
+        """Have `made` called as stored estimates are made anew because another model holds: how many more rows, and their day."""
+        self._estimated_anew_of = made
 
     # --- owning partitions -------------------------------------------------------------------------------------------
 
@@ -588,7 +588,7 @@ class Engine:
             return
         for piece in estimated_rows.pieces(self._client, self._scope, self._timeline.changed_since(done)):
             self._store(self._cut(self._version, self._estimated_anew(piece)))
-            self._told(piece.minutes.num_rows + piece.hours.num_rows, str(piece.day))
+            self._estimated_anew_of(piece.minutes.num_rows + piece.hours.num_rows, str(piece.day))
         self._writer.insert("model_applied_rows", models.applied_table(places, last, self._next_versions(1)))
 
     def _estimated_anew(self, piece: estimated_rows.Piece) -> list[tuple[str, pa.Table]]:
@@ -889,14 +889,13 @@ def open_engine(
     *,
     clock: Literal["wall", "events"] | None = None,
     until: int | None = None,
-    told: Callable[[int, str], None] = lambda _rows, _what: None,
 ) -> Engine:
     """The engine over the store that the settings name; `clock` is the command's default where they name none.
 
-    `told`: see `Engine`. Raises UserError if the store cannot be opened.
+    Raises UserError if the store cannot be opened.
     """
     client = open_store(settings)
     writing_client = connect(settings)
     writing_client.database = client.database
     writing_client.command(f"USE {client.database}")
-    return Engine(client, writing_client, settings, settings.clock or clock or "events", until, told)
+    return Engine(client, writing_client, settings, settings.clock or clock or "events", until)

@@ -100,7 +100,9 @@ def _replay(
                 f"--until {format_instant(until)} is before {format_instant(reached)}, which the store has reached: "
                 "results never go back; choose a later time, or another store with --store"
             )
-        replay = Replay(engine, patient=settings.clickhouse_url is not None, stopped=stopped)
+        with progress_bar("loading the state", None) as loaded:
+            engine.watch_estimates(lambda rows, day: loaded(rows, f"estimates of {day} anew"))
+            replay = Replay(engine, patient=settings.clickhouse_url is not None, stopped=stopped)
         if venues:
             replay.load_venues(venues)
         with progress_bar("replaying", sum(path.stat().st_size for path in files)) as advance:

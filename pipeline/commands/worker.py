@@ -1,10 +1,13 @@
 """`pipeline worker`: consume check-ins and case reports, compute occupancy and exposures, store them."""
 
+import logging
 from pathlib import Path
 
 import click
 
 from pipeline.settings import load_settings
+
+log = logging.getLogger(__name__)
 
 
 @click.command(epilog="Example: pipeline worker --drain")
@@ -33,5 +36,6 @@ def command(context: click.Context, drain: bool, store: Path | None) -> None:
     engine = open_engine(settings, clock=settings.clock or "wall")
     tracer = open_tracer(settings)
     engine.watch_visits(tracer.visits_stored)
+    engine.watch_estimates(lambda rows, day: log.info("estimates of %s made anew: %s rows", day, f"{rows:,}"))
     care = None if drain else StoreModelCare(settings)
     context.exit(run_worker(settings, engine, tracer=tracer, care=care, drain=drain))
