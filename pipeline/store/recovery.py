@@ -138,10 +138,12 @@ def unaccounted_scans(
 ) -> set[tuple[bytes, bytes, int, int]]:
     """Unaccounted scans from before `before` (ms): (venue, visitor, kind, at)."""
     with store_errors():
+        # Of rows of one scan the first record holds: unaccounted as a whole, it is so in some row too, and those rows are few.
+        some = f"{scope} AND occurred_at < fromUnixTimestamp64Milli({max(before, 0)}, 'UTC')"
         rows = client.query(
             "SELECT venue_id, visitor_id, toInt8(event_type), toUnixTimestamp64Milli(occurred_at) FROM scan_set FINAL "
-            f"WHERE ({unaccounted(progress)}) AND {scope} "
-            f"AND occurred_at < fromUnixTimestamp64Milli({max(before, 0)}, 'UTC')"
+            f"WHERE ({unaccounted(progress)}) AND {some} AND (venue_id, visitor_id) IN "
+            f"(SELECT venue_id, visitor_id FROM scan_set WHERE ({unaccounted(progress)}) AND {some})"
         ).result_rows
     return {(str(row[0]).encode(), str(row[1]).encode(), int(row[2]), int(row[3])) for row in rows}
 
@@ -198,7 +200,7 @@ def _scans_of(client: Client, venues: str, since: str, horizon: int, fresh: str)
             GROUP BY venue_id, visitor_id
         ) AS visit USING (venue_id, visitor_id)
         WHERE at >= if(first = 0, {horizon}, least(first, {horizon}))
-        ORDER BY venue_id, visitor_id, at, kind
+        ORDER BY venue_id, at, kind
         """,
     )
 
