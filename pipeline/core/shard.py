@@ -438,8 +438,9 @@ class Shard:
         return [data[offsets[i] : offsets[i + 1]].tobytes() for i in range(len(wanted))]
 
     def load(self, columns: ScanColumns, fresh: U8) -> None:
-        """Take scans from the store: sorted by pair and time, of pairs that are not in memory; no rows or moves come of it.
+        """Take scans from the store: a pair's by time and kind, of pairs not in memory; no rows or moves come of it.
 
+        It is fastest where those of a venue are sorted so too: an arrival then lies beside the one before.
         `fresh` marks those that were stored but not accounted for before a crash: they count as STORED when they come again.
         """
         count = len(columns)

@@ -2,6 +2,9 @@
 
 import fcntl
 import os
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +53,30 @@ def _lock(path: Path) -> None:
     _locks[path] = descriptor
 
 
+def _emptied_after_errors(client: Client) -> Client:
+    """Have an embedded store's connection forget what a query had answered before it failed.
+
+    The engine keeps it (chdb-core 26.9), and would give it as the beginning of the next answer, whatever that query is.
+    """
+    ask = client.raw_query
+
+    def emptied(method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        def call(*arguments: Any, **options: Any) -> Any:
+            try:
+                return method(*arguments, **options)
+            except ClickHouseError:
+                with suppress(ClickHouseError):
+                    ask("SELECT 1", fmt="Null")
+                raise
+
+        return call
+
+    for name in ("command", "query", "query_arrow", "raw_query", "raw_stream"):
+        setattr(client, name, emptied(getattr(client, name)))
+    return client
+
+
 def connect(settings: Settings) -> Client:
     """A new connection, for one thread. Raises UserError where the store cannot be reached."""
     if settings.clickhouse_url is not None:
@@ -64,8 +91,10 @@ def connect(settings: Settings) -> Client:
     if settings.durable_writes:
         client_settings |= {"fsync_after_insert": 1, "fsync_part_directory": 1}
     try:
-        return clickhouse_connect.get_client(
-            interface="chdb", path=str(settings.store_path / "clickhouse"), settings=client_settings
+        return _emptied_after_errors(
+            clickhouse_connect.get_client(
+                interface="chdb", path=str(settings.store_path / "clickhouse"), settings=client_settings
+            )
         )
     except (ClickHouseError, OSError, RuntimeError) as error:
         first = str(error).splitlines()[0]

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from pipeline.core.moves import REACH
 from pipeline.core.shard import Shard, VenueRules
 from pipeline.store.tables import integers, texts_of
-from pipeline.store.writer import quoted, store_errors
+from pipeline.store.venue_ranges import ranges, ranges_of
+from pipeline.store.writer import store_errors
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -20,7 +21,7 @@ else:
     Client = Any
 
 #: Visits read at once, and rows of minutes whose estimates are made anew at once.
-_VISITS: Final = 1_000_000
+_VISITS: Final = 500_000
 _ROWS: Final = 250_000
 
 
@@ -48,10 +49,8 @@ def closings(condition: str, given: str = "") -> str:
 def load_moves(client: Client, shard: Shard, scope: str) -> None:
     """Log the moves of the venues of `scope` that matter to what the shard holds. Raises StoreUnavailableError."""
     since = f"checked_in_at >= fromUnixTimestamp64Milli({max(shard.moves_from, 0)}, 'UTC') AND {scope}"
-    count = _rows(client, f"SELECT count() FROM visit_rows WHERE {since}")[0][0]
-    slices = 1 + count // _VISITS
-    for number in range(slices):
-        _log(client, shard, f"{since} AND cityHash64(venue_id) % {slices} = {number}")
+    for venues in ranges_of(client, "visit_rows", since, _VISITS):
+        _log(client, shard, f"{since} AND {venues}")
 
 
 def _log(client: Client, shard: Shard, condition: str) -> None:
@@ -90,9 +89,8 @@ def pieces(client: Client, scope: str, since: int) -> Iterator[Piece]:
         client, "SELECT intDiv(toUnixTimestamp64Milli(min(checked_in_at)), 3600000) * 60 FROM visit_rows"
     )
     since = max(since, int(first_visit[0][0]))
-    for day, first, last in _cuts(client, scope, since):
+    for day, venues in _cuts(client, scope, since):
         begin = datetime(day.year, day.month, day.day, tzinfo=UTC)
-        venues = f"venue_id >= {quoted(first)} AND venue_id <= {quoted(last)} AND {scope}"
         shard = Shard(lambda _venue: VenueRules(0))
         shard.keep_moves()
         _log(
@@ -119,8 +117,8 @@ def pieces(client: Client, scope: str, since: int) -> Iterator[Piece]:
         yield Piece(day, shard, *tables)
 
 
-def _cuts(client: Client, scope: str, since: int) -> Iterator[tuple[date, str, str]]:
-    # (UTC day, first venue, last venue) of so many rows that they are written at once.
+def _cuts(client: Client, scope: str, since: int) -> Iterator[tuple[date, str]]:
+    # UTC days, and ranges of venues with so many rows that they are written at once.
     tables = (("minute_rows", "minute"), ("hour_rows", "hour"))
     days = {
         row[0]
@@ -135,15 +133,9 @@ def _cuts(client: Client, scope: str, since: int) -> Iterator[tuple[date, str, s
             f"SELECT venue_id, count() AS rows FROM {table} WHERE {_of_day(time, day, since)} AND {scope} GROUP BY venue_id"
             for table, time in tables
         )
-        first, last, held = "", "", 0
-        for venue, rows in _rows(
-            client, f"SELECT venue_id, sum(rows) FROM ({counted}) GROUP BY venue_id ORDER BY venue_id"
-        ):
-            if held and held + rows > _ROWS:
-                yield day, first, last
-                held = 0
-            first, last, held = venue if not held else first, venue, held + rows
-        yield day, first, last
+        counts = _rows(client, f"SELECT venue_id, sum(rows) FROM ({counted}) GROUP BY venue_id ORDER BY venue_id")
+        for venues in ranges(((str(venue), int(rows)) for venue, rows in counts), _ROWS):
+            yield day, f"{venues} AND {scope}"
 
 
 def _of_day(time: str, day: date, since: int) -> str:

@@ -6,7 +6,7 @@ of the late window and the day before it.
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
@@ -14,6 +14,7 @@ from pipeline.core.pools import HARD_LIMIT
 from pipeline.core.shard import Shard
 from pipeline.store.estimated_rows import load_moves
 from pipeline.store.tables import integers, scan_columns, texts_of
+from pipeline.store.venue_ranges import ranges_of
 from pipeline.store.writer import Progress, quoted, store_errors
 
 if TYPE_CHECKING:
@@ -56,6 +57,9 @@ def durable_of(standing: Standing, owned: list[tuple[str, int]], *, everything: 
         return max(standing.durable.values(), default=0)
     return min((standing.durable[key] for key in owned if key in standing.durable), default=0)
 
+
+#: Scans of one query: some 200 MiB of the store's memory.
+_SCANS: Final = 500_000
 
 #: Versions are epoch << 40 | running number: a new owner's rows beat any row of an earlier one.
 EPOCH_SHIFT = 40
@@ -134,10 +138,12 @@ def unaccounted_scans(
 ) -> set[tuple[bytes, bytes, int, int]]:
     """Unaccounted scans from before `before` (ms): (venue, visitor, kind, at)."""
     with store_errors():
+        # Of rows of one scan the first record holds: unaccounted as a whole, it is so in some row too, and those rows are few.
+        some = f"{scope} AND occurred_at < fromUnixTimestamp64Milli({max(before, 0)}, 'UTC')"
         rows = client.query(
             "SELECT venue_id, visitor_id, toInt8(event_type), toUnixTimestamp64Milli(occurred_at) FROM scan_set FINAL "
-            f"WHERE ({unaccounted(progress)}) AND {scope} "
-            f"AND occurred_at < fromUnixTimestamp64Milli({max(before, 0)}, 'UTC')"
+            f"WHERE ({unaccounted(progress)}) AND {some} AND (venue_id, visitor_id) IN "
+            f"(SELECT venue_id, visitor_id FROM scan_set WHERE ({unaccounted(progress)}) AND {some})"
         ).result_rows
     return {(str(row[0]).encode(), str(row[1]).encode(), int(row[2]), int(row[3])) for row in rows}
 
@@ -158,25 +164,10 @@ def load_shard(client: Client, shard: Shard, scope: str, progress: list[Progress
     if venues.num_rows:
         buffer, (venue,) = texts_of(venues["venue_id"])
         shard.know_venues(buffer, venue)
-    # A pair's scans before its first visit in memory belong to an earlier visit, which nothing in memory can change.
-    scans = _arrow(
-        client,
-        f"""
-        SELECT venue_id, visitor_id, toInt8(event_type) AS kind, toUnixTimestamp64Milli(occurred_at) AS at,
-               -winner.1 AS party, ({unaccounted(progress)}) AS fresh
-        FROM (SELECT * FROM scan_set FINAL WHERE occurred_at >= {since} AND {scope}) AS scan
-        LEFT JOIN
-        (
-            SELECT venue_id, visitor_id, min(toUnixTimestamp64Milli(checked_in_at)) AS first
-            FROM visit_rows FINAL WHERE checked_in_at >= {since} AND {scope}
-            GROUP BY venue_id, visitor_id
-        ) AS visit USING (venue_id, visitor_id)
-        WHERE at >= if(first = 0, {horizon}, least(first, {horizon}))
-        ORDER BY venue_id, visitor_id, at, kind
-        """,
-    )
-    if scans.num_rows:
-        shard.load(scan_columns(scans), integers(scans, "fresh").astype("uint8"))
+    for range_of_venues in ranges_of(client, "scan_set", f"occurred_at >= {since} AND {scope}", _SCANS):
+        scans = _scans_of(client, f"{range_of_venues} AND {scope}", since, horizon, unaccounted(progress))
+        if scans.num_rows:
+            shard.load(scan_columns(scans), integers(scans, "fresh").astype("uint8"))
     carried = _arrow(
         client,
         f"""
@@ -192,6 +183,26 @@ def load_shard(client: Client, shard: Shard, scope: str, progress: list[Progress
     if moves:
         shard.keep_moves()
         load_moves(client, shard, scope)
+
+
+def _scans_of(client: Client, venues: str, since: str, horizon: int, fresh: str) -> pa.Table:
+    # A pair's scans before its first visit in memory belong to an earlier visit, which nothing in memory can change.
+    return _arrow(
+        client,
+        f"""
+        SELECT venue_id, visitor_id, toInt8(event_type) AS kind, toUnixTimestamp64Milli(occurred_at) AS at,
+               -winner.1 AS party, ({fresh}) AS fresh
+        FROM (SELECT * FROM scan_set FINAL WHERE occurred_at >= {since} AND {venues}) AS scan
+        LEFT JOIN
+        (
+            SELECT venue_id, visitor_id, min(toUnixTimestamp64Milli(checked_in_at)) AS first
+            FROM visit_rows FINAL WHERE checked_in_at >= {since} AND {venues}
+            GROUP BY venue_id, visitor_id
+        ) AS visit USING (venue_id, visitor_id)
+        WHERE at >= if(first = 0, {horizon}, least(first, {horizon}))
+        ORDER BY venue_id, at, kind
+        """,
+    )
 
 
 def load_windows(client: Client, scope: str) -> list[tuple[int, list[bytes]]]:
