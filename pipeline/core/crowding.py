@@ -87,9 +87,11 @@ class Levels:
         """The steps of a counted curve cut where minutes begin, and of each level and step whether it raises (1) or clears (−1).
 
         In minute m the estimate at the end of minute m − 1 is judged, which is known when m begins; where there is none, the
-        count. `ask` gives estimates at the ends of minutes since the epoch, None where there is no model. at, persons and until
-        as for `alerts`.
+        count, and None in place of all if no minute has one. `ask` gives estimates at the ends of minutes since the epoch, None
+        where no model is in use. at, persons and until as for `alerts`.
         """
+        if not self._limits:
+            return at, persons, None
         # A curve from before all time begins with nobody, who is cleared by any basis.
         begin = int(at[0]) if at[0] >= 0 else int(at[1]) if len(at) > 1 else until
         minutes = np.arange(begin // MINUTE, until // MINUTE + 1)
