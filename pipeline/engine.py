@@ -20,13 +20,13 @@ from pipeline.alert_notice import AlertNotice
 from pipeline.core import names
 from pipeline.core.alert_book import AlertBook
 from pipeline.core.columns import Rejection, ScanColumns, Text
-from pipeline.core.crowding import Alert, Levels, alert_id
+from pipeline.core.crowding import Alert, Estimated, Levels, alert_id
 from pipeline.core.decode import decode_scans, judge_times, take
 from pipeline.core.fold import ANCIENT, DUPLICATE, STORED
 from pipeline.core.levels import LEVELS, Rule
 from pipeline.core.moves import REACH
 from pipeline.core.occupancy import HourRows, MinuteRows
-from pipeline.core.pools import HARD_LIMIT, MINUTE, NONE
+from pipeline.core.pools import HARD_LIMIT, I32, I64, MINUTE, NEVER, NONE
 from pipeline.core.shard import BEGINNING, Changes, Correction, Shard, VenueRules, horizon_of
 from pipeline.dead_letters import DeadLetter
 from pipeline.estimates import Ground, Timeline
@@ -91,6 +91,7 @@ class Engine:
         self._embedded = settings.clickhouse_url is None
         self._late_window = int(settings.late_window.total_seconds() * 1000)
         self._retention = int(settings.retention.total_seconds() * 1000)
+        self._crowding_basis = settings.crowding_basis
         self._registry = Registry(client, settings)
         self._timeline = Timeline([], lambda _version: None)
         self._progress: dict[tuple[str, int], Progress] = {}
@@ -116,7 +117,12 @@ class Engine:
         # Which venues have a row of an estimate, and the venues that estimates are made for.
         self._estimated = np.zeros(0, np.int32)
         self._ground = Ground(self._registry.place)
-        self._book = AlertBook(lambda venue: self._levels_of(self._registry.rules(venue)))
+        self._book = AlertBook(
+            lambda venue: self._levels_of(self._registry.rules(venue)),
+            None
+            if self._crowding_basis == "counted"
+            else lambda *asked: self._judged(self._shard, self._ground, *asked),
+        )
         self._categories, self._areas = Groups(), Groups()
         # Venues whose alerts are to be computed again from an instant (ms) on, and the most persons counted there of late.
         self._crowded_since: dict[str, int] = {}
@@ -228,6 +234,7 @@ class Engine:
             self._crowd_again(venue, raised_at - 1)
         for venue, span in spans.items():
             self._crowd_again(venue, span.start)
+        self._crowd_by_new_uses(scope)
         if spans:
             since = max(shard.cells_from, min(span.start for span in spans.values()))
             shown = repair.shown_minutes(client, spans, since)
@@ -421,7 +428,7 @@ class Engine:
             self._shard.advance(as_of)
             changes = self._shard.take_changes()
             derived += self._changed_rows(changes)
-            derived += self._alert_rows(changes.minutes, as_of)
+            derived += self._alert_rows(changes, as_of)
             self._rolled_all &= not self._moved
             due = self._rolled_minute != as_of // MINUTE or (idle and not self._rolled_all)
             if caught_up and due and now - self._rolled_at > self._rolling_cost / _ROLLING_SHARE:
@@ -484,12 +491,34 @@ class Engine:
     def _code(self, venue: bytes) -> int:
         return int(self._shard.codes_of([venue])[0])
 
-    @staticmethod
-    def _levels_of(rules: VenueRules) -> Levels:
-        return _levels(rules.crowding, rules.capacity)
+    def _levels_of(self, rules: VenueRules) -> Levels:
+        return _levels(rules.crowding, rules.capacity, self._crowding_basis)
+
+    def _judged(self, shard: Shard, ground: Ground, venue: I32, minute: I32) -> Estimated | None:
+        # What crowding goes by where it is not the count.
+        if not self._timeline.active:
+            return None
+        ground.meet(shard.venue_ids, shard.venue_count)
+        minutes = np.zeros(len(venue), np.bool_)
+        found = self._timeline.estimates(ground, shard.logged_moves(), venue, minute, minutes, ~minutes)
+        found = found or Estimates.none(len(venue))
+        return np.where(found.model > 0, found.expected, NONE), found.high
+
+    def _judged_alone(self, shard: Shard, minutes: I64) -> Estimated | None:
+        # Of a shard with one venue.
+        venue = np.zeros(len(minutes), np.int32)
+        return self._judged(shard, Ground(self._registry.place), venue, minutes.astype(np.int32))
 
     def _crowd_again(self, venue: str, since: int) -> None:
         self._crowded_since[venue] = min(since, self._crowded_since.get(venue, since))
+
+    def _crowd_by_new_uses(self, scope: str) -> None:
+        # What was said of models changes estimates, and so what is judged by them. `_apply_uses` notes that it is done.
+        done = models.applied_use(self._client, self._places)
+        if self._crowding_basis != "counted" and done != self._timeline.number:
+            since = self._timeline.changed_since(done) * MINUTE
+            for venue, first in crowding.first_arrivals(self._client, scope).items():
+                self._crowd_again(venue, max(since, first))
 
     def _load_alerts(self, scope: str) -> None:
         # What scans can still change. What an alert from before memory began with, only the visits in the store know.
@@ -500,10 +529,10 @@ class Engine:
             if alert.raised_at < shard.cells_from:
                 self._crowd_again(venue, alert.raised_at - 1)
 
-    def _alert_rows(self, minutes: MinuteRows, as_of: int) -> list[tuple[str, pa.Table]]:
+    def _alert_rows(self, changed: Changes, as_of: int) -> list[tuple[str, pa.Table]]:
         if self._crowded_since:
             self._correct_alerts(as_of)
-        changes = self._book.advance(self._shard, minutes, as_of)
+        changes = self._book.advance(self._shard, changed, as_of)
         if not changes:
             return []
         first = self._next_versions(len(changes))
@@ -524,9 +553,11 @@ class Engine:
             most = max(
                 self._recounted.get(venue, 0), shard.most_present(code, *(at // MINUTE for at in reversed(reach)))
             )
-            if venue in stored or most >= levels.lowest:
+            by_estimate = self._crowding_basis != "counted"
+            if venue in stored or most >= levels.lowest or (by_estimate and levels.lowest != NEVER):
                 known = stored.get(venue, [])
-                history = crowding.alert_history(self._client, venue, levels, known, since, reach, as_of)
+                estimates = self._judged_alone if by_estimate else None
+                history = crowding.alert_history(self._client, venue, levels, known, since, reach, as_of, estimates)
                 self._book.correct(code, history)
         self._crowded_since.clear()
         self._recounted.clear()
@@ -855,9 +886,9 @@ class Engine:
 
 
 @cache
-def _levels(rules: tuple[Rule, ...], capacity: int) -> Levels:
+def _levels(rules: tuple[Rule, ...], capacity: int, basis: str) -> Levels:
     # Many venues have the same: one object for all of them.
-    return Levels(rules, capacity)
+    return Levels(rules, capacity, basis)
 
 
 def _letter(

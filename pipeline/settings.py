@@ -104,6 +104,11 @@ class Settings(BaseSettings):
     crowding_by_venue: dict[str, CrowdingRules] = Field(
         default_factory=dict, description="The same for one venue, where it differs from its category's."
     )
+    crowding_basis: Literal["counted", "expected", "high", "probability"] = Field(
+        "counted",
+        description="What crowding compares with the capacity: the persons counted, or, where a model is in use, its estimate of "
+        "those really there: expected, high, or probability (raised from P ≥ 0.5 on, cleared at P < 0.2).",
+    )
     alertmanager_url: SecretStr | None = Field(
         None,
         description="Alertmanager, for crowding alerts (http[s]://[user:password@]host:port). Default: none is told.",

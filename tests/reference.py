@@ -15,6 +15,7 @@ from fractions import Fraction
 from hashlib import sha256
 from itertools import pairwise
 from math import ceil, exp, floor, log, sqrt
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 SECOND = 1_000
@@ -506,13 +507,74 @@ def _alerts(
     curve = Curve(visits)
     high, low = Fraction(rule.raise_at) * capacity, Fraction(rule.clear_below) * capacity
     changes = {instant for visit in visits for instant in (visit.checked_in_at, visit.left_at)}
+
+    def held(raises: bool, start: int, end: int) -> bool:
+        return curve.held(lambda persons: persons >= high if raises else persons < low, start, end)
+
+    return _turns(venue_id, curve, capacity, level, rule, as_of, changes, held)
+
+
+def judged_alerts(
+    venue_id: str,
+    visits: list[Visit],
+    capacity: int,
+    level: str,
+    as_of: int,
+    basis: str,
+    estimate: Callable[[int], tuple[float, float, float] | None],
+) -> Iterator[AlertRow]:
+    """The alerts by the default rule where in each minute the estimate at the end of the one before is judged, or the count.
+
+    `estimate` gives (expected, low, high) before rounding at the end of a minute since the epoch, or None.
+    """
+    curve, rule = Curve(visits), DEFAULT_CROWDING[level]
+    share, low = Fraction(rule.raise_at), Fraction(rule.clear_below)
+    changes = {instant for visit in visits for instant in (visit.checked_in_at, visit.left_at)}
+    begin = min(changes) // MINUTE
+    minutes = range(begin, as_of // MINUTE + 1)
+    estimates = {minute: estimate(minute - 1) for minute in minutes}
+
+    def judge(instant: int, raises: bool) -> bool:
+        found = estimates.get(instant // MINUTE)
+        if found is None:
+            return curve.at(instant) >= share * capacity if raises else curve.at(instant) < low * capacity
+        expected, high = Fraction(round(10 * found[0]), 10), ceil(found[2])
+        if basis == "probability":
+            deviation = (high - float(expected)) / 1.645
+            over = float(expected) - floor(share * capacity) - 0.5
+            probability = NormalDist().cdf(over / deviation) if deviation else float(over > 0)
+            return probability >= 0.5 if raises else probability < 0.2
+        present = expected if basis == "expected" else high
+        return present >= share * capacity if raises else present < low * capacity
+
+    starts = changes | {minute * MINUTE for minute in minutes}
+    ordered = sorted(starts)
+
+    def held(raises: bool, start: int, end: int) -> bool:
+        inside = ordered[bisect_right(ordered, start) : bisect_right(ordered, end - 1)]
+        return all(judge(at, raises) for at in [start, *inside])
+
+    return _turns(venue_id, curve, capacity, level, rule, as_of, starts, held)
+
+
+def _turns(
+    venue_id: str,
+    curve: Curve,
+    capacity: int,
+    level: str,
+    rule: CrowdingRule,
+    as_of: int,
+    changes: set[int],
+    held: Callable[[bool, int, int], bool],
+) -> Iterator[AlertRow]:
+    """`held`: whether what raises (or else what clears) was there at every instant of [start, end)."""
     moments = {change + hold for change in changes for hold in (rule.raise_for, rule.clear_for)}
     raised_at = None
     ends: list[tuple[int, int | None]] = []
     for moment in sorted(moment for moment in moments if moment <= as_of):
-        if raised_at is None and curve.held(lambda persons: persons >= high, moment - rule.raise_for, moment):
+        if raised_at is None and held(True, moment - rule.raise_for, moment):
             raised_at = moment
-        elif raised_at is not None and curve.held(lambda persons: persons < low, moment - rule.clear_for, moment):
+        elif raised_at is not None and held(False, moment - rule.clear_for, moment):
             ends.append((raised_at, moment))
             raised_at = None
     if raised_at is not None:

@@ -1,22 +1,29 @@
 """The crowding alerts of the venues in memory, kept in step with their occupancy.
 
 Only venues with a capacity are looked at whose minutes that changed reach a threshold, or that have an alert, or that the clock
-has brought to an instant at which something may happen by itself.
+has brought to an instant at which something may happen by itself. Where estimates are judged, those of every venue with a
+capacity are asked for, for each minute that is new or may have changed, and venues that reach a threshold are looked at too.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
 
-from pipeline.core.crowding import Alert, Levels
-from pipeline.core.occupancy import MinuteRows
-from pipeline.core.pools import I32, MINUTE, NONE
-from pipeline.core.shard import BEGINNING, Shard
+from pipeline.core.crowding import Alert, Estimated, Levels
+from pipeline.core.pools import I32, I64, MINUTE, NEVER, NONE
+from pipeline.core.shard import BEGINNING, Changes, Shard
 
 #: An alert is young for so long: its curve is then read from where it was raised.
 _YOUNG_MINUTES: Final = 120
+
+#: Estimates asked for at once.
+_ASKED: Final = 500_000
+
+#: The estimates of venues by their codes in the shard, at the ends of minutes since the epoch; None where no model is in use.
+EstimatesOf = Callable[[I32, I32], Estimated | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +51,15 @@ class AlertHistory:
 class AlertBook:
     """What was raised at each venue and is not yet out of reach of a late scan."""
 
-    def __init__(self, levels: Callable[[bytes], Levels]) -> None:
-        """`levels` gives the rules of a venue by its id."""
+    def __init__(self, levels: Callable[[bytes], Levels], estimates: EstimatesOf | None = None) -> None:
+        """`levels` gives the rules of a venue by its id; `estimates` what is judged where it is not the count."""
         self._levels_of = levels
+        self._estimates = estimates
+        # So many venues had their estimates of the minute of the clock looked at.
+        self._watched = 0
         self._levels: list[Levels] = []
         self._lowest: I32 = np.zeros(0, np.int32)
+        self._least: I64 = np.zeros(0, np.int64)
         self._as_of = BEGINNING
         self._alerts: dict[int, list[Alert]] = {}
         # Of alerts raised before the cells in memory: the most persons until there, by (venue, level).
@@ -74,6 +85,7 @@ class AlertBook:
             self._levels += [self._levels_of(venue) for venue in fresh]
             lowest = np.array([levels.lowest for levels in self._levels[known:]], np.int32)
             self._lowest = np.concatenate([self._lowest, lowest])
+            self._least = np.concatenate([self._least, [levels.least for levels in self._levels[known:]]])
 
     def follows(self, shard: Shard, venue: int, levels: Levels) -> bool:
         """Whether these are the rules by which a venue's alerts are made."""
@@ -84,6 +96,7 @@ class AlertBook:
         self._meet(shard)
         self._levels[venue] = levels
         self._lowest[venue] = levels.lowest
+        self._least[venue] = levels.least
 
     def start(self, shard: Shard, as_of: int) -> None:
         """Begin with a shard that was just loaded, and computed up to `as_of` (ms) without rows."""
@@ -109,9 +122,10 @@ class AlertBook:
             del self._before[key]
         self._before |= {(venue, level): peak for level, peak in history.before.items()}
 
-    def advance(self, shard: Shard, minutes: MinuteRows, as_of: int) -> list[AlertChange]:
-        """The alerts that changed. `shard` was advanced to `as_of` (ms); `minutes` are all the rows that this gave."""
+    def advance(self, shard: Shard, changes: Changes, as_of: int) -> list[AlertChange]:
+        """The alerts that changed. `shard` was advanced to `as_of` (ms); `changes` are all that this gave."""
         self._meet(shard)
+        minutes = changes.minutes
         since: dict[int, int] = {}
         if count := int(minutes.used[0]):
             venue, minute = minutes.venue[:count], minutes.minute[:count]
@@ -123,6 +137,9 @@ class AlertBook:
             since = {
                 code: min(int(first[code]) * MINUTE, self._as_of) for code in np.unique(venue[reached[venue]]).tolist()
             }
+        if self._estimates is not None:
+            for code, start in self._by_estimate(shard, self._estimates, changes.moved, as_of).items():
+                since[code] = min(start, since.get(code, self._as_of))
         for code, due in self._due.items():
             if due <= as_of:
                 since.setdefault(code, self._as_of)
@@ -130,11 +147,45 @@ class AlertBook:
             since[code] = min(start, since.get(code, self._as_of))
         since |= dict.fromkeys(self._true, shard.changes_from)
         self._since.clear()
-        changes = []
+        changed = []
         for code in sorted(since):
-            changes += self._look(shard, code, max(since[code], shard.changes_from), as_of)
+            changed += self._look(shard, code, max(since[code], shard.changes_from), as_of)
         self._as_of = as_of
-        return changes
+        return changed
+
+    def _by_estimate(self, shard: Shard, estimates: EstimatesOf, marks: I32, as_of: int) -> dict[int, int]:
+        # Venues to look at, and since when (ms). What moves in a minute is judged from the next one on; a venue that is new here
+        # may have been judged crowded before.
+        now, before = as_of // MINUTE, self._as_of // MINUTE
+        moved = np.full(len(self._levels), NEVER, np.int64)
+        moved[: len(marks)] = marks
+        first = np.minimum(moved, before) + 1
+        if self._as_of == BEGINNING:
+            first = np.where(moved == NEVER, now, moved) + 1
+        else:
+            first[self._watched :] = np.minimum(first[self._watched :], before)
+        first = np.maximum(first, shard.changes_from // MINUTE)
+        first[self._lowest == NEVER] = now + 1
+        self._watched = len(first)
+        crowded = np.zeros(len(first), np.bool_)
+        for codes, minutes in _asked(first, now):
+            if not len(codes):
+                continue
+            estimated = estimates(codes, (minutes - 1).astype(np.int32))
+            if estimated is None:
+                return {}
+            measured = self._levels[int(codes[0])].measure(estimated)
+            crowded[codes[measured >= self._least[codes]]] = True
+        if now > before:
+            # Where there is no estimate from now on, the count is judged.
+            crowded[shard.reaching(before, self._lowest)] = True
+        changed = moved < NEVER
+        held = np.array(sorted(self._alerts), np.int64)
+        crowded[held[changed[held]]] = True
+        return {
+            code: min(int(moved[code]) * MINUTE, self._as_of) if changed[code] else self._as_of
+            for code in np.flatnonzero(crowded).tolist()
+        }
 
     def _look(self, shard: Shard, venue: int, since: int, as_of: int) -> list[AlertChange]:
         levels = self._levels[venue]
@@ -148,9 +199,14 @@ class AlertBook:
         in_force = {alert.level: (alert.raised_at, self._most(shard, venue, alert, start)) for alert in held}
         new = [alert for alert in base if alert.cleared_at != NONE and alert.cleared_at <= since]
         at, persons = shard.curve(venue, start, as_of)
-        found, due = levels.alerts(at, persons, as_of, since, in_force)
+        judged = None
+        if self._estimates is not None:
+            at, persons, judged = levels.refined(at, persons, as_of, partial(self._ask, self._estimates, venue))
+        found, due = levels.alerts(at, persons, as_of, since, in_force, judged)
         new += found
         lasts = any(alert.cleared_at == NONE for alert in new)
+        if lasts and judged is not None:
+            due = _earlier(due, (as_of // MINUTE + 1) * MINUTE)
         due = _earlier(due, shard.next_look(venue, as_of, 0 if lasts else levels.lowest))
         if due == NONE:
             self._due.pop(venue, None)
@@ -164,6 +220,10 @@ class AlertBook:
         return [AlertChange(venue, a, deleted=True) for a in old if (a.level, a.raised_at) not in names] + [
             AlertChange(venue, alert) for alert in new if alert not in unchanged
         ]
+
+    @staticmethod
+    def _ask(estimates: EstimatesOf, venue: int, minutes: I64) -> Estimated | None:
+        return estimates(np.full(len(minutes), venue, np.int32), minutes.astype(np.int32))
 
     def _most(self, shard: Shard, venue: int, alert: Alert, until: int) -> int:
         # The most persons from when an alert was raised until the start of the minute `until`, 0 if it was raised later.
@@ -194,6 +254,20 @@ class AlertBook:
             if kept:
                 alerts[venue] = kept
         self._alerts, self._before = alerts, before
+
+
+def _asked(first: I64, last: int) -> Iterator[tuple[I32, I64]]:
+    # Each venue with each minute from `first` up to `last`, a piece at a time.
+    counts = np.maximum(last + 1 - first, 0)
+    until = np.cumsum(counts)
+    begin = 0
+    while begin < len(counts) and until[-1] > (until[begin] - counts[begin]):
+        end = max(int(np.searchsorted(until, until[begin] - counts[begin] + _ASKED, "right")), begin + 1)
+        part = counts[begin:end]
+        codes = np.repeat(np.arange(begin, end, dtype=np.int32), part)
+        inside = np.arange(len(codes)) - np.repeat(np.cumsum(part) - part, part)
+        yield codes, first[codes] + inside
+        begin = end
 
 
 def _earlier(one: int, other: int) -> int:

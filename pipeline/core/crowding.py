@@ -1,12 +1,14 @@
 """When a venue is crowded: a state machine with hysteresis over the exact step function of its counted occupancy.
 
 An alert of a level is raised at the instant at which occupancy has been at or over a share of the capacity for long enough, and
-cleared at the instant at which it has then been under a lower share for long enough. So alerts follow from the visits, the
-capacity, the rules and the clock alone; a later scan that changes the visits changes the alerts. Whatever happened up to an
-instant was decided by the occupancy before it: a change of occupancy from an instant on leaves every raising and clearing up to
-that instant as it was, and from there on the machine goes on from them and from the longest hold before (`Levels.look_back`).
+cleared at the instant at which it has then been under a lower share for long enough. In place of the count, an estimate of
+those really there may be judged, from minute to minute (`Levels.refined`). So alerts follow from the visits, the capacity, the
+rules, the models in use and the clock alone; a later scan that changes the visits changes the alerts. Whatever happened up to an
+instant was decided by what was there before it: a change from an instant on leaves every raising and clearing up to that
+instant as it was, and from there on the machine goes on from them and from the longest hold before (`Levels.look_back`).
 """
 
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Final, NamedTuple
 
@@ -14,10 +16,15 @@ import numpy as np
 
 from pipeline.core.cells import last_before
 from pipeline.core.jit import kernel, wide
-from pipeline.core.levels import LEVELS, Rule
+from pipeline.core.levels import CLEARED_BELOW_PROBABILITY, LEVELS, RAISED_AT_PROBABILITY, Rule
 from pipeline.core.pools import I32, I64, MINUTE, NEVER, NONE, U8, Cells, Events, Venues
+from pipeline.core.presence.crowding import probability_over
 
 _SHIFT: Final = 1 << 20
+
+#: Who is estimated at the ends of minutes (since the epoch): expected in tenths of a person, NONE where there is no estimate,
+#: and high in persons.
+Estimated = tuple[I64, I64]
 
 
 class Alert(NamedTuple):
@@ -36,10 +43,12 @@ class Alert(NamedTuple):
 class Levels:
     """The rules of one venue, in persons."""
 
-    def __init__(self, rules: tuple[Rule, ...], capacity: int) -> None:
-        """`rules`: one for each of LEVELS. `capacity` in persons; NONE if unknown, then nothing is ever raised."""
+    def __init__(self, rules: tuple[Rule, ...], capacity: int, basis: str = "counted") -> None:
+        """`rules`: for each of LEVELS. `capacity` in persons; NONE if unknown, nothing is raised then. `basis`: see BASES."""
         self.capacity = capacity
+        self._basis = basis
         known = rules if capacity != NONE else ()
+        self._rules = known
         self._limits = tuple(
             (_ceiling(rule.raise_at * capacity), rule.raise_for, _ceiling(rule.clear_below * capacity), rule.clear_for)
             for rule in known
@@ -48,22 +57,86 @@ class Levels:
         self.lowest = min((limits[0] for limits in self._limits), default=NEVER)
         #: The longest hold, in ms.
         self.look_back = max((max(limits[1], limits[3]) for limits in self._limits), default=0)
+        #: What `measure` is at least where an estimate can raise anything; NEVER without a capacity.
+        self.least = min((self._least(rule.raise_at) for rule in known), default=NEVER)
 
     def __eq__(self, other: object) -> bool:
         """Whether both raise and clear alike."""
-        return isinstance(other, Levels) and (self.capacity, self._limits) == (other.capacity, other._limits)
+        return isinstance(other, Levels) and self._key == other._key
 
     def __hash__(self) -> int:
-        return hash((self.capacity, self._limits))
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[object, ...]:
+        return self.capacity, self._limits, self._basis
+
+    def _least(self, share: int) -> int:
+        if self._basis == "probability":
+            return 10 * (share * self.capacity // 1000) + 5
+        return -(-share * self.capacity // 100) if self._basis == "expected" else 10 * _ceiling(share * self.capacity)
+
+    def measure(self, estimated: Estimated) -> I64:
+        """Of estimates what is compared with `least`, in tenths of a person; NONE where there is no estimate."""
+        expected, high = estimated
+        return np.where(expected == NONE, NONE, 10 * high) if self._basis == "high" else expected
+
+    def refined(
+        self, at: I64, persons: I64, until: int, ask: Callable[[I64], Estimated | None]
+    ) -> tuple[I64, I64, I64 | None]:
+        """The steps of a counted curve cut where minutes begin, and of each level and step whether it raises (1) or clears (−1).
+
+        In minute m the estimate at the end of minute m − 1 is judged, which is known when m begins; where there is none, the
+        count, and None in place of all if no minute has one. `ask` gives estimates at the ends of minutes since the epoch, None
+        where no model is in use. at, persons and until as for `alerts`.
+        """
+        if not self._limits:
+            return at, persons, None
+        # A curve from before all time begins with nobody, who is cleared by any basis.
+        begin = int(at[0]) if at[0] >= 0 else int(at[1]) if len(at) > 1 else until
+        minutes = np.arange(begin // MINUTE, until // MINUTE + 1)
+        estimated = ask(minutes - 1)
+        if estimated is None:
+            return at, persons, None
+        cut = np.union1d(at, minutes[1:] * MINUTE)
+        present = persons[np.searchsorted(at, cut, "right") - 1]
+        place = np.maximum(cut // MINUTE - minutes[0], 0)
+        known = (estimated[0][place] != NONE) & (cut >= begin)
+        judged = np.stack([by_estimate[place] for by_estimate in self._judge(*estimated)])
+        return cut, present, np.where(known, judged, np.stack([_judge_count(present, each) for each in self._limits]))
+
+    def _judge(self, expected: I64, high: I64) -> list[I64]:
+        found = []
+        for rule, (raise_at, _, clear_below, _) in zip(self._rules, self._limits, strict=True):
+            if self._basis == "expected":
+                raises = 100 * expected >= rule.raise_at * self.capacity
+                clears = 100 * expected < rule.clear_below * self.capacity
+            elif self._basis == "high":
+                raises, clears = high >= raise_at, high < clear_below
+            else:
+                most = rule.raise_at * self.capacity // 1000
+                over = np.array(
+                    [probability_over(max(e, 0) / 10, max(h, 0), most) for e, h in zip(expected, high, strict=True)]
+                )
+                raises, clears = over >= RAISED_AT_PROBABILITY, over < CLEARED_BELOW_PROBABILITY
+            found.append(raises.astype(np.int64) - clears)
+        return found
 
     def alerts(
-        self, at: I64, persons: I64, until: int, since: int, in_force: dict[int, tuple[int, int]]
+        self,
+        at: I64,
+        persons: I64,
+        until: int,
+        since: int,
+        in_force: dict[int, tuple[int, int]],
+        judged: I64 | None = None,
     ) -> tuple[list[Alert], int]:
         """The alerts in force after `since`, and the earliest instant after `until` at which holding on changes one, or NONE.
 
         `persons[i]` are present from `at[i]` (ms, rising) up to the next one, the last up to and including `until`. The curve
         begins `look_back` before `since` or earlier. `in_force`: the alerts in force at `since`, as level → (raised_at, the most
-        persons from then until at[0]).
+        persons from then until at[0]). `judged`: of each level and step whether it raises (1) or clears (−1), as `refined` gives
+        it; by the count if None.
         """
         found: list[Alert] = []
         due = NONE
@@ -71,7 +144,8 @@ class Levels:
         used = np.zeros(2, np.int64)
         for level, limits in enumerate(self._limits):
             raised, peak = in_force.get(level, (NONE, 0))
-            _follow(at, persons, until, since, limits, raised, peak, rows, used)
+            turns = _judge_count(persons, limits) if judged is None else judged[level]
+            _follow(at, persons, turns, until, since, limits[1], limits[3], raised, peak, rows, used)
             for raised_at, cleared_at, most in rows[: used[0]].tolist():
                 found.append(Alert(level, raised_at, cleared_at, most, self.capacity))
             if used[1] != NONE:
@@ -83,6 +157,10 @@ def _ceiling(thousandths: int) -> int:
     return -(-thousandths // 1000)
 
 
+def _judge_count(persons: I64, limits: tuple[int, int, int, int]) -> I64:
+    return (persons >= limits[0]).astype(np.int64) - (persons < limits[2])
+
+
 def alert_id(venue: str, level: int, raised_at: int) -> str:
     """What names an alert everywhere: 16 hexadecimal digits of SHA-256 of venue|level|raised_at (ms since the epoch)."""
     return sha256(f"{venue}|{LEVELS[level]}|{raised_at}".encode()).hexdigest()[:16]
@@ -92,16 +170,17 @@ def alert_id(venue: str, level: int, raised_at: int) -> str:
 def _follow(
     at: I64,
     persons: I64,
+    turns: I64,
     until: int,
     since: int,
-    limits: tuple[int, int, int, int],
+    raise_for: int,
+    clear_for: int,
     raised: int,
     peak: int,
     rows: I64,
     used: I64,
 ) -> None:
-    # Within one step at most one thing happens: who is raised by so many persons is not cleared by them, and the reverse.
-    raise_at, raise_for, clear_below, clear_for = limits
+    # Within one step at most one thing happens: what raises does not clear, and the reverse.
     run = wide(NONE)
     needed = raise_for
     count = 0
@@ -111,10 +190,10 @@ def _follow(
         end = until if last else at[i + 1]
         present = persons[i]
         if raised == NONE:
-            holds = present >= raise_at
+            holds = turns[i] > 0
             needed = raise_for
         else:
-            holds = present < clear_below
+            holds = turns[i] < 0
             needed = clear_for
             if end > raised or last:
                 peak = max(peak, present)

@@ -73,7 +73,10 @@ class VenueRules:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Rows that changed since the last `take_changes`, with the names that their codes stand for."""
+    """Rows that changed since the last `take_changes`, with the names that their codes stand for.
+
+    `moved`: by venue code, the first minute (since the epoch) whose estimate may have changed; NEVER where none has.
+    """
 
     venue_names: Names
     visitor_names: Names
@@ -81,6 +84,7 @@ class Changes:
     minutes: occupancy.MinuteRows
     hours: occupancy.HourRows
     now: occupancy.NowRows
+    moved: I32
 
     @property
     def rows(self) -> int:
@@ -178,6 +182,7 @@ class Shard:
         self._minute_rows = occupancy.new_minute_rows(_ROWS)
         self._hour_rows = occupancy.new_hour_rows(_ROWS)
         self._now_rows = occupancy.new_now_rows(_ROWS)
+        self._moved = np.zeros(0, np.int32)
 
     @property
     def changes_from(self) -> int:
@@ -310,6 +315,9 @@ class Shard:
     def advance(self, as_of: int, *, emit: bool = True) -> None:
         """Compute all that changed, with the clock at `as_of` (ms; never less than before)."""
         end_hour = max(as_of, min(self.newest, as_of + HOUR)) // HOUR
+        moved = self._venues.rows["moved"][: self._known_venues].copy()
+        np.minimum(moved[: len(self._moved)], self._moved, out=moved[: len(self._moved)])
+        self._moved = moved
         venue = 0
         while True:
             venue = occupancy.advance(
@@ -347,6 +355,7 @@ class Shard:
             self._minute_rows,
             self._hour_rows,
             self._now_rows,
+            self._moved,
         )
         self._reset_rows()
         return changes

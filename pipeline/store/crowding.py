@@ -1,6 +1,7 @@
 """Crowding alerts in the store: rows of alerts, and a venue's alerts computed again from its stored visits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -8,9 +9,11 @@ import pyarrow as pa
 
 from pipeline.core import names
 from pipeline.core.alert_book import AlertChange, AlertHistory
-from pipeline.core.crowding import Alert, Levels, alert_id
+from pipeline.core.crowding import Alert, Estimated, Levels, alert_id
 from pipeline.core.levels import LEVELS
-from pipeline.core.pools import HARD_LIMIT, NONE, Names
+from pipeline.core.pools import HARD_LIMIT, I64, NONE, Names
+from pipeline.core.shard import Shard
+from pipeline.store.estimated_rows import moves_of_venue
 from pipeline.store.tables import integers, strings
 from pipeline.store.writer import quoted, store_errors
 
@@ -113,12 +116,29 @@ def changed_alerts(client: Client, scope: str, since: int, until: int) -> list[t
     return [(str(row[0]), Alert(*(int(value) for value in row[1:-1])), bool(row[-1])) for row in rows]
 
 
+def first_arrivals(client: Client, scope: str) -> dict[str, int]:
+    """When (ms) the first stored visit of each venue of a scope began."""
+    with store_errors():
+        rows = client.query(
+            f"SELECT venue_id, toUnixTimestamp64Milli(min(checked_in_at)) FROM visit_rows FINAL WHERE {scope} GROUP BY venue_id"
+        ).result_rows
+    return {str(venue): int(first) for venue, first in rows}
+
+
 def alert_history(
-    client: Client, venue: str, levels: Levels, stored: list[Alert], since: int, reach: tuple[int, int], as_of: int
+    client: Client,
+    venue: str,
+    levels: Levels,
+    stored: list[Alert],
+    since: int,
+    reach: tuple[int, int],
+    as_of: int,
+    estimates: Callable[[Shard, I64], Estimated | None] | None = None,
 ) -> AlertHistory:
     """A venue's alerts from its stored visits, up to what memory holds. `stored`: its alerts not cleared by `since` (ms).
 
     Whatever was decided up to `since` is right in the store. `reach`: the shard's `changes_from` and `cells_from` (ms).
+    estimates: where they are judged, those at the ends of minutes, from a shard that knows the venue and its moves alone.
     """
     changes_from, cells_from = reach
     raised = {
@@ -130,7 +150,11 @@ def alert_history(
     start = min([since - levels.look_back, *raised.values()])
     at, persons = _curve(client, venue, start, until)
     in_force = {level: (raised_at, 0) for level, raised_at in raised.items()}
-    true, _ = levels.alerts(at, persons, until, since, in_force)
+    judged = None
+    if estimates is not None:
+        shard = moves_of_venue(client, venue, start, until)
+        at, persons, judged = levels.refined(at, persons, until, partial(estimates, shard))
+    true, _ = levels.alerts(at, persons, until, since, in_force, judged)
     before = {}
     for alert in true:
         if alert.cleared_at == NONE and alert.raised_at < cells_from:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.core.moves import REACH
+from pipeline.core.pools import MINUTE
 from pipeline.core.shard import Shard, VenueRules
 from pipeline.store.tables import integers, texts_of
 from pipeline.store.venue_ranges import ranges, ranges_of
@@ -58,6 +59,24 @@ def _log(client: Client, shard: Shard, condition: str) -> None:
     if visits.num_rows:
         buffer, (venue,) = texts_of(visits["venue_id"])
         shard.load_moves(buffer, venue, *(integers(visits, name) for name in ("start", "closed", "persons")))
+
+
+def moves_of_venue(client: Client, venue: str, start: int, until: int) -> Shard:
+    """A shard that knows one venue, and its moves for estimates from the minute before `start` up to `until` (both ms).
+
+    Raises StoreUnavailableError.
+    """
+    shard = Shard(lambda _venue: VenueRules(0))
+    shard.keep_moves()
+    shard.codes_of([venue.encode()])
+    since = max(start // MINUTE - 1 - REACH, 0) * MINUTE
+    _log(
+        client,
+        shard,
+        f"venue_id = {quoted(venue)} AND checked_in_at >= fromUnixTimestamp64Milli({since}, 'UTC') "
+        f"AND checked_in_at <= fromUnixTimestamp64Milli({max(until, 0)}, 'UTC')",
+    )
+    return shard
 
 
 @dataclass(frozen=True, slots=True)

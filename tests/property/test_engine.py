@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.isolated import run_isolated
-from tests.reference import DEFAULT_MAX_STAY, HARD_LIMIT, HOUR, MINUTE, line_of
+from tests.reference import DEFAULT_MAX_STAY, HARD_LIMIT, HOUR, MINUTE, AlertRow, line_of
 
 #: The limits that `tests.strategies.registries` draws from.
 STAYS = (MINUTE, 45 * MINUTE, DEFAULT_MAX_STAY, HARD_LIMIT)
@@ -43,6 +44,7 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
     from hypothesis import seed as with_seed
     from hypothesis import strategies as st
 
+    from pipeline.core.levels import BASES, LEVELS
     from pipeline.core.presence.model import Dwell, Kind, fit
     from pipeline.core.shard import Shard
     from pipeline.engine import Engine
@@ -52,7 +54,7 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
     from pipeline.store.models import StoredModel, save_model, use_model
     from pipeline.store.writer import Writer
     from tests.presence import venue_model
-    from tests.reference import VenueModel, expected_views
+    from tests.reference import VenueModel, expected_views, fold, judged_alerts, stays, winning_scans
     from tests.strategies import SUNDAY, Situation, histories, situations
     from tests.views import differences, read_estimates, read_views, wrong_estimates
 
@@ -93,11 +95,13 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
         for table in TABLES:
             client.command(f"TRUNCATE TABLE {table}")
         situation = data.draw(situations(max_size=30))
+        basis = data.draw(st.sampled_from([BASES[0], *BASES]))
         settings_of_example = store.model_copy(
             update={
+                "crowding_basis": basis,
                 "max_stay_by_category": {
                     f"stay-{limit}": timedelta(milliseconds=limit) for limit in situation.registry.max_stay.values()
-                }
+                },
             }
         )
         history = data.draw(histories(situation.scans))
@@ -161,6 +165,22 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
             offset = 0 if category == "unknown" else 330
             return venue_model(model, place, holding[-1], offset) if model.source[place] else None
 
+        def alerts_by_estimate(clock: int) -> set[AlertRow]:
+            registry, rows = situation.registry, set()
+            there = stays(situation.scans, registry.max_stay)
+            visits = fold(winning_scans(situation.scans), registry.max_stay, clock)
+            for venue, capacity in registry.capacities.items():
+                here = [visit for visit in visits if visit.venue_id == venue]
+
+                @cache
+                def at(minute: int, venue: str = venue) -> tuple[float, float, float] | None:
+                    model = model_of(venue, minute)
+                    return None if model is None else model.estimate(there[venue], [minute])
+
+                for level in LEVELS if here else ():
+                    rows |= set(judged_alerts(venue, here, capacity, level, clock, basis, at))
+            return rows
+
         def register(engine: Engine) -> None:
             records = venue_records(situation)
             assert not engine.load_venues(records, [None] * len(records))
@@ -207,9 +227,11 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
         expected = expected_views(
             situation.scans, situation.registry.max_stay, situation.registry.capacities, situation.as_of
         )
+        clock = max(scan.occurred_at_ms for scan in situation.scans) if situation.as_of is None else situation.as_of
+        if basis != "counted":
+            expected["crowding_alerts"] = alerts_by_estimate(clock)
         found = differences(read_views(client), expected)
         assert not found, found
-        clock = max(max(scan.occurred_at_ms for scan in situation.scans), situation.as_of or 0)
         wrong = wrong_estimates(read_estimates(client), situation.scans, situation.registry.max_stay, clock, model_of)
         assert not wrong, "\n".join(wrong)
         consumed, accepted, stored, duplicates, dead = client.query(

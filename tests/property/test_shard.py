@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.core.alert_book import AlertBook
+from pipeline.core.alert_book import AlertBook, EstimatesOf
 from pipeline.core.crowding import Alert, Levels, alert_id
 from pipeline.core.fold import ANCIENT, DUPLICATE, ENDED_CHECK_OUT, ENDED_EXPIRED, STORED
 from pipeline.core.levels import LEVELS, Rule
@@ -57,19 +57,19 @@ def estimated(shard: Shard, asked: list[tuple[int, int]]) -> list[list[int]]:
 class Reader:
     """What a reader of the rows that one shard gave would see."""
 
-    def __init__(self, situation: Situation) -> None:
-        self.situation = situation
+    def __init__(self, situation: Situation, basis: str = "counted", estimates: EstimatesOf | None = None) -> None:
+        self.situation, self.basis = situation, basis
         self.visits: dict[tuple[str, str, int], tuple[int, int, int]] = {}
         self.minutes: dict[tuple[str, int], tuple[int, ...]] = {}
         self.hours: dict[tuple[str, int], tuple[float, ...]] = {}
         self.now: dict[str, int] = {}
         self.alerts: dict[tuple[str, int, int], Alert] = {}
-        self.book = AlertBook(self._levels)
+        self.book = AlertBook(self._levels, estimates)
         #: (venue, minute since the epoch) → the sums when its row, or that of its hour, was written last.
         self.sums: dict[tuple[str, int], list[int]] = {}
 
     def _levels(self, venue: bytes) -> Levels:
-        return Levels(RULES, self.situation.registry.capacities.get(venue.decode(), NONE))
+        return Levels(RULES, self.situation.registry.capacities.get(venue.decode(), NONE), self.basis)
 
     def take(self, shard: Shard, as_of: int) -> None:
         """`shard` was just advanced to `as_of`."""
@@ -93,7 +93,7 @@ class Reader:
             self.sums[venues[venue], minute] = found
         for venue, occupancy in _rows(changes.now):
             self.now[venues[venue]] = occupancy
-        for change in self.book.advance(shard, changes.minutes, as_of):
+        for change in self.book.advance(shard, changes, as_of):
             key = venues[change.venue], change.alert.level, change.alert.raised_at
             if change.deleted:
                 del self.alerts[key]

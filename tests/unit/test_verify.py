@@ -478,3 +478,19 @@ def test_the_command_says_for_each_view_whether_it_is_equal(tmp_path: Path, spoi
     assert lines["occupancy_minutes"].endswith("differ" if spoilt else "equal")
     assert ("eatery at 2021-" in run.stdout) is spoilt
     assert "Traceback" not in run.stderr
+
+
+def test_the_command_says_that_it_does_not_recompute_alerts_by_an_estimate(tmp_path: Path) -> None:
+    run_isolated(store_for_the_command, str(tmp_path / "store"), False)
+    run = subprocess.run(
+        [sys.executable, "-m", "pipeline", "verify", "--store", str(tmp_path / "store")],
+        env={**os.environ, "PIPELINE_CROWDING_BASIS": "high"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    lines = {line[:22].strip(): line for line in run.stdout.splitlines() if not line.startswith(" ")}
+    assert lines["crowding_alerts"].endswith("0 rows   not recomputed: crowding_basis is high")
+    assert lines["scans are unique"].endswith("equal")
