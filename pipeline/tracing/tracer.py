@@ -19,7 +19,7 @@ from pipeline.core.pools import HARD_LIMIT
 from pipeline.dead_letters import DeadLetter
 from pipeline.settings import Settings
 from pipeline.store.client import DATABASE, connect
-from pipeline.store.tracing import VISITS, TracedCase, TraceStore
+from pipeline.store.tracing import EXPOSURES, VISITS, TracedCase, TraceStore
 from pipeline.tracing.found import Exposed, Standing, differences, intervals_of, marked, union_of
 from pipeline.tracing.index import CaseIndex
 from schemas.case_report import CaseReport
@@ -264,12 +264,13 @@ class Tracer:
         visitors: Collection[str] | None,
     ) -> set[str]:
         written_before = [name for name, case in cases.items() if case.version]
-        stored = computed.slice(0, 0)
+        stored = EXPOSURES.empty_table()
         if written_before:
-            stored = self._store.exposures(written_before, visitors).select(computed.column_names).cast(computed.schema)
+            stored = self._store.exposures(written_before, visitors)
         changed, gone = differences(computed, stored)
         gone = self._still_to_withdraw(gone, cases)
-        self._store.write_exposures(pa.concat_tables([marked(changed, versions, 0), marked(gone, versions, 1)]))
+        self._store.write_exposures(marked(changed, versions, 0))
+        self._store.write_exposures(marked(gone, versions, 1))
         return {name for rows in (changed, gone) for name in rows["case_id"].unique().to_pylist()}
 
     def _still_to_withdraw(self, gone: pa.Table, cases: Mapping[str, Standing]) -> pa.Table:
