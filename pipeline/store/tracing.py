@@ -214,7 +214,10 @@ class TraceStore:
     # --- visits ------------------------------------------------------------------------------------------------------
 
     def visits_of(self, spans: Mapping[str, tuple[int, int]]) -> pa.Table:
-        """Visits that began in [since, until) of their visitor's span, as `VISITS`."""
+        """Visits that began in [since, until) of their visitor's span, and more of the same visitors, in the visitors' order.
+
+        As `VISITS`.
+        """
         visitors = list(spans)
         conditions = [f"visitor_id IN ({_literals(visitors)})"]
         earliest, latest = min(span[0] for span in spans.values()), max(span[1] for span in spans.values())
