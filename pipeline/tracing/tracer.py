@@ -8,6 +8,7 @@ matched. After a start all cases whose window lies within the retention are pass
 """
 
 import logging
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
@@ -19,7 +20,7 @@ from pipeline.core.pools import HARD_LIMIT
 from pipeline.dead_letters import DeadLetter
 from pipeline.settings import Settings
 from pipeline.store.client import DATABASE, connect
-from pipeline.store.tracing import VISITS, TracedCase, TraceStore
+from pipeline.store.tracing import EXPOSURES, VISITS, TracedCase, TraceStore
 from pipeline.tracing.found import Exposed, Standing, differences, intervals_of, marked, union_of
 from pipeline.tracing.index import CaseIndex
 from schemas.case_report import CaseReport
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 
 #: Cases of one pass: the others' visits of so many are held at once, some 20,000 to 50,000 a case in a city of millions.
 _CASES_PER_PASS: Final = 20
+#: Cases whose own visits are read at once. The index on visitors leaves a fifth of a nation's visits to be read for twenty of
+#: them, so reading them pass by pass would read every visit many times; they are few, and held until their pass.
+_CASES_READ_AT_ONCE: Final = 1_000
 #: With more visitors than this to look at again, the whole case is.
 _MOST_VISITORS: Final = 2_000
 #: A visit that began so long before an infectious window may reach into it: a day, and as much of an aerosol tail.
@@ -47,6 +51,8 @@ class Tracer:
         self._retention = int(settings.retention.total_seconds() * 1000)
         self._index = CaseIndex()
         self._standing: dict[str, Standing] = {}
+        # Read, matched, and no longer due, but not passed over yet.
+        self._ready: dict[str, Standing] = {}
         self._categories: dict[str, str] = {}
         self._categories_version = 0
         # Per case the other visitors to look at again; None: everything.
@@ -88,6 +94,7 @@ class Tracer:
             self._index.clear()
             self._due = dict.fromkeys(due)
         self._standing.clear()
+        self._ready.clear()
         self._outbox = outbox
 
     def _active(self, canonical: str, oldest: int) -> bool:
@@ -97,7 +104,7 @@ class Tracer:
     def again(self) -> None:
         """Make every case that stands due: what other workers have stored is not matched here."""
         with self._index.lock:
-            self._due |= dict.fromkeys(self._standing)
+            self._due |= dict.fromkeys([*self._standing, *self._ready])
 
     def load(
         self,
@@ -143,7 +150,7 @@ class Tracer:
     @property
     def due(self) -> int:
         """How many cases are to be passed over."""
-        return len(self._due)
+        return len(self._due) + len(self._ready)
 
     # --- passes ------------------------------------------------------------------------------------------------------
 
@@ -159,17 +166,25 @@ class Tracer:
         whole: dict[str, set[str] | None] = {}
         with self._index.lock:
             for case in sorted(self._due):
-                part = whole if self._due[case] is None or case not in self._standing else touched
-                if len(part) < _CASES_PER_PASS:
-                    part[case] = self._due.pop(case)
-        done = len(touched) + len(whole)
+                if self._due[case] is not None and case in self._standing:
+                    if len(touched) < _CASES_PER_PASS:
+                        touched[case] = self._due.pop(case)
+                elif not self._ready and len(whole) < _CASES_READ_AT_ONCE:
+                    whole[case] = self._due.pop(case)
+        done = len(touched)
         try:
             if touched:
                 visitors = {visitor for some in touched.values() for visitor in some or ()}
                 self._pass_over({case: self._standing[case] for case in touched}, visitors)
                 touched.clear()
             if whole:
-                self._pass_whole(whole)
+                self._ready = self._read(whole)
+                done += len(whole) - len(self._ready)  # those whose report cannot be read stay as they are
+                whole.clear()
+            if self._ready:
+                whole = dict.fromkeys(list(self._ready)[:_CASES_PER_PASS])
+                done += len(whole)
+                self._pass_whole({case: self._ready.pop(case) for case in whole})
         except BaseException:
             with self._index.lock:
                 for case, some in (touched | whole).items():
@@ -184,11 +199,12 @@ class Tracer:
         self._categories |= changed
         if differs:
             with self._index.lock:
-                for case, standing in self._standing.items():
+                for case, standing in (self._standing | self._ready).items():
                     if not differs.isdisjoint(standing.visits["venue_id"].to_pylist()):
                         self._due[case] = None
 
-    def _pass_whole(self, names: Collection[str]) -> None:
+    def _read(self, names: Collection[str]) -> dict[str, Standing]:
+        """Read what is known of some cases, and match what is stored from now on against them as they are now."""
         cases: dict[str, Case] = {}
         for name, canonical in self._store.reports_of(names).items():
             verdict = self._judge.judge(canonical.encode())
@@ -213,13 +229,14 @@ class Tracer:
         with self._index.lock:
             for name in live:
                 self._index.expect_at(name, standing[name].intervals)
-        if standing:
-            self._pass_over(standing, None)
-        for name, each in standing.items():
-            if name in live:
-                self._standing[name] = each
-            else:
-                self._standing.pop(name, None)
+        for name in standing:
+            # It stands again once it is passed over.
+            self._standing.pop(name, None)
+        return standing
+
+    def _pass_whole(self, cases: Mapping[str, Standing]) -> None:
+        self._pass_over(cases, None)
+        self._standing |= {name: each for name, each in cases.items() if each.case.counts}
 
     def _own_visits(self, cases: Mapping[str, Case]) -> dict[str, pa.Table]:
         spans: dict[str, tuple[int, int]] = {}
@@ -228,14 +245,13 @@ class Tracer:
             before = spans.get(case.report.visitor_id, (since, until))
             spans[case.report.visitor_id] = min(since, before[0]), max(until, before[1])
         found = self._store.visits_of(spans) if spans else VISITS.empty_table()
+        visitors = found["visitor_id"].to_pylist()
         own = {}
         for name, case in cases.items():
             since, until = case.window.start - _BEFORE_WINDOW, case.window.until
-            own[name] = found.filter(
-                (pc.field("visitor_id") == case.report.visitor_id)
-                & (pc.field("start") >= since)
-                & (pc.field("start") < until)
-            )
+            first = bisect_left(visitors, case.report.visitor_id)
+            mine = found.slice(first, bisect_right(visitors, case.report.visitor_id) - first)
+            own[name] = mine.filter((pc.field("start") >= since) & (pc.field("start") < until))
         return own
 
     def _pass_over(self, cases: Mapping[str, Standing], visitors: Collection[str] | None) -> None:
@@ -264,12 +280,13 @@ class Tracer:
         visitors: Collection[str] | None,
     ) -> set[str]:
         written_before = [name for name, case in cases.items() if case.version]
-        stored = computed.slice(0, 0)
+        stored = EXPOSURES.empty_table()
         if written_before:
-            stored = self._store.exposures(written_before, visitors).select(computed.column_names).cast(computed.schema)
+            stored = self._store.exposures(written_before, visitors)
         changed, gone = differences(computed, stored)
         gone = self._still_to_withdraw(gone, cases)
-        self._store.write_exposures(pa.concat_tables([marked(changed, versions, 0), marked(gone, versions, 1)]))
+        self._store.write_exposures(marked(changed, versions, 0))
+        self._store.write_exposures(marked(gone, versions, 1))
         return {name for rows in (changed, gone) for name in rows["case_id"].unique().to_pylist()}
 
     def _still_to_withdraw(self, gone: pa.Table, cases: Mapping[str, Standing]) -> pa.Table:

@@ -33,7 +33,7 @@ _HALF_HOUR: Final = 30 * MINUTE
 class Stays:
     """Visits as columns of equal length; a visit is present in [`start`, `left`), ms since the epoch, UTC."""
 
-    #: Codes: equal where the pseudonyms, or the venues, are.
+    #: Codes from 0 on: equal where the pseudonyms, or the venues, are. Work and memory grow with the largest.
     visitor: I32
     venue: I32
     #: The venue's category, as a position in the caller's list of them.
@@ -150,20 +150,21 @@ def exposures(
     until = np.maximum(np.minimum(intervals.until[:, which], ends), start)
     real = case.ended[intervals.visit[which]] == ENDED_CHECK_OUT
     real &= others.ended[other] == ENDED_CHECK_OUT
-    visitors, visitor = np.unique(others.visitor[other], return_inverse=True)
-    exact = np.ones(len(visitors), np.bool_)
+    visitor = others.visitor[other].astype(np.int64)
+    visitors = int(visitor.max(initial=-1)) + 1
+    exact = np.ones(visitors, np.bool_)
     exact[visitor[~real]] = False
 
-    cumulative = _most(visitor, len(visitors), start[MIDDLE], until[MIDDLE], window, policy, midnight, weighted=False)
+    cumulative = _most(visitor, visitors, start[MIDDLE], until[MIDDLE], window, policy, midnight, weighted=False)
     needed = [tier.needed for tier in policy.tiers]
-    tiers = np.empty((3, len(visitors)), np.int8)
+    tiers = np.empty((3, visitors), np.int8)
     for bound in (LOW, MIDDLE, HIGH):
         if bound != MIDDLE and exact.all():
             continue
         if policy.weights is None and bound == MIDDLE:
             score = cumulative * WEIGHT_UNIT
         else:
-            score = _most(visitor, len(visitors), start[bound], until[bound], window, policy, midnight, weighted=True)
+            score = _most(visitor, visitors, start[bound], until[bound], window, policy, midnight, weighted=True)
         tiers[bound] = np.searchsorted(needed, score, "right")
     if exact.all():
         tiers[:] = tiers[MIDDLE]
@@ -214,13 +215,13 @@ def _meetings(intervals: Intervals, case: Stays, others: Stays, policy: Policy) 
     span = int(others.start.max()) - origin + 2
     longest = int((others.left - others.start).max())
     key = others.venue.astype(np.int64) * span + (others.start - origin)
-    order = np.argsort(key)
+    order = _order(key)
     key = key[order]
     first = np.searchsorted(key, venue * span + np.clip(start - longest - origin, 0, span - 1))
     last = np.searchsorted(key, venue * span + np.clip(until - origin, -1, span - 1), "right")
     count = np.maximum(last - first, 0)
     which = np.repeat(np.arange(len(count)), count)
-    other = order[np.arange(len(which)) + np.repeat(first - (np.cumsum(count) - count), count)]
+    other = np.arange(len(others))[order][np.arange(len(which)) + np.repeat(first - (np.cumsum(count) - count), count)]
 
     came, left = others.start[other], others.left[other]
     start, until = start[which], until[which]
@@ -236,8 +237,15 @@ def _meetings(intervals: Intervals, case: Stays, others: Stays, policy: Policy) 
     meet &= others.visitor[other] != case.visitor[intervals.visit[which]]
     meet &= _counted(others, policy)[other]
     which, other = which[meet], other[meet]
-    order = np.argsort(which * len(others) + other)
+    order = _order(which * len(others) + other)
     return which[order], other[order]
+
+
+def _order(key: I64) -> I64 | slice:
+    # Looking costs little beside sorting, and whoever has many visits has them sorted.
+    if np.all(key[1:] >= key[:-1]):
+        return slice(None)
+    return np.argsort(key)
 
 
 def _most(
@@ -280,7 +288,15 @@ def _most(
 def _most_in_a_day(visitor: I64, visitors: int, start: I64, until: I64, weight: I64) -> I64:
     """The largest Σ weight × length within [τ, τ + 24 h), by visitor."""
     most = np.zeros(visitors, np.int64)
-    first = np.concatenate([[0], np.cumsum(np.bincount(visitor, minlength=visitors))])
+    count = np.bincount(visitor, minlength=visitors)
+    # Most visitors were met once: that needs no sorting, which is the dearest part.
+    once = count[visitor] == 1
+    most[visitor[once]] = np.minimum(until[once] - start[once], _DAY) * weight[once]
+    if once.all():
+        return most
+    visitor, start, until, weight = visitor[~once], start[~once], until[~once], weight[~once]
+    count[count == 1] = 0
+    first = np.concatenate([[0], np.cumsum(count)])
     # One key of visitor and time: sorting that is several times faster than sorting by two.
     span = int(until.max() - start.min()) + 1
     by_start, by_end = (
