@@ -14,7 +14,7 @@ from pipeline.core.pools import MINUTE
 from pipeline.core.shard import Shard, VenueRules
 from pipeline.store.tables import integers, texts_of
 from pipeline.store.venue_ranges import ranges, ranges_of
-from pipeline.store.writer import store_errors
+from pipeline.store.writer import quoted, store_errors
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
