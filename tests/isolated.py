@@ -18,7 +18,7 @@ from typing import Any
 _ROOT = Path(__file__).resolve().parent.parent
 
 
-def run_isolated(function: Callable[..., Any], *args: Any, timeout: float = 300) -> Any:
+def run_isolated(function: Callable[..., Any], *args: Any, timeout: float = 900) -> Any:
     """Call a module-level function of a test module in a fresh interpreter and return what it returns.
 
     Arguments and result are pickled: plain values, or classes of installed packages, never classes of the test module.

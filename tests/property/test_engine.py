@@ -269,4 +269,4 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
 
 @pytest.mark.slow
 def test_crashes_restarts_and_very_late_scans_change_no_row(tmp_path: Path) -> None:
-    assert run_isolated(run_examples, str(tmp_path), 60, None, timeout=500) == 60
+    assert run_isolated(run_examples, str(tmp_path), 25, None, timeout=1500) == 25
