@@ -208,8 +208,8 @@ def test_a_worker_renews_the_model_by_itself_and_goes_on(kafka_topics: Callable[
         world.run("venues", "load", venues)
         world.run("produce", day)
         worker = world.start_worker(tmp_path / "store")
-        worker.wait_for("the model of presence 2021-09-20-", 240)
-        worker.wait_for("is in force", 60)
+        worker.wait_for("the model of presence 2021-09-20-")
+        worker.wait_for("is in force")
         assert worker.stop() == 0
     finally:
         world.close()

@@ -154,11 +154,11 @@ def test_a_later_scan_is_matched_and_published_within_a_second(world: World, tmp
     with ScanProducer(world.kafka, "check-ins") as producer:
         producer.send_scans([scan("ill", "check_in", 0), scan("ill", "check_out", 50), scan("one", "check_in", 1)])
         producer.flush()
-        wait_until(lambda: exposed() == {"one"}, 20)
+        wait_until(lambda: exposed() == {"one"})
         producer.send_scans([scan("two", "check_in", 10), scan("two", "check_out", 40)])
         producer.flush()
         sent_at = time.time_ns() // 1_000_000
-        wait_until(lambda: exposed() == {"one", "two"}, 20)
+        wait_until(lambda: exposed() == {"one", "two"})
     (delay,) = {
         record.timestamp()[1] - sent_at
         for record in read_topic(world.kafka, "exposures")
