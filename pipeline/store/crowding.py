@@ -14,7 +14,7 @@ from pipeline.core.levels import LEVELS
 from pipeline.core.pools import HARD_LIMIT, I64, NONE, Names
 from pipeline.core.shard import Shard
 from pipeline.store.estimated_rows import moves_of_venue
-from pipeline.store.tables import integers, strings
+from pipeline.store.tables import integers, place_table, strings
 from pipeline.store.writer import quoted, store_errors
 
 if TYPE_CHECKING:
@@ -96,13 +96,7 @@ def told_upto(client: Client, places: Sequence[tuple[str, int]]) -> int:
 
 def told_table(places: Sequence[tuple[str, int]], version: int) -> pa.Table:
     """Rows of `told_rows`."""
-    return pa.table(
-        {
-            "topic": strings([topic for topic, _ in places]),
-            "partition": pa.array([partition for _, partition in places], pa.uint32()),
-            "version": pa.array([version] * len(places), pa.uint64()),
-        }
-    )
+    return place_table(places, version)
 
 
 def changed_alerts(client: Client, scope: str, since: int, until: int) -> list[tuple[str, Alert, bool]]:

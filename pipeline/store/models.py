@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
+from pipeline.store.tables import place_table
 from pipeline.store.writer import store_errors
 
 if TYPE_CHECKING:
@@ -143,15 +144,7 @@ def applied_use(client: Client, places: Sequence[tuple[str, int]]) -> int:
 
 def applied_table(places: Sequence[tuple[str, int]], number: int, version: int) -> pa.Table:
     """Rows of `model_applied_rows`."""
-    count = len(places)
-    return pa.table(
-        {
-            "topic": pa.array([topic for topic, _ in places], pa.string()),
-            "partition": pa.array([partition for _, partition in places], pa.uint32()),
-            "number": pa.array([number] * count, pa.uint64()),
-            "version": pa.array([version] * count, pa.uint64()),
-        }
-    )
+    return place_table(places, version, number=pa.scalar(number, pa.uint64()))
 
 
 def newest_learned_day(client: Client) -> date | None:

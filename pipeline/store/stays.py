@@ -4,10 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import pyarrow as pa
 
-from pipeline.store.tables import strings
+from pipeline.store.tables import place_table
 from pipeline.store.writer import store_errors
 
 if TYPE_CHECKING:
@@ -35,11 +34,4 @@ def followed(client: Client, places: Sequence[tuple[str, int]]) -> dict[tuple[st
 
 def followed_table(places: Sequence[tuple[str, int]], stays: Stays, version: int) -> pa.Table:
     """Rows of `stay_rows`: the visits of these places follow `stays`."""
-    return pa.table(
-        {
-            "topic": strings([topic for topic, _ in places]),
-            "partition": pa.array([partition for _, partition in places], pa.uint32()),
-            "stays": strings([json.dumps(dict(stays), sort_keys=True)] * len(places)),
-            "version": pa.array(np.full(len(places), version, np.uint64)),
-        }
-    )
+    return place_table(places, version, stays=pa.scalar(json.dumps(dict(stays), sort_keys=True)))

@@ -290,3 +290,16 @@ def integers(table: pa.Table, column: str) -> NDArray[np.int64]:
 def strings(values: Sequence[str]) -> pa.Array:
     """A column of strings, typed also when it is empty."""
     return pa.array(values, pa.string())
+
+
+def place_table(places: Sequence[tuple[str, int]], version: int, **columns: pa.Scalar) -> pa.Table:
+    """One row a place (topic, partition) under one version, each with the same values in the other columns."""
+    count = len(places)
+    return pa.table(
+        {
+            "topic": strings([topic for topic, _ in places]),
+            "partition": pa.array([partition for _, partition in places], pa.uint32()),
+            **{name: pa.repeat(value, count) for name, value in columns.items()},
+            "version": pa.repeat(pa.scalar(version, pa.uint64()), count),
+        }
+    )

@@ -20,9 +20,9 @@ from tests.integration.checkins import (
     read_topic,
     valid_scans,
     views_as_csv,
-    wait_until,
 )
 from tests.isolated import run_isolated
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 

@@ -43,7 +43,7 @@ def crowds(draw: st.DrawFn) -> Situation:
     return Situation(registry, tuple(scans), as_of)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_alerts_are_those_of_the_set_of_scans_whatever_its_order_repetitions_and_cuts(data: st.DataObject) -> None:
     situation = data.draw(crowds())
@@ -67,7 +67,7 @@ def test_alerts_are_those_of_the_set_of_scans_whatever_its_order_repetitions_and
     assert not found, found
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.data())
 def test_alerts_go_on_over_what_memory_forgets(data: st.DataObject) -> None:
     situation = data.draw(crowds())

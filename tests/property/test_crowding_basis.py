@@ -81,7 +81,7 @@ def expected(situation: Situation, basis: str, as_of: int) -> set[AlertRow]:
 
 
 @pytest.mark.parametrize("basis", BASES[1:])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_alerts_by_estimates_are_those_of_the_set_of_scans(basis: str, data: st.DataObject) -> None:
     situation = data.draw(crowds())
@@ -105,7 +105,7 @@ def test_alerts_by_estimates_are_those_of_the_set_of_scans(basis: str, data: st.
 
 
 @pytest.mark.parametrize("basis", BASES[1:])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_alerts_by_estimates_go_on_over_what_memory_forgets(basis: str, data: st.DataObject) -> None:
     situation = data.draw(crowds())
