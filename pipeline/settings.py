@@ -20,6 +20,7 @@ from pydantic_settings import (
 
 from pipeline.core.levels import LEVELS, LONGEST_HOLD, Rule
 from pipeline.errors import UserError
+from pipeline.privacy.canonical import check_country
 
 #: A check-out more than this after its check-in never closes that visit (contract, section 2).
 HARD_LIMIT = timedelta(hours=24)
@@ -139,6 +140,21 @@ class Settings(BaseSettings):
     )
     timezone: str = Field("UTC", description="IANA name of the time zone whose days onset and specimen are given in.")
 
+    keys: Path | None = Field(None, description="The ring of keys for pseudonyms lives here. Default: HOME/keys.")
+    master_key: SecretStr | None = Field(
+        None,
+        description="The master key of the ring, instead of the file KEYS/master.key; NEW,OLD while it is renewed.",
+    )
+    vault_url: SecretStr | None = Field(
+        None, description="HashiCorp Vault, whose transit engine is the master key instead: https://host:port."
+    )
+    vault_token: SecretStr | None = Field(None, description="The vault's token.")
+    vault_mount: str = Field("transit", description="Where the vault's transit engine is mounted.")
+    vault_key_prefix: str = Field("check-ins", description="What the names of our transit keys begin with.")
+    phone_country: str = Field(
+        "", description="Prefix, without +, of phone numbers that begin with one 0. Default: such numbers are refused."
+    )
+
     @field_validator("max_stay", "max_stay_by_category")
     @classmethod
     def _stay_is_within_a_day(cls, value: timedelta | dict[str, timedelta]) -> timedelta | dict[str, timedelta]:
@@ -161,6 +177,11 @@ class Settings(BaseSettings):
             return ZoneInfo(value).key
         except (KeyError, ValueError, OSError):
             raise ValueError("must be an IANA time zone such as Asia/Jakarta") from None
+
+    @field_validator("phone_country")
+    @classmethod
+    def _country_has_a_prefix(cls, value: str) -> str:
+        return check_country(value)
 
     @field_validator("alertmanager_url")
     @classmethod
@@ -203,6 +224,11 @@ class Settings(BaseSettings):
     def store_path(self) -> Path:
         """Where the embedded ClickHouse lives."""
         return (self.store or self.home / "store").absolute()
+
+    @cached_property
+    def keys_path(self) -> Path:
+        """Where the ring of keys lives."""
+        return (self.keys or self.home / "keys").absolute()
 
     @property
     def kafka_address(self) -> str:
