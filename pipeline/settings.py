@@ -155,6 +155,31 @@ class Settings(BaseSettings):
         "", description="Prefix, without +, of phone numbers that begin with one 0. Default: such numbers are refused."
     )
 
+    gateway_host: str = Field(
+        "127.0.0.1",
+        description="Where the gateway listens. Anything but loopback needs gateway_devices and gateway_certificate.",
+    )
+    gateway_port: int = Field(8081, ge=0, le=65535, description="The gateway's port; 0 takes a free one.")
+    gateway_devices: Path | None = Field(
+        None,
+        description="The file of the devices that may send, with the hashes of their tokens. Default: anybody on loopback.",
+    )
+    gateway_certificate: Path | None = Field(None, description="The gateway's TLS certificate chain, PEM …")
+    gateway_certificate_key: Path | None = Field(None, description="… and its private key, PEM.")
+    gateway_device_rate: float = Field(50, gt=0, description="Scans a second that one device may send in the long run.")
+    gateway_venue_rate: float = Field(
+        200, gt=0, description="Scans a second that may be sent of one venue in the long run."
+    )
+    gateway_burst_seconds: float = Field(30, ge=1, description="How many seconds' worth of both may come at once.")
+    gateway_pending: int = Field(
+        20_000, ge=100, description="Scans that wait for Kafka before the gateway answers 503."
+    )
+    venue_codes: Literal["optional", "required", "fresh"] = Field(
+        "optional",
+        description="required: the gateway takes scans with a venue's signed code only; fresh: of a changing display only.",
+    )
+    venue_code_keys: Path | None = Field(None, description="The public keys that venue codes are judged by (JWKS).")
+
     @field_validator("max_stay", "max_stay_by_category")
     @classmethod
     def _stay_is_within_a_day(cls, value: timedelta | dict[str, timedelta]) -> timedelta | dict[str, timedelta]:
@@ -189,6 +214,14 @@ class Settings(BaseSettings):
         if value is not None and not value.get_secret_value().startswith(("http://", "https://")):
             raise ValueError("must begin with http:// or https://")
         return value
+
+    @model_validator(mode="after")
+    def _required_codes_can_be_judged(self) -> "Settings":
+        if self.venue_codes != "optional" and self.venue_code_keys is None:
+            raise ValueError(f"venue_codes = {self.venue_codes} needs venue_code_keys")
+        if (self.gateway_certificate is None) != (self.gateway_certificate_key is None):
+            raise ValueError("gateway_certificate and gateway_certificate_key need each other")
+        return self
 
     @model_validator(mode="after")
     def _crowding_clears_below_where_it_is_raised(self) -> "Settings":
@@ -229,6 +262,11 @@ class Settings(BaseSettings):
     def keys_path(self) -> Path:
         """Where the ring of keys lives."""
         return (self.keys or self.home / "keys").absolute()
+
+    @property
+    def longest_stay(self) -> timedelta:
+        """The longest `max_stay` of any category."""
+        return max([self.max_stay, *self.max_stay_by_category.values()])
 
     @property
     def kafka_address(self) -> str:

@@ -30,6 +30,10 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "keys": "/var/lib/check-in-keys",
     "master_key": "a secret: better in the environment than here",
     "vault_url": "https://vault.example:8200",
+    "gateway_devices": "/etc/check-ins/devices",
+    "gateway_certificate": "/etc/check-ins/gateway.pem",
+    "gateway_certificate_key": "/etc/check-ins/gateway-key.pem",
+    "venue_code_keys": "/etc/check-ins/venue-keys.json",
     "vault_token": "a secret: better in the environment than here",
 }
 

@@ -6,11 +6,12 @@ ways is refused.
 
 import re
 import unicodedata
-from typing import Final, Literal, get_args
+from typing import Final, get_args
+
+from schemas.gateway_scan import IdentifierKind
 
 #: What a raw identifier can be.
-Kind = Literal["phone", "national_id", "email", "device"]
-KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+KINDS: Final[tuple[IdentifierKind, ...]] = get_args(IdentifierKind)
 
 #: The longest raw identifier that is looked at, in characters: an e-mail address has at most 254 (RFC 5321, 4.5.3.1).
 LONGEST: Final = 254
@@ -19,7 +20,7 @@ _COUNTRY: Final = re.compile(r"[1-9][0-9]{0,2}")
 #: E.164, section 6: at most 15 digits with the country's prefix. The shortest in use have 7.
 _E164: Final = re.compile(r"[1-9][0-9]{6,14}")
 _OPTIONAL_TRUNK: Final = re.compile(r"\(\s*0\s*\)")
-_NATIONAL_ID: Final = re.compile(r"[0-9A-Z]{4,32}")
+_NATIONAL_ID: Final = re.compile(r"[0-9A-Z]{6,32}")
 _DEVICE: Final = re.compile(r"[0-9a-z]{8,64}")
 _LOCAL_PART: Final = re.compile(r"[^\s@\x00-\x1f\x7f\"(),:;<>\[\]\\]{1,64}")
 #: Spaces, every kind of hyphen and dash, dots, slashes and brackets: people write them where they like.
@@ -30,7 +31,7 @@ class CanonicalError(ValueError):
     """Why an identifier has no canonical spelling: a rule in words, which never holds the identifier."""
 
 
-def canonical(kind: Kind, raw: str, country: str = "") -> str:
+def canonical(kind: IdentifierKind, raw: str, country: str = "") -> str:
     """The canonical spelling of a raw identifier.
 
     Unicode is brought to NFKC, any script's digits to 0-9, and what is invisible is left out. Then by kind:
@@ -49,7 +50,7 @@ def canonical(kind: Kind, raw: str, country: str = "") -> str:
     if kind == "phone":
         return _phone(text, country)
     if kind == "national_id":
-        return _matched(_NATIONAL_ID, _SEPARATORS.sub("", text).upper(), "4 to 32 digits and letters")
+        return _matched(_NATIONAL_ID, _SEPARATORS.sub("", text).upper(), "6 to 32 digits and letters")
     if kind == "device":
         return _matched(_DEVICE, _SEPARATORS.sub("", text).lower(), "8 to 64 digits and letters")
     return _email(text)

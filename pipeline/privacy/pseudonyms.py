@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 
 from pipeline.errors import UserError
-from pipeline.privacy.canonical import Kind
 from pipeline.privacy.derive import derive
 from pipeline.privacy.master import MasterKey
 from pipeline.privacy.ring import RING_FILE, KeyRing, Period
+from schemas.gateway_scan import IdentifierKind
 
 #: HMAC-SHA-256 cut to half its length, the least that RFC 2104, section 5, and NIST SP 800-107r1, section 5.3.3, advise; and the
 #: one block that AES permutes, so that no two persons share a pseudonym that did not share the hash.
@@ -151,7 +151,7 @@ class Pseudonymiser(_Held):
             secret = ring.identity_secret(master or self._open_master())
             self._identity = derive(secret, "visitor identity", ring.ring)
 
-    def visitor_id(self, kind: Kind, canonical: str, at: int) -> str:
+    def visitor_id(self, kind: IdentifierKind, canonical: str, at: int) -> str:
         """The pseudonym of who has this canonical identifier, in the period of `at`, ms since the epoch. Raises NoKeyError."""
         assert self._identity is not None, "the constructor has read the ring"
         block = hmac.digest(self._identity, f"{kind}\0{canonical}".encode(), "sha256")[:_BLOCK]

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.privacy.canonical import KINDS, LONGEST, CanonicalError, Kind, canonical
+from pipeline.privacy.canonical import KINDS, LONGEST, CanonicalError, canonical
+from schemas.gateway_scan import IdentifierKind
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def test_a_phone_number_has_one_spelling_however_it_is_typed(typed: str) -> None
         ("device", "00:1B:44:11:3A:B7", "001b44113ab7"),
     ],
 )
-def test_each_kind_has_one_spelling(kind: Kind, typed: str, spelt: str) -> None:
+def test_each_kind_has_one_spelling(kind: IdentifierKind, typed: str, spelt: str) -> None:
     assert canonical(kind, typed) == spelt
 
 
@@ -62,7 +63,7 @@ def test_each_kind_has_one_spelling(kind: Kind, typed: str, spelt: str) -> None:
         ("device", ""),
     ],
 )
-def test_what_is_no_identifier_is_refused_without_being_repeated(kind: Kind, typed: str) -> None:
+def test_what_is_no_identifier_is_refused_without_being_repeated(kind: IdentifierKind, typed: str) -> None:
     with pytest.raises(CanonicalError) as refused:
         canonical(kind, typed, "62")
     assert not typed or typed not in str(refused.value)
@@ -74,7 +75,7 @@ def test_a_national_number_needs_a_country() -> None:
 
 
 @given(kind=st.sampled_from(KINDS), raw=st.text(max_size=LONGEST + 5))
-def test_a_canonical_spelling_is_its_own(kind: Kind, raw: str) -> None:
+def test_a_canonical_spelling_is_its_own(kind: IdentifierKind, raw: str) -> None:
     try:
         spelt = canonical(kind, raw, "62")
     except CanonicalError:
