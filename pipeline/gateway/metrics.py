@@ -25,6 +25,7 @@ class GatewayMetrics:
 
     def __init__(self) -> None:
         self.registry = prometheus_client.CollectorRegistry()
+        self._children: dict[tuple[prometheus_client.Counter, str], prometheus_client.Counter] = {}
         self._scans = self._counter("pipeline_gateway_scans_total", "outcome")
         self._requests = self._counter("pipeline_gateway_requests_total", "status")
         self.seconds = prometheus_client.Histogram(
@@ -37,16 +38,23 @@ class GatewayMetrics:
 
     def scans(self, outcome: str, count: int = 1) -> None:
         """Count scans that ended so."""
-        self._scans.labels(outcome).inc(count)
+        self._child(self._scans, outcome).inc(count)
 
     def request(self, status: int, seconds: float) -> None:
         """Count an answered request."""
-        self._requests.labels(str(status)).inc()
+        self._child(self._requests, str(status)).inc()
         self.seconds.observe(seconds)
 
     def exposition(self) -> bytes:
         """The text that Prometheus scrapes."""
         return prometheus_client.generate_latest(self.registry)
+
+    def _child(self, counter: prometheus_client.Counter, label: str) -> prometheus_client.Counter:
+        # The library looks a label up under a lock, at several times the cost of the counting.
+        child = self._children.get((counter, label))
+        if child is None:
+            child = self._children[counter, label] = counter.labels(label)
+        return child
 
     def _counter(self, name: str, *labels: str) -> prometheus_client.Counter:
         return prometheus_client.Counter(name, MEANINGS[name], labels, registry=self.registry)

@@ -7,6 +7,7 @@ load by themselves. Idempotent: a retry within writes nothing twice; a retry by 
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -30,14 +31,18 @@ CONFIRM_SECONDS: Final = 10.0
 _PAUSE_SECONDS: Final = 0.5
 _START_SECONDS: Final = 20.0
 _PROBE_SECONDS: Final = 2.0
+_LOOK_SECONDS: Final = 0.25
+#: Keys whose partition is remembered; a nation has some 60,000 venues.
+_MOST_KEYS: Final = 200_000
 
 
 @dataclass(slots=True)
 class _Group:
-    """The records that one caller handed over for one partition."""
+    """The records that one caller handed over for one partition, and how long it waits, by the loop's clock."""
 
     records: list[Record]
     confirmed: "asyncio.Future[None]"
+    until: float
 
 
 @dataclass(slots=True)
@@ -61,6 +66,10 @@ class Outbox:
         #: Records handed over and not confirmed.
         self.pending = 0
         self._on_failure = on_failure
+        self._partition_of: dict[bytes, int] = {}
+        #: Whoever waits, the longest first; those who have their answer are left out now and then.
+        self._unconfirmed: deque[_Group] = deque()
+        self._giving_up: asyncio.Task[None] | None = None
         self._mending = asyncio.Lock()
 
     async def start(self) -> None:
@@ -77,28 +86,55 @@ class Outbox:
         self._lanes = [_Lane() for _ in partitions]
         for partition, lane in enumerate(self._lanes):
             lane.writer = asyncio.create_task(self._write(partition, lane))
+        self._giving_up = asyncio.create_task(self._give_up())
 
     async def send(self, records: Sequence[Record]) -> None:
         """Return once Kafka has all of them. Raises ProblemError if it is too busy to take them, or does not answer in time."""
         if self.pending + len(records) > self._most_pending:
             raise ProblemError(BUSY, "more scans wait for Kafka than are held; send it again", 1)
+        if len(records) == 1:
+            await self._confirmed([self._hand_over(self._partition(records[0].key), list(records))])
+            return
         by_partition: dict[int, list[Record]] = {}
         for record in records:
-            partition = (murmur2(record.key) & 0x7FFFFFFF) % len(self._lanes)
-            by_partition.setdefault(partition, []).append(record)
+            by_partition.setdefault(self._partition(record.key), []).append(record)
+        await self._confirmed([self._hand_over(partition, own) for partition, own in by_partition.items()])
+
+    async def _confirmed(self, groups: Sequence[_Group]) -> None:
+        try:
+            for group in groups:
+                await group.confirmed
+        except (KafkaError, OSError):
+            detail = "it is not known whether it is stored; send it again, which stores it once"
+            raise ProblemError(KAFKA_AWAY, detail, 5) from None
+
+    def _hand_over(self, partition: int, records: list[Record]) -> _Group:
         loop = asyncio.get_running_loop()
-        confirmed = []
-        for partition, own in by_partition.items():
-            group = _Group(own, loop.create_future())
-            confirmed.append(group.confirmed)
-            self.pending += len(own)
-            self._lanes[partition].groups.append(group)
-            self._lanes[partition].waiting.set()
-        done, waiting = await asyncio.wait(confirmed, timeout=CONFIRM_SECONDS)
-        if waiting or any(each.exception() is not None for each in done):
-            raise ProblemError(
-                KAFKA_AWAY, "it is not known whether it is stored; send it again, which stores it once", 5
-            )
+        group = _Group(records, loop.create_future(), loop.time() + CONFIRM_SECONDS)
+        lane = self._lanes[partition]
+        self.pending += len(records)
+        lane.groups.append(group)
+        lane.waiting.set()
+        self._unconfirmed.append(group)
+        return group
+
+    def _partition(self, key: bytes) -> int:
+        found = self._partition_of.get(key)
+        if found is None:
+            if len(self._partition_of) >= _MOST_KEYS:
+                self._partition_of.clear()
+            found = self._partition_of[key] = (murmur2(key) & 0x7FFFFFFF) % len(self._lanes)
+        return found
+
+    async def _give_up(self) -> None:
+        """Tell callers who have waited long enough: one look every now and then costs less than a timer for each."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            while self._unconfirmed and (
+                self._unconfirmed[0].confirmed.done() or self._unconfirmed[0].until < loop.time()
+            ):
+                _settle(self._unconfirmed.popleft(), TimeoutError())
 
     async def answers(self) -> bool:
         """Whether Kafka answers now."""
@@ -112,10 +148,10 @@ class Outbox:
         deadline = time.monotonic() + CONFIRM_SECONDS
         while self.pending and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
-        for lane in self._lanes:
-            if lane.writer is not None:
-                lane.writer.cancel()
-        await asyncio.gather(*(lane.writer for lane in self._lanes if lane.writer), return_exceptions=True)
+        tasks = [task for task in (self._giving_up, *(lane.writer for lane in self._lanes)) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._part(self._producer)
 
     async def _write(self, partition: int, lane: _Lane) -> None:
@@ -138,11 +174,7 @@ class Outbox:
     def _settle(self, groups: Sequence[_Group], error: Exception | None) -> None:
         for group in groups:
             self.pending -= len(group.records)
-            if error is None:
-                group.confirmed.set_result(None)
-            else:
-                group.confirmed.set_exception(error)
-                group.confirmed.exception()  # its caller may have given up: then nobody asks for it
+            _settle(group, error)
 
     async def _mend(self, broken: Any) -> None:
         """Another producer in the place of one that failed: its numbers of batches have a gap, so it may never go on."""
@@ -177,6 +209,16 @@ class Outbox:
         if producer is not None:
             with suppress(KafkaError, OSError, TimeoutError):
                 await asyncio.wait_for(producer.stop(), _PROBE_SECONDS)
+
+
+def _settle(group: _Group, error: Exception | None) -> None:
+    if group.confirmed.done():
+        return
+    if error is None:
+        group.confirmed.set_result(None)
+    else:
+        group.confirmed.set_exception(error)
+        group.confirmed.exception()  # its caller may have gone: then nobody asks for it
 
 
 def _batches(producer: Any, groups: Sequence[_Group]) -> list[Any]:

@@ -54,9 +54,9 @@ class ProblemError(Exception):
 
     def headers(self) -> Mapping[str, str]:
         """The headers that the status wants."""
-        headers = {"Cache-Control": "no-store"}
+        headers = {}
         if self.retry_after is not None:
-            headers["Retry-After"] = str(self.retry_after)
+            headers["retry-after"] = str(self.retry_after)
         if self.kind is UNAUTHORIZED:
-            headers["WWW-Authenticate"] = 'Bearer realm="check-ins"'
+            headers["www-authenticate"] = 'Bearer realm="check-ins"'
         return headers

@@ -95,10 +95,11 @@ async def _serve(settings: Settings, say: Callable[[str], None]) -> None:
     )
     server = _Server(
         uvicorn.Config(
-            gateway.application(),
+            gateway,
             log_config=None,
             access_log=False,  # an address may hold what its sender should not have put there
             server_header=False,
+            proxy_headers=False,
             lifespan="off",
             ws="none",
             http="httptools",

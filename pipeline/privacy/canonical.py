@@ -64,6 +64,8 @@ def check_country(prefix: str) -> str:
 
 
 def _plain(raw: str) -> str:
+    if raw.isascii() and raw.isprintable():
+        return raw.strip()
     characters = []
     for character in unicodedata.normalize("NFKC", raw):
         digit = unicodedata.decimal(character, None)
