@@ -93,7 +93,8 @@ def gateway(home: Path, address: str, **settings: str) -> Iterator[Running]:
         running = Running(port, process, log)
         deadline = time.monotonic() + 60
         while True:
-            assert process.is_running() and time.monotonic() < deadline, log.read_text()
+            assert process.is_running(), log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
             try:
                 if running.ask("GET", "/readyz")[0] == 200:
                     break
