@@ -28,6 +28,7 @@ from jwt.algorithms import ECAlgorithm
 
 from pipeline.errors import UserError
 from pipeline.privacy.secret_files import make_secret_folder, read_secret_file, write_secret_file
+from schemas.fields import LATEST
 
 #: In the header of each code, so that a token made for something else is none (RFC 8725, section 3.11).
 CODE_TYPE: Final = "venue-code+jwt"
@@ -133,7 +134,7 @@ def _judged(claims: Mapping[str, Any]) -> VenueCode:
         or not _VENUE.fullmatch(venue)
         or type(iat) is not int
         or type(exp) is not int
-        or iat >= exp
+        or not 0 < iat < exp < LATEST // 1000
     ):
         raise CodeError("is no venue's code")
     short = exp - iat <= FRESH.total_seconds()

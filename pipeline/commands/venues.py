@@ -130,11 +130,15 @@ def signing_key(folder: Path | None, retire: str | None) -> None:
     help="svg has the name beneath the code; png is the code alone.",
 )
 @click.option("--days", type=click.IntRange(1, 3660), default=365, show_default=True, help="How long a code is good.")
-@click.option(
-    "--prefix", default="", help="Put before the code, such as https://check-in.example/#, for a phone's camera."
-)
+@click.option("--prefix", default="", help="Put before the code, such as https://check-in.example/#, for a camera.")
 def qr(
-    venue_ids: tuple[str, ...], folder: Path | None, registry: Path | None, out: Path, form: str, days: int, prefix: str
+    venue_ids: tuple[str, ...],
+    folder: Path | None,
+    registry: Path | None,
+    out: Path,
+    form: str,
+    days: int,
+    prefix: str,
 ) -> None:
     """Make a signed code to print for each VENUE_ID, a file each.
 
