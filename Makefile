@@ -35,6 +35,7 @@ bench: install  ## scans/s beside a bare read of the same topic; tracing over tw
 	$(BIN)/python -m benchmarks.main
 	$(BIN)/python -m benchmarks.tracing
 	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.gateway
 	$(BIN)/python -m benchmarks.presence
 
 accuracy: install  ## error of the estimated occupancy against a simulated truth, beside simpler rules

@@ -1,7 +1,7 @@
 """How many scans a second one gateway takes, pseudonymises and has confirmed by Kafka, and how long a sender waits.
 
-Gateway, broker and the load (wrk) share the machine, so the load's own share of the cores is part of the figures. Every scan is of
-another person; what was accepted is compared with what the topic has.
+Gateway, broker and the load (wrk) share the machine, so the load's own share of the cores is part of the figures. Every scan is
+of another person; what was accepted is compared with what the topic has.
 """
 
 import shutil
@@ -100,6 +100,8 @@ def command(seconds: int, rounds: int, write: bool) -> None:
                     found[load.name].append((scans / took, each.p50, each.p99))
                     failed[load.name] += each.failed
                     click.echo(f"{number + 1}/{rounds} {load.name}: {scans / took:,.0f} scans/s", err=True)
+            while metric(url, "pipeline_gateway_pending_scans"):
+                time.sleep(0.1)
             accepted = metric(url, "pipeline_gateway_scans_total", 'outcome="accepted"')
         stored = _records(broker.address)
     if stored != accepted:
@@ -117,7 +119,8 @@ def command(seconds: int, rounds: int, write: bool) -> None:
     ]
     header = ["sent as", "scans/s", "half within, ms", "99 % within, ms", "CPU µs a scan", "failed"]
     figures = table(header, rows)
-    figures += f"\n\n{stored:,} scans confirmed to senders, and as many in the topic. {_NEEDED:,}/s are needed. Medians (min–max)."
+    figures += f"\n\n{stored:,} scans confirmed to senders, and as many in the topic. {_NEEDED:,}/s are needed."
+    figures += " Medians (min–max)."
     text = f"{setting(f'python -m benchmarks.gateway --seconds {seconds} --rounds {rounds}')}\n\n{figures}"
     click.echo(text)
     if write:

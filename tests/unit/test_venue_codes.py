@@ -268,11 +268,8 @@ def test_a_poster_draws_the_very_code_that_gateways_take(folder: Path) -> None:
     from pipeline.venue_posters import poster_svg
 
     code = CodeSigner(folder).code("mall-0042", NOW, YEAR)
-    path = next(
-        each
-        for each in ElementTree.fromstring(poster_svg(code, "Mall", "mall-0042")).iter()
-        if each.tag.endswith("path")
-    )
+    poster = ElementTree.fromstring(poster_svg(code, "Mall", "mall-0042"))
+    path = [each for each in poster.iter() if each.tag.endswith("path")][-1]  # the first is the white ground
     dark = _drawn(path.attrib["d"])
     expected = segno.make_qr(code, error="m").matrix_iter(border=4)
     assert dark == {(x, y) for y, row in enumerate(expected) for x, each in enumerate(row) if each}
