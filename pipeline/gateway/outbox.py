@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, KafkaTimeoutError
 from aiokafka.partitioner import murmur2
 
 from pipeline.cluster import check_reachable, unreachable
@@ -162,7 +162,7 @@ class Outbox:
             producer = self._producer
             try:
                 for batch in _batches(producer, groups):
-                    await (await producer.send_batch(batch, self._topic, partition=partition))
+                    await self._delivered(producer, await producer.send_batch(batch, self._topic, partition=partition))
             except (KafkaError, OSError) as error:
                 self._on_failure()
                 log.warning("Kafka did not take a batch of %s (%s)", self._topic, type(error).__name__)
@@ -170,6 +170,17 @@ class Outbox:
                 await self._mend(producer)
             else:
                 self._settle(groups, None)
+
+    async def _delivered(self, producer: Any, delivery: "asyncio.Future[Any]") -> None:
+        """Wait for a batch, but not for one whose producer was parted with: nobody would ever answer."""
+        while True:
+            done, _ = await asyncio.wait([delivery], timeout=_LOOK_SECONDS)
+            if done:
+                delivery.result()
+                return
+            if self._producer is not producer:
+                delivery.cancel()
+                raise KafkaTimeoutError("the producer was replaced")
 
     def _settle(self, groups: Sequence[_Group], error: Exception | None) -> None:
         for group in groups:
