@@ -206,6 +206,8 @@ def _kid(key: EllipticCurvePrivateKey) -> str:
 
 def _read_set(path: Path) -> dict[str, dict[str, str]]:
     try:
+        if path.stat().st_mode & 0o022:
+            raise UserError(f"{path} can be changed by others, who could add a key of theirs: chmod 644 {path}")
         keys = json.loads(path.read_text())["keys"]
         found = {str(key["kid"]): {name: str(key[name]) for name in ("kty", "crv", "x", "y")} for key in keys}
     except OSError as error:
@@ -221,4 +223,5 @@ def _write_set(path: Path, keys: Mapping[str, Mapping[str, str]]) -> None:
     entries = [{"kid": kid, "use": "sig", "alg": _ALGORITHM} | dict(key) for kid, key in keys.items()]
     new = path.with_name(f".{path.name}.new")
     new.write_text(json.dumps({"keys": entries}, indent=2) + "\n")
+    new.chmod(0o644)  # whatever the umask: others may read it, and must not change it
     new.replace(path)

@@ -7,7 +7,7 @@ from typing import Final
 
 from pydantic_core import to_json
 
-from pipeline.gateway.problems import CODE, IDENTIFIER, INVALID, TIME, ProblemError
+from pipeline.gateway.problems import CODE, IDENTIFIER, INVALID, NO_KEY, TIME, ProblemError
 from pipeline.privacy.canonical import CanonicalError, canonical
 from pipeline.privacy.pseudonyms import NoKeyError, Pseudonymiser
 from pipeline.privacy.ring import OVERLAP
@@ -19,6 +19,7 @@ from schemas.gateway_scan import GatewayScan, IdentifierKind
 #: How far a sender's clock may be ahead, as the worker judges it too (contract, section 5).
 SKEW_MS: Final = 300_000
 _MS: Final = timedelta(milliseconds=1)
+_KEY_RETRY_SECONDS: Final = 60
 #: The end of an identifier tells who it is, with or without a country's prefix.
 _TELLING: Final = 8
 _SEPARATORS: Final = re.compile(r"[._:-]")
@@ -65,7 +66,9 @@ class Admission:
             visitor_id = self._pseudonymiser.visitor_id(raw.kind, person, began)
             event_id = self._pseudonymiser.event_id(sender, scan.event_id, began)
         except NoKeyError as error:
-            raise ProblemError(TIME, f"occurred_at: {error}") from None
+            if error.lasting:
+                raise ProblemError(TIME, f"occurred_at: {error}") from None
+            raise ProblemError(NO_KEY, f"{error}; send it again later", _KEY_RETRY_SECONDS) from None
         value = to_json(
             {
                 "event_id": event_id,

@@ -147,12 +147,14 @@ class Gateway:
 
     async def _scan(self, request: Request) -> Response:
         device = self._device(request)
-        body = await _body(request, LARGEST_SCAN)
         self._check_quota(device)
+        body = await _body(request, LARGEST_SCAN)
         self.device_quotas.take(device, 1, time.monotonic())
-        now = time.time_ns() // 1_000_000
-        scan = _parsed(body)
-        record, is_new = self._judged(scan, device, now)
+        try:
+            record, is_new = self._judged(_parsed(body), device, time.time_ns() // 1_000_000)
+        except ProblemError as problem:
+            self.metrics.scans(problem.kind.name)
+            raise
         if is_new:
             await self._sent([record])
         else:
@@ -162,8 +164,8 @@ class Gateway:
 
     async def _batch(self, request: Request) -> Response:
         device = self._device(request)
-        body = await _body(request, LARGEST_BATCH)
         self._check_quota(device)
+        body = await _body(request, LARGEST_BATCH)
         scans = _parsed_batch(body)
         self.device_quotas.take(device, len(scans), time.monotonic())
         now = time.time_ns() // 1_000_000

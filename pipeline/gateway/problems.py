@@ -31,6 +31,7 @@ REPLAYED: Final = Kind("replayed", 422, "The venue's code was used for this alre
 QUOTA: Final = Kind("quota", 429, "Too many scans")
 BROKEN: Final = Kind("broken", 500, "The gateway made a mistake")
 BUSY: Final = Kind("busy", 503, "Too much is under way")
+NO_KEY: Final = Kind("no-key", 503, "The gateway lacks a key")
 KAFKA_AWAY: Final = Kind("kafka-away", 503, "Kafka has not confirmed the scans")
 
 

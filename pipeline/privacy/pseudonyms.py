@@ -34,7 +34,11 @@ _PSEUDONYM: Final = re.compile(r"p([0-9]{12})\.([A-Za-z0-9_-]{22})")
 
 
 class NoKeyError(Exception):
-    """There is no key for this instant: it lies outside all periods, or the period's key is destroyed. The text says which."""
+    """There is no key for this instant. `lasting`: nor will there be, as its period's key is destroyed or there never was one."""
+
+    def __init__(self, text: str, lasting: bool) -> None:
+        super().__init__(text)
+        self.lasting = lasting
 
 
 class PeriodKeys:
@@ -110,10 +114,12 @@ class _Held:
 
     def at(self, ms: int) -> PeriodKeys:
         """The keys of the period in which an instant lies. Raises NoKeyError."""
-        keys = self._period_at(ms)[1]
-        if keys is None:
-            raise NoKeyError("the key of its period is destroyed, or cannot be opened")
-        return keys
+        period, keys = self._period_at(ms)
+        if keys is not None:
+            return keys
+        if period.wrapped is None:
+            raise NoKeyError("the key of its period is destroyed", True)
+        raise NoKeyError("the key of its period cannot be opened now", False)
 
     def covered_until(self, ms: int) -> int:
         """Until when there are keys without a gap from `ms` on, ms since the epoch; `ms` where there are none."""
@@ -129,8 +135,10 @@ class _Held:
         # One look at one list: `refresh` may replace it meanwhile.
         periods = self._periods
         index = bisect_right(periods, ms, key=lambda each: each[0].starts_at) - 1
-        if index < 0 or ms >= periods[index][0].ends_at:
-            raise NoKeyError("there is no period with a key for its time")
+        if index < 0:
+            raise NoKeyError("there never was a key for its time", True)
+        if ms >= periods[index][0].ends_at:
+            raise NoKeyError("there is no key for its time yet", False)
         return periods[index]
 
 

@@ -112,8 +112,9 @@ def test_a_bad_scan_in_a_batch_is_told_by_its_place_and_the_others_go_on(here: S
         (1, 422, "party_size: must be an integer from 1 to 50"),
         (2, 422, "must be a JSON object"),
     ]
+    assert here.send(batch[1]).status == 422
     assert here.outcome("accepted") == 2
-    assert here.outcome("invalid-scan") == 2
+    assert here.outcome("invalid-scan") == 3
 
 
 SECRET = "3171019904900077"
@@ -234,6 +235,23 @@ def test_a_check_out_goes_under_the_pseudonym_of_its_check_in(tmp_path: Path) ->
         where.outbox.sent.append(record)
     first, second, third = sent(where)
     assert first.visitor_id == second.visitor_id != third.visitor_id
+
+
+def test_a_key_that_will_come_is_worth_waiting_for_and_a_destroyed_one_is_not(tmp_path: Path) -> None:
+    folder, now = make_ring(tmp_path / "keys"), now_ms()
+    where = site(folder)
+    end = KeyRing.open(folder).periods[-1].ends_at
+    with pytest.raises(ProblemError) as lacking:
+        where.gateway.admission.admit(_parsed(scan(occurred_at=rfc3339(end))), "gate", end)
+    assert (lacking.value.kind.status, lacking.value.retry_after) == (503, 60)
+
+    past = KeyRing.open(folder).periods[0]
+    KeyRing.open(folder).destroy(
+        LocalMaster.from_file(folder / "master.key"), past.id, now, load_settings().retention, early=True
+    )
+    late = scan(occurred_at=rfc3339(past.ends_at - 1))
+    refused = site(folder, retention="P60D").send(late)
+    assert (refused.status, refused.json["detail"]) == (422, "occurred_at: the key of its period is destroyed")
 
 
 def _parsed(body: dict[str, Any]) -> Any:

@@ -176,6 +176,12 @@ def test_a_damaged_set_is_one_sentence(folder: Path, text: str) -> None:
         codes(folder)
 
 
+def test_a_set_that_others_can_change_is_refused(folder: Path) -> None:
+    (folder / "venue-keys.json").chmod(0o664)
+    with pytest.raises(UserError, match="chmod 644"):
+        codes(folder)
+
+
 def test_other_curves_sign_no_codes(folder: Path) -> None:
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
