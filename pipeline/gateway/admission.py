@@ -20,9 +20,9 @@ from schemas.gateway_scan import GatewayScan, IdentifierKind
 SKEW_MS: Final = 300_000
 _MS: Final = timedelta(milliseconds=1)
 _KEY_RETRY_SECONDS: Final = 60
-#: The end of an identifier tells who it is, with or without a country's prefix.
+#: The end of a number tells whose it is, with or without a country's prefix.
 _TELLING: Final = 8
-_SEPARATORS: Final = re.compile(r"[._:-]")
+_SEPARATORS: Final = re.compile(r"[^A-Za-z0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +108,6 @@ class Admission:
 
 
 def _holds(venue_id: str, kind: IdentifierKind, person: str) -> bool:
-    """Whether a venue's name is somebody's number, by mistake or to get it through: it would stand in Kafka in clear.
-
-    An e-mail address cannot be one: no name has an @.
-    """
-    return kind != "email" and person[-_TELLING:].lower() in _SEPARATORS.sub("", venue_id).lower()
+    """Whether a venue's name is somebody's identifier, by mistake or to get it through: it would stand in Kafka in clear."""
+    telling = _SEPARATORS.sub("", person).lower()
+    return (telling if kind == "email" else telling[-_TELLING:]) in _SEPARATORS.sub("", venue_id).lower()
