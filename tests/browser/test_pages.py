@@ -8,12 +8,21 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from tests.browser.site import Site
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 PAGES = ("/", "/planning", "/api/docs")
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 VENUE = "ven-000003"
+#: Keeps what a screen reader would be told of alerts, in the order in which it is told.
+KEEP_WHAT_IS_ANNOUNCED = """() => {
+  window.announced = [];
+  const region = document.getElementById("alerts-news");
+  if (region.getAttribute("aria-live") !== "polite") throw new Error("nobody would be told");
+  const keep = () => window.announced.push(region.textContent);
+  new MutationObserver(keep).observe(region, { childList: true, characterData: true, subtree: true });
+}"""
 
 
 def number_in(page: Any, key: str) -> int:
@@ -60,6 +69,67 @@ def test_people_who_come_are_seen_without_a_reload(page: Any, site: Site) -> Non
     site.check_in(VENUE, 40)
     wait_for_number(page, "people", before + 40)
     assert site.ask(f"/api/v1/venues/{VENUE}/now")["occupancy"] >= 40
+
+
+def test_an_alert_is_raised_and_cleared_before_the_readers_eyes(page: Any, site: Site) -> None:
+    """A crowd comes and goes: the list, the map, a screen reader, the view and the topic tell of it, without a reload."""
+    alone = {each[3]: at for at, each in enumerate(site.feed()["map"]["fixed"]) if each[3]}
+    venues = site.ask("/api/v1/venues?limit=500")["items"]
+    calm = [each for each in venues if (each["capacity"] or 0) >= 20 and each["ratio"] < 0.5]
+    crowded = min((each for each in calm if each["venue_id"] in alone), key=lambda each: each["capacity"])
+    venue, name, capacity = crowded["venue_id"], crowded["name"], crowded["capacity"]
+    elsewhere = max(calm, key=lambda each: each["capacity"])["venue_id"]
+
+    def level_on_the_map() -> str:
+        told = site.feed()
+        full = sum(told["levels"][level] == "full" for _, level in told["map"]["now"])
+        said = f", {full} of them with a full venue."
+        page.wait_for_function(
+            "said => document.querySelector('#map canvas').getAttribute('aria-label').includes(said)", arg=said
+        )
+        return str(told["levels"][told["map"]["now"][alone[venue]][1]])
+
+    def stored() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = site.ask(f"/api/v1/alerts?venue_id={venue}&limit=1")["items"]
+        return found
+
+    def heard(pattern: str) -> None:
+        page.wait_for_function("pattern => window.announced.some((text) => RegExp(pattern).test(text))", arg=pattern)
+
+    open_page(page, site, "/")
+    page.evaluate(KEEP_WHAT_IS_ANNOUNCED)
+    earlier = stored()
+    visitors = site.check_in(venue, capacity - crowded["occupancy"])
+    site.pass_time(1, elsewhere)
+    wait_until(lambda: site.ask(f"/api/v1/venues/{venue}/now")["level"] == "full")
+    assert level_on_the_map() == "full"
+    assert stored() == earlier
+
+    site.pass_time(2, elsewhere)
+    row = page.locator("#alerts li").filter(has=page.get_by_text(name, exact=True)).first
+    row.filter(has_text="warning").wait_for()
+    alert = stored()[0]
+    assert (alert["level"], alert["cleared_at"]) == ("warning", None)
+    assert f"peak {alert['peak']} of {capacity}" in row.inner_text().replace(",", "")
+
+    site.check_out(venue, visitors)
+    site.pass_time(6, elsewhere)
+    heard("cleared: .*" + re.escape(name))
+    assert row.locator(".chip").inner_text() == "cleared"
+    assert level_on_the_map() != "full"
+    heard(f"raised: .*{re.escape(name)}, warning")
+    assert page.asked.count(f"{site.address}/") == 1
+
+    cleared = stored()[0]
+    assert cleared["alert_id"] == alert["alert_id"]
+
+    def told() -> list[str | None]:
+        return [
+            each["cleared_at"] for each in site.messages("crowding-alerts") if each["alert_id"] == alert["alert_id"]
+        ]
+
+    wait_until(lambda: len(told()) == 2)
+    assert told() == [None, cleared["cleared_at"]]
 
 
 def test_a_venue_is_found_by_name_with_the_keyboard_alone(page: Any, site: Site) -> None:

@@ -46,10 +46,10 @@ follow(
         say($("map-summary"), `${number(view.map.fixed.reduce((sum, [, , venues]) => sum + venues, 0))} venues in ${number(view.map.fixed.length)} places`);
       },
       areas: () => showAreas(view.areas.items),
-      alerts: () => showAlerts(view.alerts, view.figures),
       health: () => showHealth(view.health),
     };
     for (const name of changed) parts[name]?.();
+    if (changed.includes("alerts") || changed.includes("figures")) showAlerts(view.alerts, view.figures?.as_of);
     if (changed.includes("figures")) day.refresh(view.figures.as_of);
   },
   (state, view) => {

@@ -33,7 +33,8 @@ export class Map {
     this.#cells = fixed.map(([lat, lon, venues, id, name], at) => ({ lat, lon, venues, id, name, people: now[at][0], level: now[at][1] }));
     if (!this.#fitted && this.#cells.length) this.#fit();
     const people = this.#cells.reduce((sum, cell) => sum + cell.people, 0);
-    this.#canvas.setAttribute("aria-label", `Map: ${plural(people, "person", "people")} counted in ${plural(this.#cells.length, "place")}. The table of areas says the same in text.`);
+    const full = this.#cells.filter((cell) => levels[cell.level] === "full").length;
+    this.#canvas.setAttribute("aria-label", `Map: ${plural(people, "person", "people")} counted in ${plural(this.#cells.length, "place")}, ${number(full)} of them with a full venue. The table of areas says the same in text.`);
     this.#soon();
   }
 
