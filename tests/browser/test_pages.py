@@ -75,7 +75,7 @@ def test_an_alert_is_raised_and_cleared_before_the_readers_eyes(page: Any, site:
     """A crowd comes and goes: the list, the map, a screen reader, the view and the topic tell of it, without a reload."""
     alone = {each[3]: at for at, each in enumerate(site.feed()["map"]["fixed"]) if each[3]}
     venues = site.ask("/api/v1/venues?limit=500")["items"]
-    calm = [each for each in venues if (each["capacity"] or 0) >= 20 and each["ratio"] < 0.5]
+    calm = [each for each in venues if (each["capacity"] or 0) >= 10 and each["ratio"] < 0.5]
     crowded = min((each for each in calm if each["venue_id"] in alone), key=lambda each: each["capacity"])
     venue, name, capacity = crowded["venue_id"], crowded["name"], crowded["capacity"]
     elsewhere = max(calm, key=lambda each: each["capacity"])["venue_id"]
@@ -114,8 +114,9 @@ def test_an_alert_is_raised_and_cleared_before_the_readers_eyes(page: Any, site:
 
     site.check_out(venue, visitors)
     site.pass_time(6, elsewhere)
-    heard("cleared: .*" + re.escape(name))
-    assert row.locator(".chip").inner_text() == "cleared"
+    row.filter(has_text="cleared").wait_for()
+    # Others clear in these minutes too, and of many at once only some are named.
+    heard("crowding alerts? cleared: ")
     assert level_on_the_map() != "full"
     heard(f"raised: .*{re.escape(name)}, warning")
     assert page.asked.count(f"{site.address}/") == 1
