@@ -11,6 +11,8 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from pipeline.broker import free_port
 from pipeline.processes import tied
 from pipeline.produce import ScanProducer
@@ -87,6 +89,13 @@ class Site:
         assert self._worker is not None
         self._worker.kill()
         self._worker.wait()
+
+    def break_connections(self) -> None:
+        """End the process that holds them; the worker goes on, and starts another."""
+        assert self._worker is not None
+        children = psutil.Process(self._worker.pid).children(recursive=True)
+        (door,) = [each for each in children if "pipeline.api.front" in each.cmdline()]
+        door.kill()
 
     def close(self) -> None:
         """End the worker."""

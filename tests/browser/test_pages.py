@@ -1,6 +1,7 @@
 """What people see of the pipeline in a real browser, with a worker that really runs behind it."""
 
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,17 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 PAGES = ("/", "/planning", "/api/docs")
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 VENUE = "ven-000003"
+#: Keeps of which kind each message of the feed is, and when the connection breaks.
+KEEP_WHAT_THE_FEED_SAYS = """
+window.told = [];
+window.EventSource = class extends EventSource {
+  constructor(address) {
+    super(address);
+    for (const kind of ["snapshot", "delta"]) this.addEventListener(kind, () => window.told.push(kind));
+    this.addEventListener("error", () => window.told.push("broken"));
+  }
+};
+"""
 #: Keeps what a screen reader would be told of alerts, in the order in which it is told.
 KEEP_WHAT_IS_ANNOUNCED = """() => {
   window.announced = [];
@@ -125,12 +137,14 @@ def test_an_alert_is_raised_and_cleared_before_the_readers_eyes(page: Any, site:
     assert cleared["alert_id"] == alert["alert_id"]
 
     def told() -> list[str | None]:
-        return [
-            each["cleared_at"] for each in site.messages("crowding-alerts") if each["alert_id"] == alert["alert_id"]
-        ]
+        messages = [each for each in site.messages("crowding-alerts") if each["alert_id"] == alert["alert_id"]]
+        return [each["cleared_at"] for each in messages]
 
     wait_until(lambda: len(told()) == 2)
-    assert told() == [None, cleared["cleared_at"]]
+    raised_at, cleared_at = told()
+    assert raised_at is None
+    assert cleared_at is not None
+    assert datetime.fromisoformat(cleared_at) == datetime.fromisoformat(cleared["cleared_at"])
 
 
 def test_a_venue_is_found_by_name_with_the_keyboard_alone(page: Any, site: Site) -> None:
@@ -228,7 +242,21 @@ def test_pictures_for_the_readme(page: Any, site: Site, pytestconfig: pytest.Con
         page.screenshot(path=IMAGES / f"{name}.png", full_page=name == "live-light")
 
 
+def test_a_page_whose_connection_broke_is_told_only_what_it_missed(page: Any, site: Site) -> None:
+    page.add_init_script(KEEP_WHAT_THE_FEED_SAYS)
+    open_page(page, site, "/")
+    before = number_in(page, "people")
+    site.break_connections()
+    site.check_in(VENUE, 3)
+    wait_for_number(page, "people", before + 3)
+    kinds = page.evaluate("window.told")
+    assert kinds.count("broken") >= 1
+    assert kinds.count("snapshot") == 1
+    assert kinds[-1] == "delta"
+
+
 def test_the_page_finds_a_worker_again_that_was_killed(page: Any, site: Site) -> None:
+    page.add_init_script(KEEP_WHAT_THE_FEED_SAYS)
     open_page(page, site, "/")
     site.kill()
     page.wait_for_selector('#banner[data-state="lost"]:not([hidden])')
@@ -238,3 +266,5 @@ def test_the_page_finds_a_worker_again_that_was_killed(page: Any, site: Site) ->
     page.wait_for_function("() => document.body.dataset.state !== 'lost'")
     site.check_in(VENUE, 7)
     wait_for_number(page, "people", before + 7)
+    # Another worker does not know what this page has seen.
+    assert page.evaluate("window.told").count("snapshot") == 2
