@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 else:
     Client = Any
 
-_TEXTS: Final = ("name", "category", "area", "timezone")
-#: What changes a venue's row.
-_FIGURES: Final = ("occupancy", "capacity", "expected", "low", "high", "share")
+#: The columns of `Places.texts`.
+TEXTS: Final = ("name", "category", "area", "timezone")
+#: What of a venue is estimated, and what changes its row.
+ESTIMATE: Final = ("expected", "low", "high", "share")
+_FIGURES: Final = ("occupancy", "capacity", *ESTIMATE)
 
 
 @dataclass(frozen=True, slots=True)

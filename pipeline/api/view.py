@@ -19,6 +19,8 @@ AREAS: Final = 100
 CELLS: Final = 2_000
 #: The narrowest cell, in degrees: about 200 m.
 _NARROWEST: Final = 0.002
+#: How much wider the next one is that is tried.
+_WIDER: Final = 1.25
 
 Section = dict[str, Any]
 
@@ -71,11 +73,12 @@ def make_grid(places: Places) -> Grid:
     cell = np.full(len(places.ids), -1, np.int64)
     size, latitude, longitude = _NARROWEST, places.latitude[known], places.longitude[known]
     while True:
-        squares = np.stack([np.floor(latitude / size), np.floor(longitude / size)])
-        _, codes, counts = np.unique(squares, axis=1, return_inverse=True, return_counts=True)
+        # One number a square: numbers sort a hundred times as fast as pairs. There are fewer than a million in a row.
+        squares = np.floor(latitude / size).astype(np.int64) * 1_000_000 + np.floor(longitude / size).astype(np.int64)
+        _, codes, counts = np.unique(squares, return_inverse=True, return_counts=True)
         if len(counts) <= CELLS:
             break
-        size *= 2
+        size *= _WIDER
     codes = codes.reshape(-1)
     cell[known] = codes
     middle_lat = np.bincount(codes, latitude, len(counts)) / np.maximum(counts, 1)

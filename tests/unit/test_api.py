@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from pipeline.api.front import Statuses
 from pipeline.api.levels import LEVELS, level_codes, level_of
 from pipeline.api.snapshot import Places, Snapshot, Standing
 from pipeline.api.status import StatusBook
-from pipeline.api.view import CELLS, area_figures, make_grid, make_view, top_rows
+from pipeline.api.view import CELLS, area_figures, iso, make_grid, make_view, top_rows, venue_now
 from tests.isolated import run_isolated
 
 
@@ -135,6 +136,39 @@ def test_the_door_answers_with_the_bytes_that_the_application_would() -> None:
             assert again.startswith(b"HTTP/1.1 304 ")
 
 
+def test_a_status_says_what_every_list_says_of_the_venue() -> None:
+    one = snapshot([0, 7, 30, 1_000, 3], [np.nan, 0, 90, 700, 10])
+    estimated = replace(
+        one,
+        expected=np.array([np.nan, 6.5, 20.0, 812.3, 0.0]),
+        low=np.array([np.nan, 4, 12, 700, 0]),
+        high=np.array([np.nan, 9, 28, 900, 1]),
+        share=np.array([np.nan, 0.29, np.nan, 1.0, 0.125]),
+        model_version='2021-09-18-"é"',
+    )
+    for each in (one, estimated):
+        book = StatusBook(lambda *_: None)
+        book.update(each)
+        for row in range(len(each)):
+            body, _ = book.status(f"v{row}")
+            said = json.loads(body)
+            assert said.pop("as_of") == iso(each.standing.as_of)
+            assert said == venue_now(each, row)
+
+
+def test_the_door_takes_what_is_told_in_parts_at_once() -> None:
+    statuses = Statuses()
+    statuses.take(b"Fone\na\tA\nb\tB")
+    for part in (b"Ptwo\nc\tC", b"Ptwo\nb\tB2"):
+        statuses.take(part)
+        assert (statuses.as_of, statuses.bodies) == (b"one", {b"a": b"A", b"b": b"B"})
+    statuses.take(b"Dtwo\nd\tD")
+    assert (statuses.as_of, statuses.bodies) == (b"two", {b"a": b"A", b"b": b"B2", b"c": b"C", b"d": b"D"})
+    statuses.take(b"Pthree\ne\tE")
+    statuses.take(b"Fthree\nf\tF")
+    assert (statuses.as_of, statuses.bodies) == (b"three", {b"e": b"E", b"f": b"F"})
+
+
 @pytest.mark.parametrize(
     "request_lines",
     ["GET /api/v1/venues/nobody/now HTTP/1.1", "POST /api/v1/venues/v0/now HTTP/1.1", "GET /api/v1/venues/v0/now?x HTTP/1.1",
@@ -186,7 +220,7 @@ def test_a_page_that_was_away_too_long_is_told_everything() -> None:
 
 def ask_for_alerts(folder: str) -> list[object]:
     """What the API finds in a store without crowding alerts, and in one that has five, one of them cleared."""
-    from pipeline.api.questions import alerts
+    from pipeline.api.questions import alerts, alerts_at_a_glance
     from pipeline.api.reader import open_reader
     from pipeline.settings import Settings
     from pipeline.store.client import open_store
@@ -211,12 +245,18 @@ def ask_for_alerts(folder: str) -> list[object]:
         pages += [(row["alert_id"], row["cleared_at"]) for row in page]
         before = page[-1]["raised_at"], page[-1]["alert_id"]
     found.append(pages)
+    shown, counted = alerts_at_a_glance(reader, 1_632_047_640_000, 3)
+    found.append(([row["alert_id"] for row in shown], counted))
+    found.append(alerts_at_a_glance(reader, 1_632_047_640_001, 3)[1])
     return found
 
 
 def test_alerts_come_newest_first_in_pages_and_a_store_without_them_is_no_error(tmp_path: Path) -> None:
-    without, active, of_one_venue, pages = run_isolated(ask_for_alerts, str(tmp_path))
+    without, active, of_one_venue, pages, glance, later = run_isolated(ask_for_alerts, str(tmp_path))
     assert without is None or without == []
     assert active == ["a3", "a2", "a1", "a0"]
     assert of_one_venue == ["a4", "a2", "a0"]
     assert pages == [("a4", 1_632_047_640_000), ("a3", None), ("a2", None), ("a1", None), ("a0", None)]
+    # Of four that last the newest three, then the one that has cleared.
+    assert glance == (["a2", "a3", "a0", "a4"], {"raised": 4, "critical": 0, "cleared": 1})
+    assert later == {"raised": 4, "critical": 0, "cleared": 0}
