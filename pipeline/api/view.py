@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.compute
 from numpy.typing import NDArray
 
-from pipeline.api.levels import LEVELS
+from pipeline.api.levels import LEVELS, level_of
 from pipeline.api.snapshot import Places, Snapshot
 
 #: Venues in each list of the fullest, and areas at most.
@@ -144,11 +144,19 @@ def _figures(snapshot: Snapshot) -> Section:
 
 
 def top_rows(snapshot: Snapshot) -> dict[str, list[int]]:
-    """The rows of the venues with the most people, and of the fullest by their capacity."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.nan_to_num(np.where(snapshot.capacity > 0, snapshot.occupancy / snapshot.capacity, 0))
+    """The rows of the venues with the most people, and of the fullest by their capacity: as counted, and as expected."""
+
+    def of_capacity(people: NDArray[np.float64]) -> NDArray[np.float64]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.nan_to_num(np.where(snapshot.capacity > 0, people / snapshot.capacity, 0))
+
+    lists = {
+        "people": snapshot.occupancy,
+        "fullness": of_capacity(snapshot.occupancy),
+        "expected_fullness": of_capacity(snapshot.expected),
+    }
     found = {}
-    for name, value in (("people", snapshot.occupancy), ("fullness", ratio)):
+    for name, value in lists.items():
         most = np.argpartition(-value, min(TOP, len(value) - 1))[:TOP] if len(value) else np.zeros(0, np.int64)
         most = most[np.lexsort((most, -value[most]))]
         found[name] = [int(row) for row in most if value[row] > 0]
@@ -158,7 +166,9 @@ def top_rows(snapshot: Snapshot) -> dict[str, list[int]]:
 def _top(snapshot: Snapshot, sparklines: Mapping[str, Sequence[int]]) -> Section:
     def shown(row: int) -> Section:
         venue = venue_now(snapshot, row)
-        return {**venue, "spark": [*sparklines.get(venue["venue_id"], ()), venue["occupancy"]]}
+        expected = snapshot.expected[row]
+        level = None if np.isnan(expected) else level_of(float(expected), venue["capacity"])
+        return {**venue, "expected_level": level, "spark": [*sparklines.get(venue["venue_id"], ()), venue["occupancy"]]}
 
     return {name: [shown(row) for row in rows] for name, rows in top_rows(snapshot).items()}
 

@@ -75,8 +75,10 @@ def test_sums_of_areas_are_of_all_venues_and_ratios_of_those_with_a_capacity() -
 
 
 def test_the_fullest_come_first_and_the_empty_not_at_all() -> None:
-    rows = top_rows(snapshot([0, 50, 9, 200], [10, 100, 10, 1000]))
-    assert rows == {"people": [3, 1, 2], "fullness": [2, 1, 3]}
+    one = snapshot([0, 50, 9, 200], [10, 100, 10, 1000])
+    assert top_rows(one) == {"people": [3, 1, 2], "fullness": [2, 1, 3], "expected_fullness": []}
+    expected = replace(one, expected=np.array([np.nan, 20.0, 0.0, 300.0]))
+    assert top_rows(expected)["expected_fullness"] == [3, 1]
 
 
 def test_a_delta_makes_of_the_view_before_the_view_after() -> None:

@@ -97,7 +97,9 @@ export class VenueDay {
   #tell(counted, earlier) {
     const { venue, zone, midnight, now, back } = this.#drawn;
     say($("day-name"), venue.name);
-    $("day-level").replaceChildren(el("span", { className: "chip", data: { level: venue.level } }, venue.ratio == null ? LEVEL_NAMES[venue.level] : `${LEVEL_NAMES[venue.level]} · ${share(venue.ratio)}`));
+    const byCount = venue.ratio == null ? LEVEL_NAMES[venue.level] : `counted: ${LEVEL_NAMES[venue.level]} · ${share(venue.ratio)}`;
+    const byEstimate = venue.estimate && venue.ratio != null ? [el("span", { className: "chip", data: { line: "expected" } }, `expected: ${share(venue.estimate.expected / venue.capacity)}`)] : [];
+    $("day-level").replaceChildren(el("span", { className: "chip", data: { level: venue.level } }, byCount), " ", ...byEstimate);
     const at = Math.floor((now - midnight) / STEP);
     const then = earlier?.[at];
     const when = back === 7 ? "the same weekday before" : "the day before";

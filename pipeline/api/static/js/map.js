@@ -20,7 +20,7 @@ export class Map {
       el("div", { className: "tools" }, tool("+", "Zoom in", () => this.#zoom(0.6)), tool("−", "Zoom out", () => this.#zoom(1 / 0.6)), tool("Venues", "Show where the venues are", () => this.#fit()), tool("Indonesia", "Show all of Indonesia", () => this.#all())),
       this.#tip,
     );
-    $("legend").append(...Object.entries(LEVEL_NAMES).reverse().map(([level, name]) => el("span", {}, el("i", { className: "dot", data: { level } }), name)), el("span", {}, "The larger the circle, the more people; coloured by the fullest venue in it."));
+    $("legend").append(...Object.entries(LEVEL_NAMES).reverse().map(([level, name]) => el("span", {}, el("i", { className: "dot", data: { level } }), name)), el("span", {}, "The larger the circle, the more people counted; coloured by the fullest venue in it."));
     this.#listen();
     new ResizeObserver(() => this.#soon()).observe(box);
     onTheme(() => this.#soon());
