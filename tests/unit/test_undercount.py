@@ -96,7 +96,7 @@ def compared(folder: str) -> list[Any]:
     failed = {("failed", NOON - weeks * WEEK): 60 for weeks in range(1, 5)} | {("failed", NOON): 3}
     silent = {("silent", NOON - weeks * WEEK): 50 for weeks in range(1, 5)}
     earlier = {("failed", NOON - HOUR - weeks * WEEK): 60 for weeks in range(5)}
-    another_hour = {("silent", NOON - WEEK + HOUR): 500, ("silent", NOON - 4 * WEEK - 4 * HOUR): 500}
+    another_hour = {("silent", NOON - WEEK + HOUR): 500, ("failed", NOON - 4 * WEEK - 4 * HOUR): 500}
 
     hours({("steady", NOON - WEEK - 4 * HOUR): 1, **{key: 40 for key in steady if key[1] > NOON - 2 * WEEK}})
     hours({("failed", NOON - WEEK): 60, ("failed", NOON): 3})
