@@ -2,20 +2,21 @@
 // whose peaks and times change all the while.
 
 import { $, el, keyed, say } from "./dom.js";
-import { clock, duration, number, plural, share } from "./format.js";
+import { clock, duration, number, plural } from "./format.js";
 
 const NAMED = 3;
 const JUDGED_BY = {
-  counted: "by the counted number",
+  counted: "by count",
   expected: "by the expected number",
-  high: "by the upper end of the estimate",
+  high: "by the high end of the estimate",
   probability: "by the probability of being over capacity",
 };
 let before = null;
 
 export function showAlerts(alerts, asOf) {
   const { items, raised, critical, cleared } = alerts;
-  say($("alerts-count"), alerts.available ? `${number(raised)} raised, ${number(critical)} critical · ${number(cleared)} cleared in 24 h · ${JUDGED_BY[alerts.basis]}` : "");
+  say($("alerts-count"), alerts.available ? `${number(raised)} raised, ${number(critical)} critical · ${number(cleared)} cleared in 24 h` : "");
+  say($("alerts-basis"), alerts.available ? ` ${JUDGED_BY[alerts.basis]}` : "");
   announce(items);
   if (!items.length) {
     const text = alerts.available ? "No venue is crowded." : "This store has no crowding alerts.";
@@ -33,7 +34,7 @@ export function showAlerts(alerts, asOf) {
       chip.dataset.level = alert.cleared_at ? "unknown" : alert.level === "critical" ? "full" : "nearly_full";
       say(chip, alert.cleared_at ? "cleared" : alert.level);
       say(name, alert.name);
-      say(detail, ` peak ${number(alert.peak)} of ${number(alert.capacity)} (${share(alert.peak / alert.capacity)})`);
+      say(detail, ` peak ${number(alert.peak)} of ${number(alert.capacity)}`);
       const until = alert.cleared_at ?? asOf;
       const lasted = until ? duration(Math.max(0, Math.round((new Date(until) - new Date(alert.raised_at)) / 1000))) : "";
       say(when, `${clock(alert.raised_at)} · ${alert.cleared_at ? "" : "for "}${lasted}`);

@@ -102,7 +102,7 @@ function showFigures({ figures, health }) {
     { key: "people", title: "People inside, counted", value: number(figures.people), more: expected ?? [["b", `expected ${number(figures.expected)}`], figures.check_out_share == null ? "" : ` · ${share(figures.check_out_share)} check out`] },
     { key: "open", title: "Venues with people", value: number(figures.open), of: number(figures.venues), more: `${share(figures.venues ? figures.open / figures.venues : null)} of all venues` },
     { key: "full", title: "At or over capacity", value: number(figures.full), more: figures.full_expected == null ? "counted" : ["counted; ", ["b", `expected ${number(figures.full_expected)}`]], tone: full },
-    { key: "nearly", title: "Nearly full", value: number(figures.nearly_full), more: "counted, 90 % or more of capacity" },
+    { key: "nearly", title: "Nearly full", value: number(figures.nearly_full), more: "counted, from 90 % on" },
     { key: "age", title: "Age of the data", value: duration(age()), more: health?.clock === "events" ? "since another scan came" : "since the newest scan" },
   ];
   keyed(
