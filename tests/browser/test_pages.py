@@ -83,6 +83,16 @@ def test_people_who_come_are_seen_without_a_reload(page: Any, site: Site) -> Non
     assert site.ask(f"/api/v1/venues/{VENUE}/now")["occupancy"] >= 40
 
 
+def test_the_fullest_as_expected_are_a_list_of_their_own(page: Any, site: Site) -> None:
+    open_page(page, site, "/")
+    venues = [each for each in site.ask("/api/v1/venues?limit=500")["items"] if each["capacity"] and each["estimate"]]
+    fullest = max(venues, key=lambda each: each["estimate"]["expected"] / each["capacity"])
+    page.get_by_role("button", name="Fullest, expected").click()
+    first = page.locator("#top li").first
+    first.filter(has_text=fullest["name"]).wait_for()
+    assert f"counted {fullest['occupancy']:,}" in first.inner_text()
+
+
 def test_an_alert_is_raised_and_cleared_before_the_readers_eyes(page: Any, site: Site) -> None:
     """A crowd comes and goes: the list, the map, a screen reader, the view and the topic tell of it, without a reload."""
     alone = {each[3]: at for at, each in enumerate(site.feed()["map"]["fixed"]) if each[3]}
@@ -174,6 +184,7 @@ def test_a_planner_is_told_which_capacity_would_have_been_enough(page: Any, site
     said = page.locator("#answer").inner_text().replace(",", "")
     assert f"peaked at {plan['highest_peak']}" in said
     assert f"A capacity of {plan['capacity_for_90']} would have kept every peak under 90 %" in said
+    assert f"by the model of presence at most {int(plan['highest_expected'] + 0.5)} were there" in said
     with page.expect_download() as downloading:
         page.get_by_role("link", name="Download CSV").click()
     assert "capacity_for_90" in Path(downloading.value.path()).read_text()
