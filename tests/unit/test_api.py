@@ -15,7 +15,7 @@ from pipeline.api.errors import RequestError
 from pipeline.api.feed import REMEMBERED, Feed
 from pipeline.api.front import Statuses
 from pipeline.api.levels import LEVELS, level_codes, level_of
-from pipeline.api.snapshot import Places, Snapshot, Standing
+from pipeline.api.snapshot import Estimates, Places, Snapshot, Standing
 from pipeline.api.status import StatusBook
 from pipeline.api.view import CELLS, area_figures, iso, make_grid, make_view, top_rows, venue_now
 from tests.isolated import run_isolated
@@ -43,14 +43,15 @@ def snapshot(people: list[float], capacity: list[float], before: Snapshot | None
             texts,
             np.linspace(-8, -6, count),
             np.linspace(106, 112, count),
+            np.array(capacity, np.float64),
         )
     )
     nothing = np.full(count, np.nan)
     occupancy, room = np.array(people, np.float64), np.array(capacity, np.float64)
     standing = Standing("events", 1_632_047_400_000 + (60_000 if before else 0), 0, 0, 0, 0, 0, 0)
-    return Snapshot(
-        standing, places, occupancy, room, nothing, nothing, nothing, nothing, level_codes(occupancy, room), None
-    )
+    estimates = Estimates((0, 0), places, {}, None)
+    nothings = (nothing, nothing, nothing, nothing)
+    return Snapshot(standing, places, estimates, occupancy, room, *nothings, level_codes(occupancy, room), None)
 
 
 @pytest.mark.parametrize(
@@ -262,3 +263,44 @@ def test_alerts_come_newest_first_in_pages_and_a_store_without_them_is_no_error(
     # Of four that last the newest three, then the one that has cleared.
     assert glance == (["a2", "a3", "a0", "a4"], {"raised": 4, "critical": 0, "cleared": 1})
     assert later == {"raised": 4, "critical": 0, "cleared": 0}
+
+
+def readings(folder: str) -> list[tuple[list[object], list[object]]]:
+    """Of a store that changes, each time: the view `occupancy_now`, and what the page reads, of a venue a row."""
+    from pipeline.api.reader import open_reader
+    from pipeline.api.snapshot import read_snapshot
+    from pipeline.settings import Settings
+    from pipeline.store.client import open_store
+
+    client = open_store(Settings(store=Path(folder)))
+    reader = open_reader(Settings(store=Path(folder)))
+    before: Snapshot | None = None
+    venues = "INSERT INTO registry_rows (venue_id, name, category, capacity, version) VALUES"
+    estimates = "INSERT INTO estimate_rows VALUES"
+    found = []
+    for change in (
+        "SELECT 1",
+        f"{venues} ('b', 'B', 'mall', 10, 1), ('d', '', 'mall', NULL, 1)",
+        "INSERT INTO now_rows VALUES ('b', 4, 1), ('a', 9, 1)",
+        f"{estimates} ('b', 2.5, 1, 4, 0.3, 'm1', 1, 0), ('d', 1, 0, 2, 0.3, 'm1', 1, 0), ('x', 1, 0, 2, 0.3, 'm1', 1, 0)",
+        "INSERT INTO now_rows VALUES ('b', 12, 2), ('c', 1, 2), ('d', 3, 2)",
+        f"{estimates} ('b', NULL, NULL, NULL, NULL, NULL, 2, 1), ('c', 0.5, 0, 2, NULL, 'm2', 2, 0)",
+        f"{venues} ('c', 'C', 'mall', 7, 2), ('b', 'B', 'mall', 20, 2)",
+    ):
+        client.command(change)
+        seen = before = read_snapshot(reader, before)
+        columns = (seen.occupancy, seen.capacity, seen.expected, seen.low, seen.high, seen.share)
+        rows = zip(seen.places.ids.to_pylist(), *(column.tolist() for column in columns), strict=True)
+        view = client.query(
+            "SELECT venue_id, occupancy, capacity, expected, low, high, check_out_share FROM occupancy_now ORDER BY venue_id"
+        ).result_rows
+        found.append(([list(row) for row in view], [[None if cell != cell else cell for cell in row] for row in rows]))
+    found.append(([seen.model_version], ["m2"]))
+    return found
+
+
+def test_the_page_reads_what_the_view_says_however_the_store_changes(tmp_path: Path) -> None:
+    found = run_isolated(readings, str(tmp_path))
+    assert [len(view) for view, _ in found] == [0, 2, 3, 3, 4, 4, 4, 1]
+    for view, read in found:
+        assert read == view
