@@ -104,7 +104,7 @@ def command(
                     click.echo(f"{number + 1}/{rounds} {name}: {last.rate:,.0f}/s, 99 % in {last.p99:.1f} ms", err=True)
                 if venues:
                     pages.append(watch(url))
-                    click.echo(f"{number + 1}/{rounds} the page: {pages[-1]}", err=True)
+                    click.echo(f"{number + 1}/{rounds} the page: {median(pages[-1].pauses):.1f} s apart", err=True)
             stored, lag = _metric(url, "pipeline_scans_stored_total"), _metric(url, "pipeline_consumer_lag_scans")
     options = f"--seconds {seconds} --rounds {rounds} --connections {connections} --scans {scans}"
     options += f" --venues {venues} --before {before}" if venues else ""
