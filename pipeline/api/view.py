@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.compute
 from numpy.typing import NDArray
 
-from pipeline.api.levels import LEVELS, level_of
+from pipeline.api.levels import LEVELS, level_codes, level_of
 from pipeline.api.snapshot import Places, Snapshot
 
 #: Venues in each list of the fullest, and areas at most.
@@ -106,8 +106,13 @@ def make_view(
     cells = len(grid.fixed)
     on_map = grid.cell >= 0
     people = np.bincount(grid.cell[on_map], snapshot.occupancy[on_map], cells).astype(np.int64)
-    level = np.zeros(cells, np.int8)
-    np.maximum.at(level, grid.cell[on_map], snapshot.level[on_map])
+    # Of many venues one is always full: a place is as full as its venues are together, of those with a capacity.
+    with_room = on_map & (snapshot.capacity > 0)
+    inside, room = (
+        np.bincount(grid.cell[with_room], figure[with_room], cells).astype(np.float64)
+        for figure in (snapshot.occupancy, snapshot.capacity)
+    )
+    level = level_codes(inside, room)
     sections = {
         "figures": _figures(snapshot),
         "top": _top(snapshot, sparklines),

@@ -105,7 +105,7 @@ def test_an_alert_is_raised_and_cleared_before_the_readers_eyes(page: Any, site:
     def level_on_the_map() -> str:
         told = site.feed()
         full = sum(told["levels"][level] == "full" for _, level in told["map"]["now"])
-        said = f", {full} of them with a full venue."
+        said = f", {full} of them full."
         page.wait_for_function(
             "said => document.querySelector('#map canvas').getAttribute('aria-label').includes(said)", arg=said
         )

@@ -105,6 +105,16 @@ def test_the_map_stays_bounded_however_many_venues_there_are() -> None:
     assert make_view(many, grid, {}, {}, {}).people.sum() == 30_000
 
 
+def test_a_place_is_as_full_as_its_venues_with_a_capacity_are_together() -> None:
+    one = snapshot([90, 20, 500], [90, 110, np.nan])
+    near = replace(one.places, latitude=np.full(3, -7.25), longitude=np.full(3, 112.75))
+    grid = make_grid(near)
+    view = make_view(replace(one, places=near), grid, {}, {}, {})
+    assert (view.people.tolist(), [LEVELS[level] for level in view.level]) == ([610], ["busy"])
+    unknown = make_view(replace(one, places=near, capacity=np.full(3, np.nan)), grid, {}, {}, {})
+    assert [LEVELS[level] for level in unknown.level] == ["unknown"]
+
+
 def test_a_cursor_comes_back_as_it_was_and_a_foreign_one_is_refused() -> None:
     assert from_cursor(to_cursor(1.5, "v-é"), float, str) == (1.5, "v-é")
     assert from_cursor(None, float) is None

@@ -84,7 +84,7 @@ export class VenueDay {
         // A capacity far above the day would press it flat.
         scales: { x: { time: false, range: [0, DAY] }, y: { range: [0, highest * 1.12] } },
         axes: [
-          { ...axis, splits: () => [0, 4, 8, 12, 16, 20, 24].map((hour) => hour * 3600), values: (_, splits) => splits.map((value) => `${String(value / 3600).padStart(2, "0")}:00`) },
+          { ...axis, splits: () => (this.#size().width < 420 ? [0, 6, 12, 18, 24] : [0, 4, 8, 12, 16, 20, 24]).map((hour) => hour * 3600), values: (_, splits) => splits.map((value) => `${String(value / 3600).padStart(2, "0")}:00`) },
           { ...axis, size: 56, values: (_, splits) => splits.map(number) },
         ],
       },

@@ -20,6 +20,8 @@ let plan = null;
 let figure = "p95_peak_ratio";
 let next = null;
 let asked = 0;
+let shortened = false;
+const TOO_LONG = "the answer took more than";
 
 function query(more = {}) {
   const chosen = { area: $("area").value, category: $("category").value, ...range(), ...more };
@@ -35,6 +37,7 @@ function range() {
 
 async function load() {
   const mine = ++asked;
+  say($("range"), "reading …");
   try {
     const [planning, venues] = await Promise.all([ask(`/api/v1/planning?${query()}`), ask(`/api/v1/planning/venues?${query({ limit: 25 })}`)]);
     if (mine !== asked) return;
@@ -47,13 +50,23 @@ async function load() {
     showAreas();
     $("venues").replaceChildren(...venues.items.map(row));
     offer(venues.next);
-    $("banner").hidden = true;
+    $("banner").hidden = !shortened;
+    if (shortened) say($("banner"), `So many days of so many venues take too long: these are ${$("days").value} days. An area or a category takes less.`);
+    shortened = false;
     $("csv").href = `/api/v1/planning/download?${query({ format: "csv" })}`;
     $("parquet").href = `/api/v1/planning/download?${query({ format: "parquet" })}`;
   } catch (error) {
+    if (mine !== asked) return undefined;
+    if (error.message.includes(TOO_LONG) && $("days").selectedIndex > 0) {
+      $("days").selectedIndex -= 1;
+      shortened = true;
+      return load();
+    }
+    say($("range"), "");
     $("banner").hidden = false;
     say($("banner"), error.message);
   }
+  return undefined;
 }
 
 function offer(cursor) {
