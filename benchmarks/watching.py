@@ -19,6 +19,7 @@ _DELTAS: Final = 10
 class Watched:
     """What one page and one Prometheus get for a while: ms and bytes."""
 
+    pings: list[float]
     scrapes: list[float]
     scraped: int
     first: float
@@ -30,11 +31,12 @@ class Watched:
 
 def watch(url: str) -> Watched:
     """Scrape some times, then open the page's feed and follow it for some messages."""
-    scrapes, text = [], b""
+    pings, scrapes, text = [], [], b""
     for _ in range(_SCRAPES):
-        begun = time.perf_counter()
-        text = get(f"{url}/metrics")
-        scrapes.append(1000 * (time.perf_counter() - begun))
+        for path, times_taken in (("livez", pings), ("metrics", scrapes)):
+            begun = time.perf_counter()
+            text = get(f"{url}/{path}")
+            times_taken.append(1000 * (time.perf_counter() - begun))
     begun = time.perf_counter()
     sizes: list[int] = []
     times: list[float] = []
@@ -46,7 +48,7 @@ def watch(url: str) -> Watched:
                 times.append(time.perf_counter())
     read = float(json.loads(get(f"{url}/api/v1/health"))["read_seconds"])
     pauses = [after - before for before, after in pairwise(times)]
-    return Watched(scrapes, len(text), 1000 * (times[0] - begun), sizes[0], sizes[1:], pauses[1:], 1000 * read)
+    return Watched(pings, scrapes, len(text), 1000 * (times[0] - begun), sizes[0], sizes[1:], pauses[1:], 1000 * read)
 
 
 def page_figures(pages: list[Watched]) -> str:
@@ -54,7 +56,8 @@ def page_figures(pages: list[Watched]) -> str:
     scrapes = sorted(each for page in pages for each in page.scrapes)
     deltas = [each / 1000 for page in pages for each in page.deltas]
     rows = [
-        ["a scrape of /metrics, ms", f"{median(scrapes):.1f}", f"{scrapes[0]:.1f}–{scrapes[-1]:.1f}"],
+        ["a question about nothing (/livez), ms", *_middle([each for page in pages for each in page.pings], 1)],
+        ["a scrape of /metrics, in turns with it, ms", f"{median(scrapes):.1f}", f"{scrapes[0]:.1f}–{scrapes[-1]:.1f}"],
         ["… kB", f"{pages[-1].scraped / 1000:.0f}", ""],
         ["the page's first message, ms", *_middle([page.first for page in pages])],
         ["… kB", *_middle([page.first_size / 1000 for page in pages])],
