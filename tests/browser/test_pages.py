@@ -190,6 +190,27 @@ def test_a_planner_is_told_which_capacity_would_have_been_enough(page: Any, site
     assert "capacity_for_90" in Path(downloading.value.path()).read_text()
 
 
+def test_a_planner_is_shown_fewer_days_where_many_take_too_long(page: Any, site: Site) -> None:
+    refused = []
+
+    def refuse_once(route: Any) -> None:
+        if refused:
+            route.fallback()
+            return
+        refused.append(route.request.url)
+        problem = {"what": "the answer took more than 10 s", "where": "the store", "way_out": "ask for fewer days"}
+        route.fulfill(status=503, json=problem)
+
+    page.route("**/api/v1/planning?**", refuse_once)
+    open_page(page, site, "/planning")
+    page.wait_for_selector("#banner:not([hidden])")
+    assert len(refused) == 1
+    assert "these are 14 days" in page.locator("#banner").inner_text()
+    assert page.locator("#days").input_value() == "14"
+    page.locator("#days").select_option("7")
+    page.wait_for_selector("#banner", state="hidden")
+
+
 @pytest.mark.parametrize("path", PAGES)
 def test_nothing_is_asked_of_anybody_else_and_the_console_stays_empty(page: Any, site: Site, path: str) -> None:
     open_page(page, site, path)
