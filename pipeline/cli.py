@@ -25,6 +25,7 @@ COMMANDS = {
     "query": ("query", "Ask the store in SQL, read-only."),
     "model": ("model", "Models of presence: who is really there when most never check out."),
     "verify": ("verify", "Recompute everything from the scans independently, and compare."),
+    "retention": ("retention", "Drop what is older than the retention, or prove that nothing is."),
     "config": ("config", "Show the effective settings, secrets hidden."),
 }
 

@@ -57,6 +57,7 @@ class Tracer:
         self._categories_version = 0
         # Per case the other visitors to look at again; None: everything.
         self._due: dict[str, set[str] | None] = {}
+        self._owned: tuple[Collection[int], bool] = (), False
         # Per topic and key: the version that Kafka has, and the newest one that is stored.
         self._outbox: dict[tuple[str, str], tuple[int, int]] = {}
 
@@ -72,11 +73,13 @@ class Tracer:
         All that may still change, and all that were not passed over to the end, are due. Returns the next offset to read of
         each partition; None = from the earliest.
         """
+        self._owned = partitions, everything
         if not partitions and not everything:
             self._take_up([], {})
             return {}
         reports = self._store.reports(None if everything else partitions)
-        oldest = self._store.clock() - self._retention
+        # What retention cuts may have shortened the windows of some that are older.
+        oldest = self._store.clock() - self._retention - 2 * HARD_LIMIT
         due = [each.case_id for each in reports if each.report != each.traced or self._active(each.report, oldest)]
         owned = {each.case_id for each in reports}
         outbox = {
@@ -88,6 +91,11 @@ class Tracer:
         self._take_up(due, outbox)
         self._refresh_warnings(None, {})
         return self._store.next_offsets(partitions)
+
+    def own_again(self) -> None:
+        """Take over the same cases anew: something other than a visit or a report has changed the store."""
+        partitions, everything = self._owned
+        self.own(partitions, everything=everything)
 
     def _take_up(self, due: Collection[str], outbox: dict[tuple[str, str], tuple[int, int]]) -> None:
         with self._index.lock:
@@ -290,11 +298,12 @@ class Tracer:
         return {name for rows in (changed, gone) for name in rows["case_id"].unique().to_pylist()}
 
     def _still_to_withdraw(self, gone: pa.Table, cases: Mapping[str, Standing]) -> pa.Table:
-        # Days that retention has dropped take their visits with them; what they showed was true, and is not taken back.
+        # Retention drops visits first, then what followed from them: that was true, and is not taken back.
         if not gone.num_rows:
             return gone
         withdrawn = [name for name, case in cases.items() if not case.case.counts]
-        dropped = pc.less(gone["checked_in_at"], self._store.retained_from())
+        kept_from = self._store.kept_from()
+        dropped = pc.or_(pc.less(gone["checked_in_at"], kept_from), pc.less(gone["case_checked_in_at"], kept_from))
         kept = pc.and_(dropped, pc.invert(pc.is_in(gone["case_id"], value_set=pa.array(withdrawn, pa.string()))))
         return gone.filter(pc.invert(kept))
 

@@ -60,6 +60,9 @@ class FakeEngine:
     def overview(self) -> Overview:
         return NOTHING_SEEN
 
+    def retain(self, *, lead: bool) -> bool:  # noqa: ARG002
+        return False
+
     def undercounted(self) -> int:
         return 0
 
