@@ -25,6 +25,8 @@ COMMANDS = {
     "query": ("query", "Ask the store in SQL, read-only."),
     "model": ("model", "Models of presence: who is really there when most never check out."),
     "verify": ("verify", "Recompute everything from the scans independently, and compare."),
+    "audit": ("audit", "Who read what about persons: show the log, and prove it whole."),
+    "tokens": ("tokens", "Static tokens for the API: make, list, revoke."),
     "retention": ("retention", "Drop what is older than the retention, or prove that nothing is."),
     "config": ("config", "Show the effective settings, secrets hidden."),
 }

@@ -17,6 +17,7 @@ CROWDING_ALERTS: Final = "crowding-alerts"
 EXPOSURES: Final = "exposures"
 VENUE_WARNINGS: Final = "venue-warnings"
 CASE_REPORTS: Final = "case-reports"
+AUDIT_HEADS: Final = "audit-heads"
 
 _MOST_REPLICAS: Final = 3
 #: Kafka deletes whole segments, once their newest record is old enough: one may not hold more than this.
@@ -66,11 +67,22 @@ def declared_topics(partitions: int, retention: timedelta | None) -> tuple[Topic
 
     All have one partition count: `venue-warnings` is read beside `check-ins`, partition by partition, and for the others
     one number is one thing less to remember. Case reports go after the retention like the scans they are about, so that
-    nothing personal outlives it; only the venue registry stays.
+    nothing personal outlives it; only the venue registry and the heads of the audit log stay.
     """
     return tuple(
-        Topic(name, partitions, compacted=name == VENUES, retention=None if name == VENUES else retention)
-        for name in (CHECK_INS, VENUES, DEAD_LETTERS, CROWDING_ALERTS, EXPOSURES, VENUE_WARNINGS, CASE_REPORTS)
+        Topic(
+            name, partitions, compacted=name == VENUES, retention=None if name in (VENUES, AUDIT_HEADS) else retention
+        )
+        for name in (
+            CHECK_INS,
+            VENUES,
+            DEAD_LETTERS,
+            CROWDING_ALERTS,
+            EXPOSURES,
+            VENUE_WARNINGS,
+            CASE_REPORTS,
+            AUDIT_HEADS,
+        )
     )
 
 

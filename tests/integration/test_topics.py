@@ -40,6 +40,7 @@ def test_every_topic_has_the_partitions_of_check_ins_and_only_venues_is_compacte
         "exposures",
         "venue-warnings",
         "case-reports",
+        "audit-heads",
     }
     assert {topic.partitions for topic in topics.values()} == {6}
     assert [name for name, topic in topics.items() if topic.compacted] == ["venues"]
