@@ -32,7 +32,7 @@ from pipeline.dead_letters import DeadLetter
 from pipeline.estimates import Ground, Timeline
 from pipeline.overview import UNKNOWN, Groups, Overview, overview
 from pipeline.settings import Settings
-from pipeline.store import crowding, estimated_rows, models, recovery, repair, retention, stays, undercounts
+from pipeline.store import crowding, erasure, estimated_rows, models, recovery, repair, retention, stays, undercounts
 from pipeline.store.client import connect, open_store
 from pipeline.store.registry import Registry
 from pipeline.store.tables import (
@@ -95,6 +95,7 @@ class Engine:
         self._registry = Registry(client, settings)
         self._timeline = Timeline([], lambda _version: None)
         self._bounds = retention.Bounds(0, 0)
+        self._erased: frozenset[bytes] = frozenset()
         self._progress: dict[tuple[str, int], Progress] = {}
         self._epoch = self._version = 0
         self._writing_client = writing_client
@@ -202,6 +203,7 @@ class Engine:
         self._registry.refresh()
         self._refresh_timeline()
         self._bounds = retention.bounds_in_force(client)
+        self._erased = erasure.erased(client)
         scope = self._scope = recovery.scope_of(owned, everything=self._embedded)
         self._elsewhere = recovery.venues_elsewhere(client, scope)
         self._follow_stays(scope)
@@ -304,6 +306,10 @@ class Engine:
             _letter(topic, partition, int(offsets[r.record]), int(timestamps_ms[r.record]), values[r.record], r)
             for r in rejections
         ]
+        if self._erased:
+            kept = self._not_erased(columns)
+            progress.duplicates += int(np.count_nonzero(~kept))
+            columns = take(columns, kept)
         self.event_delays = (np.asarray(timestamps_ms, np.int64)[columns.record] - columns.occurred_at) / 1000
         if len(columns):
             self._fold(columns, progress)
@@ -315,6 +321,20 @@ class Engine:
         self._dead_letters += letters
         self._moved = True
         return letters
+
+    def _not_erased(self, columns: ScanColumns) -> NDArray[np.bool_]:
+        # Nobody in memory is erased, so only those who are new to it are asked about. What is left out counts as a duplicate: it
+        # was taken once, or is nothing that we may know.
+        kept = np.ones(len(columns), np.bool_)
+        new = np.flatnonzero(names.find(self._shard.visitor_names, columns.buffer, columns.visitor_id) < 0)
+        if not len(new):
+            return kept
+        offsets, data = names.slices(
+            columns.buffer, Text(columns.visitor_id.start[new], columns.visitor_id.length[new])
+        )
+        for i, row in enumerate(new.tolist()):
+            kept[row] = erasure.digest_of(data[offsets[i] : offsets[i + 1]].tobytes()) not in self._erased
+        return kept
 
     def _fold(self, columns: ScanColumns, progress: Progress) -> None:
         topic, partition = progress.topic, progress.partition
@@ -875,6 +895,22 @@ class Engine:
         if self._repairs or self._broken_off:
             self.settle()
         return self._bounds != before
+
+    def erase(self, visitor: str, receipt: str) -> None:
+        """Take a visitor out of the store, and count again what it was part of. May be broken off and called again.
+
+        Called like `settle`, by the only writer of the store. Raises StoreUnavailableError.
+        """
+        self.settle()
+        pairs = erasure.pairs_of(self._client, visitor)
+        repair.ask(self._client, pairs, self._next_versions(1))
+        erasure.remove_scans(self._client, visitor, receipt)
+        self._repairs |= set(pairs)
+        self.settle()
+        erasure.remove_rest(self._client, visitor)
+        # Memory may know the name still; what is loaded anew does not.
+        if self._progress:
+            self._recover(list(self._progress))
 
     # --- figures -----------------------------------------------------------------------------------------------------
 

@@ -24,8 +24,6 @@ else:
     Client = Any
 
 _DAY: Final = 86_400_000
-#: Replaced parts are taken off the disk so many seconds after a deletion; ClickHouse looks for them every half minute or so.
-_PARTS_SECONDS: Final = 5
 #: Lists of hashes stand in the query's text; the parser's own limit is a quarter of a megabyte.
 _QUERY: Final = {"max_query_size": 64 << 20}
 
@@ -101,11 +99,10 @@ def cut(client: Client, bounds: Bounds, version: int) -> None:
 
 
 def delete(client: Client, table: str, condition: str) -> None:
-    """Delete rows for good: from every answer now, from the disk within a minute or so.
+    """Delete rows for good: from every answer now, from the disk within ten minutes or so.
 
     ClickHouse keeps the text of a condition on the disk: let it hold no pseudonym. Raises StoreUnavailableError.
     """
-    _do(client, f"ALTER TABLE {table} MODIFY SETTING old_parts_lifetime = {_PARTS_SECONDS}")
     _do(client, f"ALTER TABLE {table} DELETE WHERE {condition} SETTINGS mutations_sync = 2")
 
 

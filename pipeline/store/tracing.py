@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pipeline.core.pools import HARD_LIMIT
 from pipeline.dead_letters import DeadLetter
+from pipeline.store.erasure import erased
 from pipeline.store.tables import strings
 from pipeline.store.writer import Writer, dead_letter_table, quoted, store_errors
 
@@ -270,6 +271,10 @@ class TraceStore:
                 f"AND start >= {lows} AND start <= {highs} AND left >= {lefts}"
             )
         return self._arrow(" UNION ALL ".join(parts)).cast(VISITS) if parts else VISITS.empty_table()
+
+    def erased(self) -> frozenset[bytes]:
+        """The digests of the visitors that were erased."""
+        return erased(self._client)
 
     def kept_from(self) -> int:
         """The instant (ms) before which retention has dropped all visits, and exposures by them; 0 if it never has."""

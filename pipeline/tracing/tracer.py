@@ -20,6 +20,7 @@ from pipeline.core.pools import HARD_LIMIT
 from pipeline.dead_letters import DeadLetter
 from pipeline.settings import Settings
 from pipeline.store.client import DATABASE, connect
+from pipeline.store.erasure import digest_of
 from pipeline.store.tracing import EXPOSURES, VISITS, TracedCase, TraceStore
 from pipeline.tracing.found import Exposed, Standing, differences, intervals_of, marked, union_of
 from pipeline.tracing.index import CaseIndex
@@ -123,14 +124,14 @@ class Tracer:
         keys: Sequence[bytes | None],
         values: Sequence[bytes | None],
     ) -> list[DeadLetter]:
-        """Store a batch of reports; the cases are due then. Returns the records refused."""
-        reports, letters = [], []
+        """Store a batch of reports, but those of erased visitors; the cases are due then. Returns the records refused."""
+        reports, letters, erased = [], [], self._store.erased()
         for i, value in enumerate(values):
             verdict = self._judge.judge(value)
             if isinstance(verdict, Refusal):
                 place = topic, partition, int(offsets[i]), verdict.reason, verdict.detail
                 letters.append(DeadLetter(*place, keys[i], value, int(timestamps_ms[i])))
-            else:
+            elif digest_of(verdict.report.visitor_id.encode()) not in erased:
                 reports.append((verdict.report.case_id, verdict.report.reported_at, verdict.canonical))
         self._store.add_letters(letters)
         self._store.add_reports(reports, partition)

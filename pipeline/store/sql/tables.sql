@@ -457,3 +457,14 @@ CREATE TABLE IF NOT EXISTS removed_rows
 )
 ENGINE = ReplacingMergeTree(noted_at)
 ORDER BY (reason, key);
+
+-- Pseudonyms that were erased, by their SHA-256: nothing of them is taken any more.
+CREATE TABLE IF NOT EXISTS erased_rows
+(
+    digest    String,
+    receipt   String,
+    erased_at DateTime64(3, 'UTC'),
+    finished  UInt8
+)
+ENGINE = ReplacingMergeTree(finished)
+ORDER BY digest;
