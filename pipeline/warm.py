@@ -4,10 +4,17 @@ Plays a small simulated day through the engine on a store of its own, thrown awa
 """
 
 from contextlib import closing
+from datetime import UTC, date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+
+from pipeline.core.tracing.contact import contact_windows
+from pipeline.core.tracing.exposure import Stays, exposures
+from pipeline.core.tracing.window import Window, midnights
 from pipeline.engine import open_engine
+from pipeline.policies import load_policies
 from pipeline.presence import fit_model
 from pipeline.settings import load_settings
 from pipeline.simulate.day import DayPlan
@@ -41,6 +48,20 @@ def main() -> None:
         engine.revoke(_TOPIC, [0])
         engine.assign(_TOPIC, [0])
         engine.close()
+    _trace()
+
+
+def _trace() -> None:
+    """Two visitors who meet twice: sums over a day and pairs with several stays are compiled too."""
+    two = np.arange(2, dtype=np.int32)
+    nothing = np.zeros(2, np.uint8)
+    start = np.array([0, 1_000])
+    mine = Stays(0 * two, 0 * two, nothing, start, start + 500, nothing, nothing + 1)
+    theirs = Stays(0 * two + 1, 0 * two, nothing, start, start + 500, nothing, nothing + 1)
+    day = Window(0, 86_400_000, "onset", date(1970, 1, 1))
+    policy = next(iter(load_policies(None)))
+    exposures(mine, theirs, day, policy, ["shop"], midnights(UTC))
+    contact_windows(mine, np.zeros(1, np.int64), 60_000, 1)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class Exposure(BaseModel):
                     "minutes_low": 22.5,
                     "minutes_high": 22.5,
                     "cumulative_minutes": 31.0,
-                    "tier": "contact",
+                    "tier": "exposed",
                     "policy": "who",
                     "policy_version": "1",
                 }

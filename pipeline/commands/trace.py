@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,16 @@ _MOST_SHOWN = 20
 @click.argument("case", required=False)
 @click.option("--queue", type=click.IntRange(1), metavar="N", help="The N most urgent calls instead.")
 @click.option("--venues", is_flag=True, help="The venues by onward risk instead.")
+@click.option("--mixing", metavar="VENUE", help="How people mixed at a venue on a day, by hour, instead.")
+@click.option(
+    "--day", type=click.DateTime(["%Y-%m-%d"]), help="… that day, of the setting timezone. Default: the clock's."
+)
+@click.option(
+    "--window", type=click.IntRange(1, 1440), default=60, show_default=True, help="… windows of so many minutes,"
+)
+@click.option(
+    "--every", type=click.IntRange(1, 1440), help="… one begins every so many minutes. Default: as wide as they are."
+)
 @click.option(
     "--format",
     "form",
@@ -44,6 +55,10 @@ def command(
     case: str | None,
     queue: int | None,
     venues: bool,
+    mixing: str | None,
+    day: datetime | None,
+    window: int,
+    every: int | None,
     form: str,
     store: Path | None,
     output: Path | None,
@@ -53,20 +68,25 @@ def command(
 
     As csv, json or parquet: its exposures, a row a pair of visits. With --queue: whom to call first, by tier, minutes and
     recency, as many as can be called. With --venues: cases × contact minutes × ventilation. Without CASE these two are about
-    all cases. Being at one place at one time is a venue exposure, no proof that two people met. All times are UTC.
+    all cases. With --mixing: by hour or rolling window the persons, their contact minutes, the pairs of them who were there
+    together for long enough, and which share that is of all pairs.
+
+    Being at one place at one time is a venue exposure, no proof that two people met. All times are UTC.
 
     Each call is noted in the audit log before it is answered.
     """
-    if case is None and queue is None and not venues:
-        raise click.UsageError("Name a CASE, or ask for --queue N or --venues.")
-    if queue is not None and venues:
-        raise click.UsageError("Ask either for --queue or for --venues.")
+    asked = (queue is not None) + venues + (mixing is not None)
+    if case is None and not asked:
+        raise click.UsageError("Name a CASE, or ask for --queue N, --venues or --mixing VENUE.")
+    if asked > 1 or (mixing is not None and case is not None):
+        raise click.UsageError("Ask for one of --queue, --venues and --mixing; the last is about no CASE.")
     settings = load_settings(store=store)
     if store is not None:
         settings = settings.model_copy(update={"clickhouse_url": None})
     why = checked_purpose(settings, purpose)
     with _open(settings) as (tracing, judge):
         from pipeline.tracing.answer import calls, case_story, venues_by_risk
+        from pipeline.tracing.mixing import venue_mixing
 
         if queue is not None:
             table, left_out = calls(tracing, judge, queue, case)
@@ -77,6 +97,10 @@ def command(
         elif venues:
             table = venues_by_risk(tracing, case)
             note_read(settings, "trace --venues", why, case=case, persons=0)
+            _write(table, form, output)
+        elif mixing is not None:
+            table = venue_mixing(tracing, judge, mixing, day and day.date(), window, every or window)
+            note_read(settings, "trace --mixing", why, case=None, persons=0)
             _write(table, form, output)
         elif form == "text":
             assert case is not None

@@ -141,3 +141,34 @@ def test_what_cannot_be_answered_is_said_in_a_sentence(store: Path, tmp_path: Pa
     assert "line 1: onset_date: is after the day of the report" in done.stderr
     assert "line 2: visitor_id: is missing" in done.stderr
     assert "2 of 2 lines are refused, so nothing was sent" in done.stderr
+
+
+@pytest.mark.slow
+def test_how_people_mixed_at_a_venue_is_told_by_hour_and_by_rolling_window(store: Path, tmp_path: Path) -> None:
+    def told(*words: str) -> dict[str, dict[str, str]]:
+        done = pipeline(tmp_path, "trace", "--mixing", "cafe", *words, "--format", "csv", "--store", str(store))
+        return {row["window_start"][11:16]: row for row in csv.DictReader(io.StringIO(done.stdout))}
+
+    hours = told("--day", "2021-09-20")
+    # From ten to eleven: `ill` 60 min, `long` 40, `short` 5, `unsure` 30, the last of them and `long` together 20.
+    assert {name: hours["10:00"][name] for name in ("persons", "pairs", "pairs_low", "pairs_high")} == {
+        "persons": "4",
+        "pairs": "3",
+        "pairs_low": "1",
+        "pairs_high": "3",
+    }
+    assert float(hours["10:00"]["person_contact_minutes"]) == 40 + 30 + 20 + 5 + 5
+    assert float(hours["10:00"]["mixing_rate"]) == 0.5
+    # `unsure` is expected to stay until half past eleven; alone from noon on, it can mix with nobody.
+    assert (hours["11:00"]["pairs"], hours["11:00"]["pairs_low"]) == ("1", "0")
+    assert (hours["12:00"]["persons"], hours["12:00"]["mixing_rate"]) == ("1", "")
+    assert "15:00" not in hours
+
+    rolling = told("--day", "2021-09-20", "--window", "15", "--every", "5")
+    assert [rolling[at]["pairs"] for at in ("10:05", "10:10", "10:15", "10:30", "10:35", "10:40")] == list("011331")
+    assert (
+        "venue cafe has no visit on 2021-09-25"
+        in pipeline(
+            tmp_path, "trace", "--mixing", "cafe", "--day", "2021-09-25", "--store", str(store), status=1
+        ).stderr
+    )
