@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     group: str = Field("check-in-pipeline", description="The Kafka consumer group of the workers.")
     http_host: str = Field(
         "127.0.0.1",
-        description="The address to listen on. Anything but loopback lets whoever reaches it read aggregates.",
+        description="The address to listen on. On anything but loopback every request needs a token.",
     )
     http_port: int = Field(
         8080, ge=0, le=65535, description="The pages, the API, /metrics, /livez and /readyz; 0 takes a free one."
