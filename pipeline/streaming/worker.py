@@ -442,8 +442,9 @@ class Worker(Generic[W]):
         self._compared_at = time.monotonic()
 
     def _retention_due(self) -> bool:
-        due = time.monotonic() - self._retained_at >= RETENTION_SECONDS
-        return due and self._reads_scans() and self.is_caught_up()
+        waited = time.monotonic() - self._retained_at
+        moment = self._backlog() == 0 or waited >= 6 * RETENTION_SECONDS
+        return waited >= RETENTION_SECONDS and moment and self._reads_scans()
 
     async def _settle_once(self, retain: bool) -> bool:
         def settle() -> bool:

@@ -60,7 +60,8 @@ class FakeEngine:
     def overview(self) -> Overview:
         return NOTHING_SEEN
 
-    def retain(self, *, lead: bool) -> bool:  # noqa: ARG002
+    def retain(self, *, lead: bool) -> bool:
+        self._note(f"retain lead={lead}")
         return False
 
     def undercounted(self) -> int:
