@@ -8,7 +8,7 @@ from typing import BinaryIO, Final
 
 from clickhouse_connect.driver.client import Client
 
-from pipeline.query import FileFormat, explained, write_parts
+from pipeline.query import FileFormat, count_rows, explained, write_parts
 
 #: What a file of each format is called.
 SUFFIXES: Final[Mapping[FileFormat, str]] = MappingProxyType({"csv": "csv", "json": "ndjson", "parquet": "parquet"})
@@ -37,6 +37,7 @@ VIEWS: Final[Mapping[str, View]] = MappingProxyType(
         "model_checks": View(),
         "accounting": View(),
         "clock": View(),
+        "retention": View(),
         "scans": View("occurred_at", persons=True),
         "visits": View("checked_in_at", persons=True),
         "cases": View("reported_at", persons=True),
@@ -81,11 +82,18 @@ def export_view(
     `done` is called after each part. In CSV, text that a spreadsheet would run as a formula begins with an apostrophe. Raises
     UserError where the store does not answer.
     """
+    return write_parts(client, _selects(name, days) or [f"SELECT * FROM {name} WHERE 0"], form, out, done)
+
+
+def count_parts(client: Client, name: str, days: list[Range | None]) -> int:
+    """How many rows the `parts` of a view hold. Raises UserError where the store does not answer."""
+    with explained():
+        return sum(count_rows(client, select) for select in _selects(name, days))
+
+
+def _selects(name: str, days: list[Range | None]) -> list[str]:
     column = VIEWS[name].time
-    selects = [
-        f"SELECT * FROM {name} WHERE {day.condition(column) if day and column else 1} ORDER BY ALL" for day in days
-    ]
-    return write_parts(client, selects or [f"SELECT * FROM {name} WHERE 0"], form, out, done)
+    return [f"SELECT * FROM {name} WHERE {day.condition(column) if day and column else 1} ORDER BY ALL" for day in days]
 
 
 def _cut(day: date, whole: Range) -> Range:

@@ -46,16 +46,20 @@ _REASON_ENDS: Final = re.compile(
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-def answer(client: Client, sql: str, form: Format, out: BinaryIO) -> None:
+def answer(
+    client: Client, sql: str, form: Format, out: BinaryIO, told: Callable[[str], None] = lambda _statement: None
+) -> None:
     """Run one read statement and write its answer to `out`, in UTF-8 but for Parquet; names are those of `checkins`.
 
     `client` can only read from then on. Times are UTC. CSV puts an apostrophe before text that a spreadsheet would take
-    for a formula; JSON is one object a line. Text formats stream; Parquet is held in memory once.
+    for a formula; JSON is one object a line. Text formats stream; Parquet is held in memory once. `told` is called with the
+    statement, in ClickHouse's own spelling, before anything is answered.
     Raises UserError with ClickHouse's own reason, or when the text is anything but one read statement.
     """
     with explained():
         make_read_only(client)
         statement = read_statement(client, sql)
+        told(statement)
         if form in ("json", "parquet"):
             for chunk in _chunks(client, statement, "JSONEachRow" if form == "json" else "Parquet"):
                 out.write(chunk)
@@ -128,6 +132,11 @@ def explained() -> Iterator[None]:
         yield
     except ClickHouseError as error:
         raise UserError(f"the query failed: {reason(error)}") from None
+
+
+def count_rows(client: Client, statement: str) -> int:
+    """How many rows a statement answers with; 0 for what is no SELECT. Raises ClickHouseError."""
+    return int(client.query(f"SELECT count() FROM (\n{statement}\n)").result_rows[0][0]) if _selects(statement) else 0
 
 
 def write_table(table: pa.Table, form: Format, out: BinaryIO) -> None:

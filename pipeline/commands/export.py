@@ -8,7 +8,8 @@ import click
 from pipeline.commands.params import Time
 from pipeline.commands.query import output_file
 from pipeline.errors import UserError
-from pipeline.export import SUFFIXES, VIEWS, Range, export_view, parts
+from pipeline.export import SUFFIXES, VIEWS, Range, count_parts, export_view, parts
+from pipeline.person_reads import checked_purpose, note_read
 from pipeline.progress import progress_bar
 from pipeline.query import FileFormat, make_read_only
 from pipeline.settings import load_settings
@@ -32,6 +33,7 @@ from pipeline.settings import load_settings
 @click.option("--since", type=Time(), metavar="TIME", help="Only rows from then on (RFC 3339).")
 @click.option("--until", type=Time(), metavar="TIME", help="Only rows before then.")
 @click.option("--persons", is_flag=True, help="Also views whose rows name visitors by their pseudonyms.")
+@click.option("--purpose", help="Why persons are read about: one of the setting purposes.")
 @click.option("--store", type=click.Path(file_okay=False, path_type=Path), help="Embedded ClickHouse in this folder.")
 def command(
     views: tuple[str, ...],
@@ -40,6 +42,7 @@ def command(
     since: int | None,
     until: int | None,
     persons: bool,
+    purpose: str | None,
     store: Path | None,
 ) -> None:
     """Write views to files, VIEW.csv, .ndjson or .parquet; without a VIEW all that hold no row about one visitor.
@@ -48,11 +51,11 @@ def command(
     With a time:     occupancy_minutes, occupancy_hours, crowding_alerts,
                      undercounts, venue_warnings, dead_letters
     As they are:     occupancy_now, rolling_occupancy, venues, model_checks,
-                     accounting, clock
+                     accounting, clock, retention
     With --persons:  scans, visits, cases, exposures (by time)
 
     A range concerns the views with a time. Times are UTC, rows ordered by day, then by their columns. A file appears when it is
-    complete, in place of one of its name; those with pseudonyms can be read by their owner only.
+    complete, in place of one of its name; those with pseudonyms can be read by their owner only, and are noted in the audit log.
     """
     if since is not None and until is not None and since >= until:
         raise click.UsageError("The range is empty: give a --since before --until.")
@@ -65,6 +68,7 @@ def command(
     settings = load_settings(store=store)
     if store is not None:
         settings = settings.model_copy(update={"clickhouse_url": None})
+    why = checked_purpose(settings, purpose) if any(VIEWS[name].persons for name in chosen) else ""
     from pipeline.store.client import open_store  # the embedded engine takes a second to load
 
     with closing(open_store(settings, read_only=True)) as client:
@@ -76,6 +80,8 @@ def command(
         for name in chosen:
             path = out / f"{name}.{SUFFIXES[form]}"
             days = parts(client, name, Range(since, until))
+            if VIEWS[name].persons:
+                note_read(settings, "export", why, case=None, persons=count_parts(client, name, days), what=name)
             with (
                 progress_bar(name, len(days)) as advance,
                 output_file(path, private=VIEWS[name].persons) as file,

@@ -4,13 +4,15 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
 import click
 
 from pipeline.errors import UserError
-from pipeline.query import Format, answer
+from pipeline.person_reads import about_persons, checked_purpose, note_read
+from pipeline.query import Format, answer, count_rows
 from pipeline.settings import load_settings
 
 
@@ -28,11 +30,12 @@ from pipeline.settings import load_settings
 )
 @click.option("--store", type=click.Path(file_okay=False, path_type=Path), help="Embedded ClickHouse in this folder.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A file instead of standard output.")
-def command(sql: str, form: Format, store: Path | None, output: Path | None) -> None:
+@click.option("--purpose", help="Why persons are read about, where the question does: one of the setting purposes.")
+def command(sql: str, form: Format, store: Path | None, output: Path | None, purpose: str | None) -> None:
     """Run one read-only SQL statement on the database `checkins` and print the answer. `-` reads it from stdin.
 
     The views are scans, visits, occupancy_minutes, occupancy_hours, rolling_occupancy, occupancy_now and dead_letters;
-    all times are UTC.
+    all times are UTC. Questions about persons (scans, visits, cases, exposures) are noted in the audit log.
     """
     if form == "parquet" and output is None and sys.stdout.isatty():
         raise click.UsageError("Parquet is binary: name a file with --output, or pipe it.")
@@ -45,7 +48,14 @@ def command(sql: str, form: Format, store: Path | None, output: Path | None) -> 
     if not text.strip():
         raise UserError("the query is empty: give one SQL statement")
     with closing(open_store(settings, read_only=True)) as client, output_file(output) as out:
-        answer(client, text, form, out)
+
+        def note(statement: str) -> None:
+            if about_persons(statement):
+                why = checked_purpose(settings, purpose)
+                digest = sha256(statement.encode()).hexdigest()
+                note_read(settings, "query", why, case=None, persons=count_rows(client, statement), what=digest)
+
+        answer(client, text, form, out, note)
 
 
 @contextmanager

@@ -103,6 +103,12 @@ class Engine(Protocol[W]):
     def settle_due(self) -> bool:
         """Whether `settle` has something to do that should not wait."""
 
+    def retain(self, *, lead: bool) -> bool:
+        """Drop what is older than the retention (`lead`), and correct what that changes. Returns whether anything was dropped.
+
+        Called like `settle`. Raises StoreUnavailableError.
+        """
+
     def counters(self) -> Mapping[str, int]:
         """A consistent snapshot: consumed, accepted, stored, duplicates, dead_lettered.
 
@@ -192,6 +198,9 @@ class Tracer(Protocol):
 
     def again(self) -> None:
         """Make every case due."""
+
+    def own_again(self) -> None:
+        """Take over the same cases anew: retention, or an erasure, has changed what is stored."""
 
     def unpublished(self) -> tuple[str, str, list[bytes], int] | None:
         """What Kafka lacks: topic, key, messages, and the version to give to `mark_published`; None = nothing."""

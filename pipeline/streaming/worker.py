@@ -43,6 +43,8 @@ VENUES_FIRST_SECONDS = 30.0
 OVERVIEW_SECONDS = 10.0
 #: Whether an hour has closed whose scans are to be compared with the weeks before is asked so often, in seconds.
 UNDERCOUNT_SECONDS = 60.0
+#: Whether days have become older than the retention is looked at so often, in seconds.
+RETENTION_SECONDS = 600.0
 #: Without progress for this long a worker is not live; while a call into the engine runs, it may take longer: loading the
 #: state of large partitions does.
 STALLED_SECONDS, LONG_CALL_SECONDS = 30.0, 600.0
@@ -111,6 +113,7 @@ class Worker(Generic[W]):
         self._read: dict[Partition, int] = {}
         self._ends: Mapping[Partition, int] = {}
         self._compared_at = -UNDERCOUNT_SECONDS
+        self._retained_at = -RETENTION_SECONDS
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._flushes: list[tuple[asyncio.Future[bool], bool]] = []
@@ -249,10 +252,11 @@ class Worker(Generic[W]):
             while True:
                 idle = await self._until_due()
                 flushes, self._flushes = self._flushes, []
-                self._settling = self._engine.settle_due or any(settle for _, settle in flushes)
+                retain = self._retention_due()
+                self._settling = retain or self._engine.settle_due or any(settle for _, settle in flushes)
                 done = await self._write_once(idle)
                 if self._settling:
-                    done = done and await self._settle_once()
+                    done = done and await self._settle_once(retain)
                     self._settling = False
                     self._room.set()
                 for future, _ in flushes:
@@ -437,13 +441,33 @@ class Worker(Generic[W]):
         self._metrics.undercounted.set(count or 0)
         self._compared_at = time.monotonic()
 
-    async def _settle_once(self) -> bool:
+    def _retention_due(self) -> bool:
+        waited = time.monotonic() - self._retained_at
+        moment = self._backlog() == 0 or waited >= 6 * RETENTION_SECONDS
+        return waited >= RETENTION_SECONDS and moment and self._reads_scans()
+
+    async def _settle_once(self, retain: bool) -> bool:
         def settle() -> bool:
             self._engine.settle()
             return True
 
         settled = await self._until_stored(self._engine_thread, settle, lambda: not self._give_up)
+        if settled and retain:
+            await self._retain()
         return bool(settled) and await self._write_once(idle=False)
+
+    async def _retain(self) -> None:
+        lead = (CHECK_INS, 0) in self._reading
+        dropped = await self._until_stored(
+            self._engine_thread, lambda: self._engine.retain(lead=lead), lambda: not self._give_up
+        )
+        if dropped is None:
+            return
+        self._retained_at = time.monotonic()
+        if dropped:
+            log.info("dropped what is older than the retention")
+            if self._tracing is not None:
+                await self._tracing.retained()
 
     def note_stored(self, offsets: Mapping[Partition, int]) -> None:
         """Something moved, and these offsets may be committed."""

@@ -353,6 +353,16 @@ def test_what_retention_has_deleted_is_counted_and_reading_goes_on_behind_it(ben
     assert firsts == gone
 
 
+def test_a_worker_that_has_caught_up_drops_what_is_older_than_the_retention(bench: Bench) -> None:
+    bench.produce([SCAN] * 100)
+    worker = bench.start()
+    wait_until(lambda: bench.query("SELECT count(*) FROM log WHERE what LIKE 'retain%'") == [(1,)])
+    assert bench.query("SELECT what FROM log WHERE what LIKE 'retain%'") == [("retain lead=True",)]
+    wait_until(lambda: bench.committed() == bench.ends())
+    worker.terminate()
+    assert worker.wait(PATIENCE) == 0, bench.log_of(worker)
+
+
 def test_missing_topics_are_one_sentence_with_the_way_out(bench: Bench) -> None:
     bench.drop_topics()
     worker = bench.start()
