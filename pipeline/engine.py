@@ -5,6 +5,7 @@ what has changed into a `Write`, `write` stores it (beside the next `process`, i
 the store and memory in step: corrections further back than memory reaches, and new rules of venues.
 """
 
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -29,6 +30,7 @@ from pipeline.core.occupancy import HourRows, MinuteRows
 from pipeline.core.pools import HARD_LIMIT, I32, I64, MINUTE, NEVER, NONE
 from pipeline.core.shard import BEGINNING, Changes, Correction, Shard, VenueRules, horizon_of
 from pipeline.dead_letters import DeadLetter
+from pipeline.errors import OwnershipLostError
 from pipeline.estimates import Ground, Timeline
 from pipeline.overview import UNKNOWN, Groups, Overview, overview
 from pipeline.settings import Settings
@@ -67,6 +69,12 @@ _QUIET_SECONDS = 2.0
 #: Corrections from the store wait so long (seconds), that many share one pass over it.
 _SETTLE_SECONDS = 5.0
 
+#: Rows of former owners that came late are looked for this often (seconds).
+_STRANGERS_SECONDS = 5.0
+
+#: Of the running number in a version, the bits that a claim of partitions leaves to chance.
+_CLAIM_BITS = 30
+
 #: Refreshing the rolling windows takes at most this share of the time.
 _ROLLING_SHARE = 0.1
 
@@ -100,6 +108,8 @@ class Engine:
         # Versions of alerts: stored up to, handed on up to, known to be told up to; and whether those in force were handed on.
         self._alerts_stored = self._alerts_handed = self._alerts_told = 0
         self._handed_open = False
+        # Where former owners' rows may come in late, and those that are known; when they were last looked for (monotonic seconds).
+        self._left_behind, self._strangers, self._looked_at = "0", set[tuple[object, ...]](), 0.0
         self._unknown_venue_scans = self._late_scans = 0
         self._compared_hour, self._undercounted = BEGINNING, 0
         #: By how many seconds each scan of the last batch came after it happened, by its Kafka timestamp.
@@ -183,8 +193,12 @@ class Engine:
         known = {(row.topic, row.partition): row for row in standing.progress}
         self._progress = {key: replace(known.get(key, Progress(*key))) for key in owned}
         durable = recovery.durable_of(standing, owned, everything=self._embedded)
+        left = self._left_behind = recovery.left_behind(durable, everything=self._embedded)
         self._epoch = max(self._epoch, standing.epoch) + 1
         self._version = self._epoch << recovery.EPOCH_SHIFT
+        if not self._embedded:
+            # Two workers may have read the same epoch, and both begin the next one: this tells their rows apart.
+            self._version += secrets.randbits(_CLAIM_BITS)
         # Made known before anything else is written: whatever a crash leaves from here on, the next owner's epoch beats.
         self._writer.announce(
             Write(
@@ -207,7 +221,7 @@ class Engine:
         if standing.newest:
             self._newest, self._watermark, self._as_of = standing.newest, standing.watermark, standing.as_of
             shard.start_at(horizon_of(standing.watermark, self._late_window))
-        unfinished = recovery.find_unfinished(client, scope, durable)
+        unfinished = recovery.find_unfinished(client, scope, left)
         self._writer.unaccounted = recovery.unaccounted_scans(client, scope, standing.progress, shard.horizon)
 
         # What lies after the clock is not computed again below, and must not be left from a write that had come further.
@@ -230,7 +244,7 @@ class Engine:
         self._estimated = shard.codes_of(recovery.estimated_venues(client, scope))
         self._book.start(shard, self._as_of)
         self._load_alerts(scope)
-        for venue, raised_at in crowding.unfinished_alerts(client, scope, durable).items():
+        for venue, raised_at in crowding.unfinished_alerts(client, left).items():
             self._crowd_again(venue, raised_at - 1)
         for venue, span in spans.items():
             self._crowd_again(venue, span.start)
@@ -251,6 +265,9 @@ class Engine:
         self._alerts_stored = self._version
         self._handed_open = False
         self._broken_off = False
+        if not self._embedded:
+            self._strangers = recovery.rows_left_behind(client, left, self._epoch << recovery.EPOCH_SHIFT)
+            self._looked_at = time.monotonic()
         return known
 
     def _follow_stays(self, scope: str) -> None:
@@ -642,12 +659,30 @@ class Engine:
     def write(self, write: Write) -> dict[tuple[str, int], int]:
         """Store a write, in the order of `take`. Returns what may be committed: the first offset not stored.
 
-        Raises StoreUnavailableError; the same write may be tried again.
+        Raises StoreUnavailableError; the same write may be tried again. Raises OwnershipLostError if another worker has taken over
+        meanwhile: then nothing is to be committed, and partitions are to be assigned anew.
         """
         stored = self._writer.write(write)
+        if not self._embedded:
+            self._hold_ownership(write)
         self._expect_repairs(write)
         self._expect_alerts(write)
         return stored
+
+    def _hold_ownership(self, write: Write) -> None:
+        # A worker that stood still (paused, swapped out, cut off) may go on writing after another has taken over. Its progress
+        # rows lose, having the lower versions; its other rows lose only where the new owner writes the same keys.
+        places = [(row.topic, row.partition) for row in write.progress]
+        if self._writer.newest_claim(places) > write.end_version:
+            raise OwnershipLostError
+        if time.monotonic() - self._looked_at < _STRANGERS_SECONDS or self._broken_off:
+            return
+        self._looked_at = time.monotonic()
+        began = self._epoch << recovery.EPOCH_SHIFT
+        if recovery.rows_left_behind(self._writing_client, self._left_behind, began) - self._strangers:
+            # They came after they were looked for: look again, and compute anew what they touch.
+            self._broken_off = True
+            self._settle_at = time.monotonic()
 
     def _expect_repairs(self, write: Write) -> None:
         if write.asked:

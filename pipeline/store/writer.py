@@ -6,7 +6,7 @@ finds derived rows newer than `durable` and computes them again from the scans. 
 is the progress row; the Kafka offset is committed after it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -165,13 +165,22 @@ class Writer:
         self.unaccounted -= {(scan.venue, scan.visitor, scan.kind, scan.at) for scan in write.ancient}
         return {(row.topic, row.partition): row.next_offset for row in write.progress}
 
-    def announce(self, write: Write, durable: int) -> None:
+    def announce(self, write: Write, durable: Mapping[tuple[str, int], int]) -> None:
         """Make a new owner known: progress as it was, under a new version; what is not `durable` stays so."""
         self._found = {}  # it is in the progress that was read
         table = _progress_table(write, {})
         place = table.column_names.index("durable")
-        column = pa.array(np.full(table.num_rows, durable, np.uint64))
+        column = pa.array([durable[row.topic, row.partition] for row in write.progress], pa.uint64())
         self.insert("progress_rows", table.set_column(place, "durable", column))
+
+    def newest_claim(self, places: Sequence[tuple[str, int]]) -> int:
+        """The highest version of any progress row of some partitions: its writer owns them."""
+        some = ", ".join(f"({quoted(topic)}, {partition})" for topic, partition in places)
+        with store_errors():
+            rows = self._client.query(
+                f"SELECT max(version) FROM progress_rows WHERE (topic, partition) IN ({some})"
+            ).result_rows
+        return int(rows[0][0])
 
     def close(self) -> None:
         """Give the connection back."""
