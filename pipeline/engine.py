@@ -108,7 +108,7 @@ class Engine:
         # Versions of alerts: stored up to, handed on up to, known to be told up to; and whether those in force were handed on.
         self._alerts_stored = self._alerts_handed = self._alerts_told = 0
         self._handed_open = False
-        # Where former owners' rows may come in late, and those that are known; when they were last looked for (monotonic seconds).
+        # Where former owners' rows may come in late, those known, and when they were last looked for (monotonic seconds).
         self._left_behind, self._strangers, self._looked_at = "0", set[tuple[object, ...]](), 0.0
         self._unknown_venue_scans = self._late_scans = 0
         self._compared_hour, self._undercounted = BEGINNING, 0
@@ -659,8 +659,8 @@ class Engine:
     def write(self, write: Write) -> dict[tuple[str, int], int]:
         """Store a write, in the order of `take`. Returns what may be committed: the first offset not stored.
 
-        Raises StoreUnavailableError; the same write may be tried again. Raises OwnershipLostError if another worker has taken over
-        meanwhile: then nothing is to be committed, and partitions are to be assigned anew.
+        Raises StoreUnavailableError; the same write may be tried again. Raises OwnershipLostError if another worker has taken
+        over meanwhile: then nothing is to be committed, and partitions are to be assigned anew.
         """
         stored = self._writer.write(write)
         if not self._embedded:

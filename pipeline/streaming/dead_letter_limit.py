@@ -35,7 +35,7 @@ class DeadLetterLimit:
         if count >= self._least and count > self._share * self._read:
             reason, most = self._refused.most_common(1)[0]
             raise UserError(
-                f"{count:,} of the last {self._read:,} records of check-ins would be dead letters, {most:,} of them for {reason}: "
-                "stopped before these are taken, mend the producer and start again; to take them as dead letters after all, "
+                f"{count:,} of the last {self._read:,} records of check-ins would be dead letters, {most:,} of them for {reason}"
+                ": stopped before these are taken, mend the producer and start again; to take them as dead letters after all, "
                 "start with PIPELINE_DEAD_LETTER_SHARE=1"
             )

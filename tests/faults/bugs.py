@@ -57,9 +57,7 @@ def _skip_after_rebalance() -> None:
     from pipeline.engine import Engine
 
     def make(assign: Any) -> Any:
-        return lambda *given: {
-            each: None if offset is None else offset + 20 for each, offset in assign(*given).items()
-        }
+        return lambda *given: {each: None if offset is None else offset + 20 for each, offset in assign(*given).items()}
 
     _replace(Engine, "assign", make)
 
@@ -106,7 +104,9 @@ def _double_expiry() -> None:
         def doubled(*given: Any) -> pa.Table:
             table = minute_table(*given)
             place = table.column_names.index("departures")
-            return table.set_column(place, "departures", pc.multiply(table["departures"], 2).cast(table["departures"].type))
+            return table.set_column(
+                place, "departures", pc.multiply(table["departures"], 2).cast(table["departures"].type)
+            )
 
         return doubled
 
@@ -162,7 +162,9 @@ def _raw_identifier_in_a_detail() -> None:
     def make(letter: Any) -> Any:
         def telling(topic: str, partition: int, offset: int, at: int, value: bytes | None, rejection: Any) -> Any:
             shown = (value or b"")[:400].decode(errors="replace")
-            return letter(topic, partition, offset, at, value, replace(rejection, detail=f"{rejection.detail}: {shown}"))
+            return letter(
+                topic, partition, offset, at, value, replace(rejection, detail=f"{rejection.detail}: {shown}")
+            )
 
         return telling
 

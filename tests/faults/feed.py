@@ -27,7 +27,7 @@ LATE: Final = 0.01
 WRONG_CLOCK: Final = 0.005
 POISON: Final = 0.01
 
-_PRODUCER: Final = {
+PRODUCER: Final = {
     # As the registered partitioner of the workers' topics, and no record lost or moved by a retry.
     "partitioner": "murmur2_random",
     "enable.idempotence": True,
@@ -59,7 +59,7 @@ class Feed:
         #: Whether producers already send the next version of the schema: fields that nobody here knows.
         self.version = 1
         self._chance = chance
-        self._producer = Producer(_PRODUCER | {"bootstrap.servers": kafka})
+        self._producer = Producer(PRODUCER | {"bootstrap.servers": kafka})
         self._recent: list[tuple[str, bytes]] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="feed")

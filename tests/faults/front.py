@@ -127,7 +127,9 @@ class _Request(BaseHTTPRequestHandler):
         if mode.strikes("refuse", chance):
             return self._fail(210, "Code: 210. DB::NetException: Connection refused (NETWORK_ERROR)")
         if insert and mode.strikes("full", chance):
-            return self._fail(243, "Code: 243. DB::Exception: Cannot reserve 1.00 MiB, not enough space (NOT_ENOUGH_SPACE)")
+            return self._fail(
+                243, "Code: 243. DB::Exception: Cannot reserve 1.00 MiB, not enough space (NOT_ENOUGH_SPACE)"
+            )
         try:
             with self.server.connection() as backend:
                 done = _execute(backend, text, body, insert, parameters, self.headers.get("Content-Encoding"))

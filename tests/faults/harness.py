@@ -1,5 +1,6 @@
 """The fault harness: a running pipeline, hurt at random from a seed, watched meanwhile and compared with its log at the end."""
 
+import json
 import random
 import signal
 import time
@@ -30,7 +31,7 @@ _SETTINGS: Final = {
     "PIPELINE_LATE_WINDOW": "PT2H",
     "PIPELINE_MAX_STAY": "PT2M",
     "PIPELINE_MAX_STAY_BY_CATEGORY": '{"kiosk": "PT1M", "mall": "PT3M", "office": "PT12H"}',
-    "PIPELINE_CROWDING": '{"warning": {"raise_for": "PT5S", "clear_for": "PT5S"}, "critical": {"raise_for": "PT5S", "clear_for": "PT5S"}}',
+    "PIPELINE_CROWDING": json.dumps(dict.fromkeys(("warning", "critical"), {"raise_for": "PT5S", "clear_for": "PT5S"})),
 }
 
 #: What may happen, and how often of a hundred.
@@ -55,6 +56,17 @@ WEIGHTS: Final = {
     "store hangs": 2,
     "disk full": 4,
     "venue changed": 4,
+}
+
+#: What may happen to the one worker of an embedded store.
+ALONE: Final = {
+    "worker killed": 30,
+    "worker killed at a point": 40,
+    "connections to Kafka cut": 8,
+    "Kafka slow": 4,
+    "Kafka black-holed": 4,
+    "broker killed": 4,
+    "venue changed": 10,
 }
 
 #: After a fault of these it is measured how long it takes until everything that was sent before it is stored.
@@ -89,7 +101,7 @@ def promise_of(world: World) -> Promise:
 
 
 class Harness:
-    """One run. `bug`: every worker has this bug of tests/faults/bugs.py."""
+    """One run. `bug`: every worker has this one of tests/faults/bugs.py. `shared`: several workers on one store, or one alone."""
 
     def __init__(
         self,
@@ -98,13 +110,14 @@ class Harness:
         rate: float = 150.0,
         bug: str | None = None,
         say: Callable[[str], None] = print,
-        settings: Mapping[str, str] | None = None,
+        shared: bool = True,
     ) -> None:
         self.result = Result(seed)
         self._chance = random.Random(seed)
         self._say = say
+        self._shared = shared
         self._bug = {"FAULTS_BUG": bug} if bug else {}
-        self.world = World(folder, PARTITIONS, {**_SETTINGS, **(settings or {})})
+        self.world = World(folder, PARTITIONS, dict(_SETTINGS), shared=shared)
         self.feed = Feed(self.world.kafka, random.Random(seed + 1), rate)
         self.workers: list[Process] = []
         self._watch = Watch(promise_of(self.world))
@@ -117,8 +130,13 @@ class Harness:
         """Start, hurt until there were so many faults or the time is over, and compare at the end."""
         begun = time.monotonic()
         try:
-            self.start(2)
-            self._hurt(faults, time.monotonic() + seconds, pace, kinds)
+            self.start(2 if self._shared else 1)
+            if faults:
+                self._hurt(faults, time.monotonic() + seconds, pace, kinds)
+            else:
+                self.tend(seconds)
+            if self._bug and self.result.wrong:
+                return self.result
             self.rest()
             self.result.verdict = verify(promise_of(self.world), [self.world.logs(), *self._metrics])
             self.result.wrong += self.result.verdict.wrong
@@ -138,7 +156,7 @@ class Harness:
             self._start_worker()
         while self.feed.sent < self.feed.rate:
             time.sleep(0.1)
-        self.wait_until_stored(180)
+        self.wait_until_stored(240)
 
     def _hurt(self, faults: int, until: float, pace: float, kinds: Mapping[str, int]) -> None:
         names, weights = list(kinds), list(kinds.values())
@@ -152,6 +170,8 @@ class Harness:
             since = time.monotonic()
             self._inflict(name)
             done += 1
+            if self._bug and self.result.wrong:
+                return
             if name in MEASURED and not self._ends and self._chance.random() < 0.6:
                 self._measure(name, since)
             self.tend(pace * self._chance.uniform(0.3, 1.7))
@@ -180,6 +200,8 @@ class Harness:
             time.sleep(0.2)
 
     def _look(self) -> None:
+        if not self._shared:
+            return
         with suppress(ClickHouseError, KafkaError, OSError, IndexError):
             before = committed(self.world.kafka, self.world.group)
             metrics = {worker.pid: worker.metrics() for worker in self.workers[:1]}
@@ -214,7 +236,7 @@ class Harness:
             heal()
         self._ends.clear()
         self.feed.stop()
-        self.wait_until_stored(180)
+        self.wait_until_stored(60 if self._bug else 240)
         self._metrics += [str(worker.metrics()) for worker in self.workers]
         for worker in self.workers:
             status = worker.stop()
@@ -223,6 +245,8 @@ class Harness:
                 self.result.wrong.append(f"a worker that was asked to stop ended with {status}")
         self.workers.clear()
         self.world.run("worker", "--drain", module="tests.faults.sick", **self._bug)
+        if not self._shared:
+            self.world.share_store()
 
     def _verify_by_itself(self) -> None:
         if not self._bug:

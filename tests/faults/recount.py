@@ -65,19 +65,19 @@ class Visit(NamedTuple):
     party: int
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     pass
 
 
 def _refuse(reason: str) -> Any:
-    raise _Refused(reason)
+    raise _RefusedError(reason)
 
 
 def judge(record: Record, retention: int | None) -> Scan | str:
     """The scan that a record holds, or the reason why it is a dead letter. `retention` in ms: of the clock `wall`."""
     try:
         return _judge(record, retention)
-    except _Refused as refused:
+    except _RefusedError as refused:
         return str(refused)
 
 
@@ -115,9 +115,7 @@ def _judge(record: Record, retention: int | None) -> Scan:
             _refuse("too_old")
         if at > record.timestamp + FUTURE:
             _refuse("from_the_future")
-    return Scan(
-        fields["venue_id"], fields["visitor_id"], fields["event_type"], at, party, fields["event_id"], source
-    )
+    return Scan(fields["venue_id"], fields["visitor_id"], fields["event_type"], at, party, fields["event_id"], source)
 
 
 def _instant(text: object) -> int:
@@ -151,29 +149,28 @@ def fold(scans: Iterable[Scan], stay_of: Mapping[str, int], stay: int, as_of: in
     pairs = defaultdict(list)
     for scan in scans:
         pairs[scan.venue, scan.visitor].append(scan)
-    visits = []
-    for (venue, visitor), some in pairs.items():
-        limit = stay_of.get(venue, stay)
-        began: Scan | None = None
+    return [visit for (venue, _), some in pairs.items() for visit in _fold_pair(some, stay_of.get(venue, stay), as_of)]
 
-        def close(left: int, ended: str) -> None:
-            assert began is not None
-            visits.append(Visit(venue, visitor, began.at, left, ended, began.party))  # noqa: B023
 
-        for scan in sorted(some, key=lambda each: (each.at, each.kind)):  # "check_in" < "check_out"
-            if scan.kind == "check_in":
-                if began and scan.at >= began.at + limit:
-                    close(began.at + limit, "expired")
-                    began = None
-                began = began or scan
-            elif began:
-                real = scan.at - began.at <= HARD_LIMIT
-                close(scan.at if real else began.at + limit, "check_out" if real else "expired")
+def _fold_pair(scans: Iterable[Scan], limit: int, as_of: int) -> Iterator[Visit]:
+    began: Scan | None = None
+    for scan in sorted(scans, key=lambda each: (each.at, each.kind)):  # "check_in" < "check_out"
+        if scan.kind == "check_in":
+            if began and scan.at >= began.at + limit:
+                yield _visit(began, began.at + limit, "expired")
                 began = None
-        if began:
-            end = began.at + limit
-            close(end, "expired" if as_of >= end else "open")
-    return visits
+            began = began or scan
+        elif began:
+            real = scan.at - began.at <= HARD_LIMIT
+            yield _visit(began, scan.at, "check_out") if real else _visit(began, began.at + limit, "expired")
+            began = None
+    if began:
+        end = began.at + limit
+        yield _visit(began, end, "expired" if as_of >= end else "open")
+
+
+def _visit(began: Scan, left: int, ended: str) -> Visit:
+    return Visit(began.venue, began.visitor, began.at, left, ended, began.party)
 
 
 class Presence:

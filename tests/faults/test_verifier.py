@@ -69,7 +69,9 @@ def test_scans_fold_into_visits_by_the_contract() -> None:
 
 
 def test_occupancy_follows_from_the_visits() -> None:
-    visits = recount.fold([scan(0, party=3), scan(90_000, "check_out"), scan(30_000, visitor="q")], {}, 4 * HOUR, 2 * MINUTE)
+    visits = recount.fold(
+        [scan(0, party=3), scan(90_000, "check_out"), scan(30_000, visitor="q")], {}, 4 * HOUR, 2 * MINUTE
+    )
     shown = recount.views(visits, {"v": 4}, 2 * MINUTE)
     assert shown["occupancy_minutes"] == {("v", 0, 4, 0, 4, 4), ("v", 60, 0, 3, 1, 4)}
     assert shown["occupancy_now"] == {("v", 1, 4, 0.25)}

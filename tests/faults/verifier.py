@@ -22,7 +22,8 @@ SHOWN: Final = 3
 
 #: What each view shows, as `recount` counts it.
 _COLUMNS: Final = {
-    "visits": "venue_id, visitor_id, toUnixTimestamp64Milli(checked_in_at), toUnixTimestamp64Milli(left_at), ended_by, party_size",
+    "visits": "venue_id, visitor_id, toUnixTimestamp64Milli(checked_in_at), toUnixTimestamp64Milli(left_at), ended_by, "
+    "party_size",
     "occupancy_minutes": "venue_id, toUnixTimestamp(minute), arrivals, departures, occupancy, peak",
     "occupancy_hours": "venue_id, toUnixTimestamp(hour), arrivals, departures, mean_occupancy, peak, minutes_over_capacity, "
     "person_contact_minutes",
@@ -115,7 +116,9 @@ class Watch:
                 wrong.append(f"the accounting of partition {partition} does not add up: {now[partition]}")
         for partition, offset in committed_before.items():
             if offset > now.get(partition, (0,))[0]:
-                wrong.append(f"partition {partition} is committed up to {offset}, stored up to {now.get(partition, (0,))[0]}")
+                wrong.append(
+                    f"partition {partition} is committed up to {offset}, stored up to {now.get(partition, (0,))[0]}"
+                )
         self._stored = now
         [(as_of, fewest, most)] = client.query(
             "SELECT (SELECT max(as_of) FROM checkins.occupancy_now), "
@@ -188,7 +191,9 @@ class _Comparison:
             seen.add(judged.identity)
         names = ("next_offset", "consumed", "accepted", "stored", "duplicates", "dead_lettered")
         true = {(partition, *(count[name] for name in names)) for partition, count in counts.items()}
-        rows = self._query(f"SELECT partition, {', '.join(names)} FROM checkins.accounting WHERE topic = 'check-ins' AND consumed > 0")
+        rows = self._query(
+            f"SELECT partition, {', '.join(names)} FROM checkins.accounting WHERE topic = 'check-ins' AND consumed > 0"
+        )
         self._compare("accounting", rows, true)
         total = sum((Counter(count) for count in counts.values()), Counter[str]())
         self.verdict.stored, self.verdict.duplicates = total["stored"], total["duplicates"]
@@ -196,12 +201,15 @@ class _Comparison:
         done = committed(self._promise.kafka, self._promise.group)
         for partition, offset in done.items():
             if offset > counts[partition]["next_offset"]:
-                self._say("committed", f"partition {partition} at {offset}, its log ends at {counts[partition]['next_offset']}")
+                self._say(
+                    "committed",
+                    f"partition {partition} at {offset}, its log ends at {counts[partition]['next_offset']}",
+                )
 
     def _compare_scans(self) -> None:
         rows = self._query(
-            "SELECT venue_id, visitor_id, toString(event_type), toUnixTimestamp64Milli(occurred_at), party_size, event_id, source "
-            "FROM checkins.scans"
+            "SELECT venue_id, visitor_id, toString(event_type), toUnixTimestamp64Milli(occurred_at), party_size, event_id, "
+            "source             "FROM checkins.scans"
         )
         self._compare("scans", rows, set(map(tuple, self._scans)))
 
@@ -213,7 +221,9 @@ class _Comparison:
             for venue, record in venues.items()
             if record["category"] in self._promise.max_stay_by_category
         }
-        capacities = {venue: record["capacity"] for venue, record in venues.items() if record.get("capacity") is not None}
+        capacities = {
+            venue: record["capacity"] for venue, record in venues.items() if record.get("capacity") is not None
+        }
         visits = recount.fold(self._scans, stays, self._promise.max_stay, as_of)
         for view, true in recount.views(visits, capacities, as_of).items():
             some = " WHERE occupancy > 0" if view == "occupancy_now" else ""
@@ -235,13 +245,23 @@ class _Comparison:
             for record, judged in zip(self._records, self._judged, strict=True)
             if isinstance(judged, str)
         }
-        rows = self._query("SELECT topic, partition, offset, reason, sha256 FROM checkins.dead_letters WHERE topic = 'check-ins'")
+        rows = self._query(
+            "SELECT topic, partition, offset, reason, sha256 FROM checkins.dead_letters WHERE topic = 'check-ins'"
+        )
         self._compare("dead_letters", rows, true)
         sent = set()
         for letter in read_topic(self._promise.kafka, "dead-letters"):
             told = {name: value.decode() for name, value in letter.headers}
             if told["topic"] == "check-ins":
-                sent.add((told["topic"], int(told["partition"]), int(told["offset"]), told["reason"], recount.digest(letter.value)))
+                sent.add(
+                    (
+                        told["topic"],
+                        int(told["partition"]),
+                        int(told["offset"]),
+                        told["reason"],
+                        recount.digest(letter.value),
+                    )
+                )
         self._differ("topic dead-letters", sent, true)
 
     def _compare_outputs(self) -> None:
@@ -255,11 +275,7 @@ class _Comparison:
                 if record.value is not None:
                     message = json.loads(record.value)
                     newest[message[name]] = message
-            standing = {
-                each
-                for each, message in newest.items()
-                if not _is_taken_back(message)
-            }
+            standing = {each for each, message in newest.items() if not _is_taken_back(message)}
             stored = [row[0] for row in self._query(f"SELECT {name} FROM checkins.{view}")]
             for each, times in Counter(stored).items():
                 if times > 1:

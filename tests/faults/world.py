@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +23,7 @@ from pipeline import broker as brokers
 from pipeline.broker import HOST, RunningBroker, free_port, start_broker
 from pipeline.processes import tied
 from tests.faults.proxy import Proxy
+from tests.faults.verifier import committed
 from tests.waiting import wait_until
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -98,7 +98,8 @@ class Process:
 class World:
     """See the module. Everything is on loopback and in one folder, and ends with `close`."""
 
-    def __init__(self, folder: Path, partitions: int, settings: dict[str, str]) -> None:
+    def __init__(self, folder: Path, partitions: int, settings: dict[str, str], *, shared: bool = True) -> None:
+        """`shared`: the store is behind the front from the beginning; else it is the one worker's own until `share_store`."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.partitions = partitions
@@ -117,13 +118,16 @@ class World:
             "PYTHONPATH": str(_ROOT),
             "PIPELINE_HOME": str(folder / "home"),
             "PIPELINE_KAFKA": f"{HOST}:{proxy_port}",
-            "PIPELINE_CLICKHOUSE_URL": self.store_url,
             "PIPELINE_PARTITIONS": str(partitions),
             "PIPELINE_GROUP": self.group,
             "PIPELINE_HTTP_PORT": "0",
             **settings,
         }
-        self.front = self._start_front()
+        self.front: Process | None = None
+        self._store = folder / "home" / "store" / "clickhouse"
+        if shared:
+            self._store = folder / "store"
+            self.share_store()
         self.run("topics")
 
     # --- Kafka
@@ -134,7 +138,9 @@ class World:
         listener = r"(PLAINTEXT://127\.0\.0\.1:\$port)"
         inner, advertised = f"PROXIED://{HOST}:{self._inner_port}", f"PROXIED://{HOST}:{proxy_port}"
         template = re.sub(f"^listeners={listener}", rf"listeners=\1,{inner}", template, flags=re.MULTILINE)
-        template = re.sub(f"^advertised.listeners={listener}", rf"advertised.listeners=\1,{advertised}", template, flags=re.MULTILINE)
+        template = re.sub(
+            f"^advertised.listeners={listener}", rf"advertised.listeners=\1,{advertised}", template, flags=re.MULTILINE
+        )
         path = self.folder / "server.properties"
         kinds = ",".join(f"{name}:PLAINTEXT" for name in ("PLAINTEXT", "PROXIED", "CONTROLLER"))
         path.write_text(f"{template}\nlistener.security.protocol.map={kinds}\n")
@@ -166,9 +172,14 @@ class World:
 
     # --- the store
 
+    def share_store(self) -> None:
+        """Put the store behind the front; whoever starts from now on uses it."""
+        self._environment["PIPELINE_CLICKHOUSE_URL"] = self.store_url
+        self.front = self._start_front()
+
     def _start_front(self) -> Process:
         front = Process(
-            ["-m", "tests.faults.front", str(self.folder / "store"), str(self._store_port)],
+            ["-m", "tests.faults.front", str(self._store), str(self._store_port)],
             self._environment,
             self.folder / "front.log",
         )
@@ -184,6 +195,7 @@ class World:
 
     def restart_front(self) -> None:
         """SIGKILL the store, and start it again."""
+        assert self.front
         self.front.kill()
         self.front = self._start_front()
 
@@ -198,7 +210,12 @@ class World:
         return clickhouse_connect.get_client(dsn=self.store_url, send_receive_timeout=20)
 
     def accounting(self) -> dict[int, int]:
-        """Per partition of check-ins, the offset up to which it is stored; nothing where the store does not answer."""
+        """Per partition of check-ins, the offset up to which it is stored; nothing where the store does not answer.
+
+        Of a store that is a worker's own: the offset that is committed.
+        """
+        if self.front is None:
+            return committed(self.kafka, self.group)
         sql = "SELECT partition, next_offset FROM checkins.accounting WHERE topic = 'check-ins'"
         try:
             self._client = self._client or self.client()
@@ -236,7 +253,7 @@ class World:
         """Remove all that workers keep on their disk: nothing, but Kafka's data beside it, which is the broker's."""
         for path in (self.folder / "home").iterdir():
             if path.name != "kafka":
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                shutil.rmtree(path)
 
     def logs(self) -> str:
         """What all workers have said."""
@@ -245,6 +262,7 @@ class World:
     def close(self) -> None:
         """End everything."""
         self.proxy.close()
-        self.front.kill()
+        if self.front:
+            self.front.kill()
         self.broker.process.kill()
         self.broker.process.wait()
