@@ -31,7 +31,9 @@ _SETTINGS: Final = {
     "PIPELINE_LATE_WINDOW": "PT2H",
     "PIPELINE_MAX_STAY": "PT2M",
     "PIPELINE_MAX_STAY_BY_CATEGORY": '{"kiosk": "PT1M", "mall": "PT3M", "office": "PT12H"}',
-    "PIPELINE_CROWDING": json.dumps(dict.fromkeys(("warning", "critical"), {"raise_for": "PT5S", "clear_for": "PT5S"})),
+    "PIPELINE_CROWDING": json.dumps(
+        {level: {"raise_for": "PT5S", "clear_for": "PT5S"} for level in ("warning", "critical")}
+    ),
 }
 
 #: What may happen, and how often of a hundred.

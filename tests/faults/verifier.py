@@ -209,7 +209,7 @@ class _Comparison:
     def _compare_scans(self) -> None:
         rows = self._query(
             "SELECT venue_id, visitor_id, toString(event_type), toUnixTimestamp64Milli(occurred_at), party_size, event_id, "
-            "source             "FROM checkins.scans"
+            "source FROM checkins.scans"
         )
         self._compare("scans", rows, set(map(tuple, self._scans)))
 
