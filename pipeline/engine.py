@@ -30,7 +30,6 @@ from pipeline.core.occupancy import HourRows, MinuteRows
 from pipeline.core.pools import HARD_LIMIT, I32, I64, MINUTE, NEVER, NONE
 from pipeline.core.shard import BEGINNING, Changes, Correction, Shard, VenueRules, horizon_of
 from pipeline.dead_letters import DeadLetter
-from pipeline.errors import OwnershipLostError
 from pipeline.estimates import Ground, Timeline
 from pipeline.overview import UNKNOWN, Groups, Overview, overview
 from pipeline.settings import Settings
@@ -110,6 +109,7 @@ class Engine:
         self._handed_open = False
         # Where former owners' rows may come in late, those known, and when they were last looked for (monotonic seconds).
         self._left_behind, self._strangers, self._looked_at = "0", set[tuple[object, ...]](), 0.0
+        self._came_late = ""
         self._unknown_venue_scans = self._late_scans = 0
         self._compared_hour, self._undercounted = BEGINNING, 0
         #: By how many seconds each scan of the last batch came after it happened, by its Kafka timestamp.
@@ -183,6 +183,7 @@ class Engine:
         if rest:
             self._recover(rest)
         else:
+            self._writer.let_go()
             self._forget()
 
     def _recover(self, owned: list[tuple[str, int]]) -> dict[tuple[str, int], Progress]:
@@ -193,25 +194,26 @@ class Engine:
         known = {(row.topic, row.partition): row for row in standing.progress}
         self._progress = {key: replace(known.get(key, Progress(*key))) for key in owned}
         durable = recovery.durable_of(standing, owned, everything=self._embedded)
-        left = self._left_behind = recovery.left_behind(durable, everything=self._embedded)
+        left = recovery.left_behind(durable, everything=self._embedded)
+        left = self._left_behind = f"({left} OR {self._came_late})" if self._came_late else left
         self._epoch = max(self._epoch, standing.epoch) + 1
         self._version = self._epoch << recovery.EPOCH_SHIFT
         if not self._embedded:
             # Two workers may have read the same epoch, and both begin the next one: this tells their rows apart.
             self._version += secrets.randbits(_CLAIM_BITS)
         # Made known before anything else is written: whatever a crash leaves from here on, the next owner's epoch beats.
-        self._writer.announce(
-            Write(
-                self._next_versions(1),
-                self._version,
-                [replace(row) for row in self._progress.values()],
-                standing.newest,
-                standing.watermark,
-                standing.as_of,
-                self._clock,
-            ),
-            durable,
+        claim = Write(
+            self._next_versions(1),
+            self._version,
+            [replace(row) for row in self._progress.values()],
+            standing.newest,
+            standing.watermark,
+            standing.as_of,
+            self._clock,
         )
+        self._writer.announce(claim, durable)
+        if not self._embedded:
+            self._writer.hold(claim)
         self._registry.refresh()
         self._refresh_timeline()
         scope = self._scope = recovery.scope_of(owned, everything=self._embedded)
@@ -268,6 +270,7 @@ class Engine:
         if not self._embedded:
             self._strangers = recovery.rows_left_behind(client, left, self._epoch << recovery.EPOCH_SHIFT)
             self._looked_at = time.monotonic()
+        self._came_late = ""
         return known
 
     def _follow_stays(self, scope: str) -> None:
@@ -663,24 +666,19 @@ class Engine:
         over meanwhile: then nothing is to be committed, and partitions are to be assigned anew.
         """
         stored = self._writer.write(write)
-        if not self._embedded:
-            self._hold_ownership(write)
+        self._look_for_strangers()
         self._expect_repairs(write)
         self._expect_alerts(write)
         return stored
 
-    def _hold_ownership(self, write: Write) -> None:
-        # A worker that stood still (paused, swapped out, cut off) may go on writing after another has taken over. Its progress
-        # rows lose, having the lower versions; its other rows lose only where the new owner writes the same keys.
-        places = [(row.topic, row.partition) for row in write.progress]
-        if self._writer.newest_claim(places) > write.end_version:
-            raise OwnershipLostError
-        if time.monotonic() - self._looked_at < _STRANGERS_SECONDS or self._broken_off:
+    def _look_for_strangers(self) -> None:
+        # What a former owner had sent when it lost the partitions may come in after it was looked for.
+        if self._embedded or self._broken_off or time.monotonic() - self._looked_at < _STRANGERS_SECONDS:
             return
         self._looked_at = time.monotonic()
         began = self._epoch << recovery.EPOCH_SHIFT
         if recovery.rows_left_behind(self._writing_client, self._left_behind, began) - self._strangers:
-            # They came after they were looked for: look again, and compute anew what they touch.
+            self._came_late = f"(version < {began} AND {self._left_behind})"
             self._broken_off = True
             self._settle_at = time.monotonic()
 

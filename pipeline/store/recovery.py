@@ -74,8 +74,7 @@ def left_behind(durable: Mapping[Place, int], *, everything: bool) -> str:
     return f"({' OR '.join(parts) or '0'})"
 
 
-#: The derived rows that outlive a recovery that does not find them, with their keys as numbers and strings. (A recovery writes all
-#: of now_rows.)
+#: The derived rows that outlive a recovery that does not find them, and their keys. (A recovery writes all of now_rows.)
 _KEYS: Final = {
     "visit_rows": "venue_id, visitor_id, toUnixTimestamp64Milli(checked_in_at)",
     "minute_rows": "venue_id, toUnixTimestamp(minute)",

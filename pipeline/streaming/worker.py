@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -193,9 +194,13 @@ class Worker(Generic[W]):
             return await self._tracing.assigned(partitions)
         self._metrics.rebalances.inc()
         begun = time.monotonic()
-        nexts = await self._until_stored(
-            self._engine_thread, lambda: self._engine.assign(topic, partitions), lambda: epoch == self.epoch
-        )
+        nexts = None
+        while nexts is None and epoch == self.epoch:
+            # Two that take over at once may each find the other's claim: the last one has it.
+            with suppress(OwnershipLostError):
+                nexts = await self._until_stored(
+                    self._engine_thread, lambda: self._engine.assign(topic, partitions), lambda: epoch == self.epoch
+                )
         self._metrics.recovery_seconds.set(time.monotonic() - begun)
         return nexts if nexts is not None else dict.fromkeys(partitions)
 
@@ -257,19 +262,18 @@ class Worker(Generic[W]):
                 idle = await self._until_due()
                 flushes, self._flushes = self._flushes, []
                 self._settling = self._engine.settle_due or any(settle for _, settle in flushes)
+                done = False
                 try:
-                    done = await self._write_once(idle)
+                    done = await self._write_once(idle) and (not self._settling or await self._settle_once())
+                    await self._hand_on_alerts()
+                    await self._count_undercounted()
                 except OwnershipLostError:
-                    done = False
                     await self._begin_anew()
                 if self._settling:
-                    done = done and await self._settle_once()
                     self._settling = False
                     self._room.set()
                 for future, _ in flushes:
                     future.set_result(done)
-                await self._hand_on_alerts()
-                await self._count_undercounted()
         except Exception as error:
             self.fail(error)
         finally:
