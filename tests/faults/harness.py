@@ -169,6 +169,8 @@ class Harness:
             if done % 10 == 5:
                 self.feed.report(f"case-{done}", f"p-{self._chance.randrange(feeds.VISITORS)}")
             name = self._chance.choices(names, weights)[0]
+            if "worker" in name or "local" in name:
+                self._wait_for_a_worker()
             since = time.monotonic()
             self._inflict(name)
             done += 1
@@ -273,7 +275,14 @@ class Harness:
         return worker
 
     def _any_worker(self) -> Process:
-        return self._chance.choice(self.workers)
+        # One that has come to read, mostly: on a busy machine a worker that was just started does nothing worth interrupting.
+        up = [worker for worker in self.workers if "reading partitions" in worker.log]
+        return self._chance.choice(up if up and self._chance.random() < 0.9 else self.workers)
+
+    def _wait_for_a_worker(self) -> None:
+        until = time.monotonic() + 60
+        while not any("reading partitions" in worker.log for worker in self.workers) and time.monotonic() < until:
+            self.tend(0.5)
 
     def _later(self, seconds: float, heal: Callable[[], None]) -> None:
         self._ends.append((time.monotonic() + seconds, heal))
