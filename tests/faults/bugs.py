@@ -29,6 +29,9 @@ BUGS: Final[Mapping[str, Mapping[str, int]]] = {
     "raw identifier in a detail": {},
 }
 
+#: Those by which a pipeline may also come to a standstill.
+STANDING_STILL: Final = frozenset({"stale epoch"})
+
 
 def plant(name: str) -> None:
     """Put a bug into this process."""

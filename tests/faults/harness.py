@@ -240,7 +240,7 @@ class Harness:
             heal()
         self._ends.clear()
         self.feed.stop()
-        self.wait_until_stored(60 if self._bug else 240)
+        self.wait_until_stored(240)
         self._metrics += [str(worker.metrics()) for worker in self.workers]
         for worker in self.workers:
             status = worker.stop()

@@ -16,7 +16,7 @@ import click
 
 from benchmarks.report import ROOT, setting
 from tests.faults import report
-from tests.faults.bugs import BUGS
+from tests.faults.bugs import BUGS, STANDING_STILL
 from tests.faults.harness import ALONE, WEIGHTS, Harness, summary
 from tests.faults.overload import NATIONAL_MEAN, Overload
 
@@ -98,7 +98,9 @@ def _caught(bug: str, seed: int, rate: float) -> str:
             result = harness.run(_BUG_FAULTS if BUGS[bug] else 0, _BUG_SECONDS, _BUG_PACE, BUGS[bug])
             signs = result.wrong
         except (AssertionError, subprocess.TimeoutExpired) as error:
-            signs = [str(error).splitlines()[0]]
+            # A pipeline that stands still is no sign of a bug on a busy machine, but of those that make it stand still.
+            click.echo(str(error))
+            signs = [str(error).splitlines()[0]] if bug in STANDING_STILL else []
     click.echo(f"{bug}: {'caught: ' + signs[0] if signs else 'NOT CAUGHT'}")
     return signs[0][:200] if signs else ""
 
