@@ -32,6 +32,9 @@ SLOW_SECONDS: Final = 2.0
 #: Queries at a time; each has a connection of its own.
 _CONNECTIONS: Final = 8
 
+#: What takes longer, in seconds, is noted in the log.
+_LONG_SECONDS: Final = 2.0
+
 _INSERT = re.compile(rb"\s*INSERT\s+INTO\s+(\S+)\s*(?:\(([^)]*)\))?\s*FORMAT\s+(\w+)\s*(?:\n|$)", re.IGNORECASE)
 #: Settings that are passed on to the engine. The others of each request are the transport's, or the engine's defaults, or cannot
 #: be taken back from a connection that is used by all in turn.
@@ -130,13 +133,21 @@ class _Request(BaseHTTPRequestHandler):
             return self._fail(
                 243, "Code: 243. DB::Exception: Cannot reserve 1.00 MiB, not enough space (NOT_ENOUGH_SPACE)"
             )
+        begun = time.monotonic()
         try:
             with self.server.connection() as backend:
+                waited = time.monotonic() - begun
                 done = _execute(backend, text, body, insert, parameters, self.headers.get("Content-Encoding"))
         except DatabaseError as error:
             return self._fail(error.code or 1002, str(error))
         except ClickHouseError as error:
             return self._fail(1002, f"Code: 1002. DB::Exception: {error}")
+        if (took := time.monotonic() - begun) > _LONG_SECONDS:
+            asked = " ".join((text or body)[:300].decode(errors="replace").split())
+            print(
+                f"{time.strftime('%H:%M:%S')} {took:.1f} s, of which {waited:.1f} s for a connection: {asked}",
+                flush=True,
+            )
         if mode.strikes("lost", chance):
             return self._fail(210, "Code: 210. DB::NetException: Connection reset by peer (NETWORK_ERROR)")
         headers = {"X-ClickHouse-Format": done.result_format} if done.result_format else {}
