@@ -183,7 +183,6 @@ class Engine:
         if rest:
             self._recover(rest)
         else:
-            self._writer.let_go()
             self._forget()
 
     def _recover(self, owned: list[tuple[str, int]]) -> dict[tuple[str, int], Progress]:

@@ -186,17 +186,16 @@ class Writer:
         """
         self._claim = [(row.topic, row.partition) for row in write.progress], write.end_version
 
-    def let_go(self) -> None:
-        """Claim nothing any more."""
-        self._claim = None
-
     def _say_claim(self, write: Write) -> None:
         # Before it is said: an answer may be lost.
         if self._claim:
             self._claim = self._claim[0], write.end_version
 
     def _hold_claim(self) -> None:
-        if self._claim and self._claim[0] and self._newest_claim(self._claim[0]) > self._claim[1]:
+        if self._claim is None:
+            return
+        places, version = self._claim
+        if places and self._newest_claim(places) > version:
             raise OwnershipLostError
 
     def _newest_claim(self, places: Sequence[tuple[str, int]]) -> int:

@@ -389,6 +389,10 @@ class Worker(Generic[W]):
         while True:
             now = time.monotonic()
             due = self._last_idle + IDLE_SECONDS
+            if self.epoch is None and not self._flushes and now >= due:
+                # What is revoked is written once, before it is forgotten, and not again beside that.
+                self._last_idle = now
+                continue
             if now >= due:
                 self._last_idle = now
                 # With a backlog the clock must wait: it would expire visits whose check-out is still unread.
