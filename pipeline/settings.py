@@ -131,6 +131,11 @@ class Settings(BaseSettings):
     buffer_scans: int = Field(
         400_000, ge=1_000, description="Scans held while the store is away; then fetching pauses. Nothing is dropped."
     )
+    dead_letter_share: float = Field(
+        0.5, ge=0, le=1, description="A worker stops when more than this share of what it reads would be dead letters …"
+    )
+    dead_letter_least: int = Field(1_000, ge=1, description="… and at least so many …")
+    dead_letter_window: timedelta = Field(timedelta(minutes=1), description="… within this time. A share of 1: never.")
     store_memory_mib: int = Field(2048, ge=256, description="Memory limit of the embedded ClickHouse, in MiB.")
     durable_writes: bool = Field(False, description="fsync each insert: survives a power cut, at some cost in delay.")
 
