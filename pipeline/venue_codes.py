@@ -68,16 +68,18 @@ class VenueCodes:
         """Read the key set. Raises UserError."""
         self._path = path
         self._mode = mode
+        self._set: Mapping[str, Mapping[str, str]] = {}
         self._keys: Mapping[str, Any] = {}
         self._good: dict[str, VenueCode] = {}
         self.refresh()
 
     def refresh(self) -> None:
         """Read the key set again: codes of keys that are gone are refused from now on. Raises UserError."""
-        keys = {
-            kid: ECAlgorithm(ECAlgorithm.SHA256).from_jwk(json.dumps(key)) for kid, key in _read_set(self._path).items()
-        }
-        self._keys, self._good = keys, {}
+        found = _read_set(self._path)
+        if found != self._set:
+            algorithm = ECAlgorithm(ECAlgorithm.SHA256)
+            self._keys = {kid: algorithm.from_jwk(json.dumps(key)) for kid, key in found.items()}
+            self._set, self._good = found, {}
 
     def verify(self, code: str, occurred_at: int, received_at: int) -> VenueCode:
         """The code, if it was good at `occurred_at`; of a display also at `received_at` (ms since the epoch)."""

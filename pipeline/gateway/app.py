@@ -29,7 +29,7 @@ LARGEST_SCAN: Final = 8 << 10
 LARGEST_BATCH: Final = 1 << 20
 MOST_SCANS: Final = 1_000
 #: How long a request's body may take to come, in seconds, and requests under way at once.
-_BODY_SECONDS: Final = 10.0
+BODY_SECONDS: Final = 10.0
 _MOST_REQUESTS: Final = 2_000
 #: Who sends where no device has to say who it is.
 _ANYBODY: Final = "loopback"
@@ -87,6 +87,8 @@ class Gateway:
     keys_until: Callable[[int], int]
     recent: Recent
     under_way: int = 0
+    #: Requests whose bodies are still coming, the oldest first, and until when they may.
+    reading: "dict[asyncio.Task[Any], float]" = field(default_factory=dict)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -148,7 +150,7 @@ class Gateway:
     async def _scan(self, request: Request) -> Response:
         device = self._device(request)
         self._check_quota(device)
-        body = await _body(request, LARGEST_SCAN)
+        body = await self._body(request, LARGEST_SCAN)
         self.device_quotas.take(device, 1, time.monotonic())
         try:
             record, is_new = self._judged(_parsed(body), device, time.time_ns() // 1_000_000)
@@ -165,7 +167,7 @@ class Gateway:
     async def _batch(self, request: Request) -> Response:
         device = self._device(request)
         self._check_quota(device)
-        body = await _body(request, LARGEST_BATCH)
+        body = await self._body(request, LARGEST_BATCH)
         scans = _parsed_batch(body)
         self.device_quotas.take(device, len(scans), time.monotonic())
         now = time.time_ns() // 1_000_000
@@ -199,6 +201,46 @@ class Gateway:
         if device is None:
             raise ProblemError(problems.UNAUTHORIZED, "send the device's token: Authorization: Bearer TOKEN")
         return device
+
+    async def _body(self, request: Request, largest: int) -> bytes:
+        """The body, if it is no larger. Raises ProblemError, before the rest of a larger one has come."""
+        _check_type(request)
+        length = request.header(b"content-length")
+        if length.isdecimal() and int(length) > largest:
+            raise _too_large(largest)
+        task = asyncio.current_task()
+        assert task is not None, "a server runs each request in a task"
+        self.reading[task] = time.monotonic() + BODY_SECONDS
+        parts: list[bytes] = []
+        size, more = 0, True
+        try:
+            while more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise _GoneError
+                part, more = message.get("body", b""), message.get("more_body", False)
+                size += len(part)
+                if size > largest:
+                    raise _too_large(largest)
+                parts.append(part)
+        except asyncio.CancelledError:
+            if task in self.reading:
+                raise
+            task.uncancel()
+            raise ProblemError(problems.TOO_SLOW, f"the body must come within {BODY_SECONDS:.0f} seconds") from None
+        finally:
+            self.reading.pop(task, None)
+        return b"".join(parts)
+
+    def give_up_on_slow_bodies(self) -> None:
+        """End the requests whose bodies take too long. To be called every second: a timer for each costs a fifth of a scan."""
+        now = time.monotonic()
+        while self.reading:
+            task = next(iter(self.reading))
+            if self.reading[task] > now:
+                return
+            del self.reading[task]
+            task.cancel()
 
     def _check_quota(self, device: str) -> None:
         # Without tokens all senders are one device: then only venues have quotas.
@@ -248,37 +290,23 @@ class Gateway:
         return Response(self.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-async def _body(request: Request, largest: int) -> bytes:
-    """The body, if it is JSON as it is and no larger. Raises ProblemError, before the rest of a larger one has come."""
-    kind, _, parameters = request.header(b"content-type").partition(";")
-    charset = parameters.strip().lower().removeprefix("charset=").strip('"')
-    if (
-        kind.strip().lower() != "application/json"
-        or charset not in ("", "utf-8")
-        or b"content-encoding" in request.headers
-    ):
-        raise ProblemError(problems.WRONG_TYPE, "send Content-Type: application/json, in UTF-8, not compressed")
-    too_large = ProblemError(problems.TOO_LARGE, f"a body may have {largest:,} bytes here; send smaller batches")
-    length = request.header(b"content-length")
-    if length.isdecimal() and int(length) > largest:
-        raise too_large
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            more = True
-            while more:
-                message = await request.receive()
-                if message["type"] == "http.disconnect":
-                    raise _GoneError
-                part, more = message.get("body", b""), message.get("more_body", False)
-                size += len(part)
-                if size > largest:
-                    raise too_large
-                parts.append(part)
-    except TimeoutError:
-        raise ProblemError(problems.TOO_SLOW, f"the body must come within {_BODY_SECONDS:.0f} seconds") from None
-    return b"".join(parts)
+def _check_type(request: Request) -> None:
+    """Raises ProblemError for a body that is not JSON as it is."""
+    if request.headers.get(b"content-type") != b"application/json":
+        kind, _, parameters = request.header(b"content-type").lower().partition(";")
+        charset = parameters.strip().removeprefix("charset=").strip('"')
+        if kind.strip() != "application/json" or charset not in ("", "utf-8"):
+            raise _wrong_type()
+    if b"content-encoding" in request.headers:
+        raise _wrong_type()
+
+
+def _wrong_type() -> ProblemError:
+    return ProblemError(problems.WRONG_TYPE, "send Content-Type: application/json, in UTF-8, not compressed")
+
+
+def _too_large(largest: int) -> ProblemError:
+    return ProblemError(problems.TOO_LARGE, f"a body may have {largest:,} bytes here; send smaller batches")
 
 
 def _parsed(body: bytes) -> GatewayScan:

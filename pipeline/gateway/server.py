@@ -112,13 +112,14 @@ async def _serve(settings: Settings, say: Callable[[str], None]) -> None:
     listening = _listen(settings.gateway_host, settings.gateway_port)
     await outbox.start()
     parts = [pseudonymiser.refresh, *(part.refresh for part in (devices, codes) if part is not None)]
-    refreshing = asyncio.create_task(_refresh(parts, metrics))
+    tasks = [asyncio.create_task(_refresh(parts, metrics)), asyncio.create_task(_watch_bodies(gateway))]
     scheme = "http" if settings.gateway_certificate is None else "https"
     say(f"taking scans at {scheme}://{settings.gateway_host}:{listening.getsockname()[1]}/v1/scans until Ctrl-C")
     try:
         await server.serve([listening])
     finally:
-        refreshing.cancel()
+        for task in tasks:
+            task.cancel()
         await outbox.close()
         listening.close()
 
@@ -132,6 +133,12 @@ async def _refresh(parts: list[Callable[[], None]], metrics: GatewayMetrics) -> 
             except UserError as error:
                 metrics.refresh_failures.inc()
                 log.warning("%s; going on with what was read before", error)
+
+
+async def _watch_bodies(gateway: Gateway) -> None:
+    while True:
+        await asyncio.sleep(1)
+        gateway.give_up_on_slow_bodies()
 
 
 def _check_exposure(settings: Settings) -> None:

@@ -1,5 +1,6 @@
 """The gateway takes what is right, refuses the rest in words that hold nothing of it, and lets no identifier through."""
 
+import asyncio
 import json
 import logging
 import re
@@ -12,6 +13,7 @@ from jsonschema import Draft202012Validator
 from pipeline.core.decode import SKEW_MS as WORKERS_SKEW_MS
 from pipeline.core.judge import judge_scan
 from pipeline.errors import UserError
+from pipeline.gateway import app
 from pipeline.gateway.admission import SKEW_MS, Admission
 from pipeline.gateway.app import LARGEST_BATCH, LARGEST_SCAN, MOST_SCANS
 from pipeline.gateway.devices import Devices, add_device
@@ -191,6 +193,31 @@ def test_bodies_and_batches_have_limits_with_and_without_a_length(here: Site) ->
 def test_only_plain_json_is_taken(here: Site, headers: dict[str, str]) -> None:
     assert here.send(scan(), **headers).status == 415
     assert here.send(scan(), **{"content-type": "application/json;charset=UTF-8"}).status == 200
+
+
+def test_a_body_that_does_not_come_ends_its_request(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "BODY_SECONDS", 0.05)
+    said: list[dict[str, Any]] = []
+
+    async def run() -> None:
+        async def receive() -> dict[str, Any]:
+            await asyncio.sleep(60)
+            raise AssertionError("nobody waited so long")
+
+        async def send(message: dict[str, Any]) -> None:
+            said.append(message)
+
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"50")]
+        scope = {"method": "POST", "path": "/v1/scans", "headers": headers}
+        request = asyncio.create_task(here.gateway(scope, receive, send))
+        while not request.done():
+            await asyncio.sleep(0.02)
+            here.gateway.give_up_on_slow_bodies()
+        await request
+
+    asyncio.run(run())
+    assert said[0]["status"] == 408
+    assert here.gateway.under_way == len(here.gateway.reading) == 0
 
 
 @pytest.mark.parametrize(("path", "method", "status"), [("/v1/scans", "GET", 405), ("/3171019904900077", "POST", 404)])
