@@ -23,6 +23,7 @@ COMMANDS = {
     "case": ("case", "Report cases."),
     "trace": ("trace", "Whom a case exposed, where, and where it may come from."),
     "query": ("query", "Ask the store in SQL, read-only."),
+    "export": ("export", "Views of the store as CSV, NDJSON or Parquet files."),
     "model": ("model", "Models of presence: who is really there when most never check out."),
     "verify": ("verify", "Recompute everything from the scans independently, and compare."),
     "audit": ("audit", "Who read what about persons: show the log, and prove it whole."),

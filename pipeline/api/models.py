@@ -269,7 +269,16 @@ class Health(BaseModel):
     worker: dict[str, Any] | None = Field(description="Lag and delays; null where no worker runs in this process.")
 
 
-_CELL = {"weekday": 7, "hour": 13, "days": 2, "mean_people": 5190.2, "mean_ratio": 0.41, "p95_peak_ratio": 0.97}
+_CELL = {
+    "weekday": 7,
+    "hour": 13,
+    "days": 2,
+    "mean_people": 5190.2,
+    "mean_ratio": 0.41,
+    "expected_people": 2880.4,
+    "expected_ratio": 0.23,
+    "p95_peak_ratio": 0.97,
+}
 
 
 class WeekHour(BaseModel):
@@ -282,6 +291,10 @@ class WeekHour(BaseModel):
     days: Count = Field(description="Days of this weekday that the figures rest on.")
     mean_people: Ratio
     mean_ratio: Ratio = Field(description="mean_people ÷ the capacity of all these venues.")
+    expected_people: Ratio | None = Field(
+        description="mean_people by the model of presence, an hour without an estimate as counted; null without any estimate."
+    )
+    expected_ratio: Ratio | None = Field(description="expected_people ÷ the capacity of all these venues.")
     p95_peak_ratio: Ratio = Field(
         description="95 % of venues' hours had a peak at or below this share of their capacity."
     )
@@ -292,6 +305,7 @@ _HEADROOM = {
     "venues": 1028,
     "capacity": 80000,
     "p95_people": 31000.5,
+    "p95_expected": 17200.0,
     "headroom_ratio": 0.61,
     "minutes_over_capacity": 310.5,
 }
@@ -306,6 +320,9 @@ class AreaHeadroom(BaseModel):
     venues: Count
     capacity: Count
     p95_people: Ratio = Field(description="In 95 % of hours at most so many people were there on average.")
+    p95_expected: Ratio | None = Field(
+        description="p95_people by the model of presence, an hour without an estimate as counted; null without any estimate."
+    )
     headroom_ratio: float = Field(description="1 − p95_people ÷ capacity; negative where the area is too small.")
     minutes_over_capacity: Ratio
 
@@ -322,6 +339,7 @@ class Planning(BaseModel):
         p95_peak_ratio=0.93,
         minutes_over_capacity=310.5,
         venues_over_90=41,
+        counted_to_expected=1.8,
         week=[_CELL],
         areas=[_HEADROOM],
     )
@@ -334,6 +352,9 @@ class Planning(BaseModel):
     p95_peak_ratio: Ratio | None
     minutes_over_capacity: Ratio
     venues_over_90: Count = Field(description="Venues whose highest peak reached 90 % of their capacity.")
+    counted_to_expected: Ratio | None = Field(
+        description="People counted ÷ people expected, over the hours with an estimate; null without any."
+    )
     week: list[WeekHour]
     areas: list[AreaHeadroom]
 
@@ -346,6 +367,7 @@ _PLAN = {
     "capacity": 400,
     "arrivals": 9211,
     "highest_peak": 463,
+    "highest_expected": 310.5,
     "p95_peak_ratio": 1.02,
     "minutes_over_capacity": 96.5,
     "growth": 0.08,
@@ -365,6 +387,9 @@ class VenuePlan(BaseModel):
     capacity: Count
     arrivals: Count
     highest_peak: Count
+    highest_expected: Ratio | None = Field(
+        description="The most people expected in an hour, on average over it, by the model of presence; null without an estimate."
+    )
     p95_peak_ratio: Ratio
     minutes_over_capacity: Ratio
     growth: float | None = Field(

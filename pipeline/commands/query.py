@@ -1,5 +1,6 @@
 """`pipeline query`: ask the store in SQL, read-only."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -58,14 +59,14 @@ def command(sql: str, form: Format, store: Path | None, output: Path | None, pur
 
 
 @contextmanager
-def output_file(path: Path | None) -> Iterator[BinaryIO]:
-    """Standard output, or a file that appears under its name only when it is complete."""
+def output_file(path: Path | None, *, private: bool = False) -> Iterator[BinaryIO]:
+    """Standard output, or a file that appears under its name only when it is complete; `private`: for its owner only."""
     try:
         if path is None:
             yield sys.stdout.buffer
             sys.stdout.buffer.flush()
         else:
-            with _complete_only(path) as file:
+            with _complete_only(path, 0o600 if private else 0o666) as file:
                 yield file
     except BrokenPipeError:
         raise
@@ -74,10 +75,12 @@ def output_file(path: Path | None) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _complete_only(path: Path) -> Iterator[BinaryIO]:
+def _complete_only(path: Path, mode: int) -> Iterator[BinaryIO]:
     unfinished = path.with_name(f"{path.name}.unfinished")
     try:
-        with unfinished.open("wb") as file:
+        # One that an interrupted command left behind would keep its own mode.
+        unfinished.unlink(missing_ok=True)
+        with open(unfinished, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             yield file
         unfinished.replace(path)
     finally:

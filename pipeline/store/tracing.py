@@ -5,7 +5,9 @@ carry the number of the pass that changed them, `published_rows` says up to whic
 storing and publishing loses no message, and storing never waits for Kafka.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -137,13 +139,19 @@ def _at(ms: int) -> str:
 class TraceStore:
     """Tracing's own way to the store; for one thread. Every method raises StoreUnavailableError."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, second: Client | None = None) -> None:
+        """With a second connection, exposures are stored while the next ones are computed."""
         self._client = client
         self._writer = Writer(client)
+        self._second = second
+        self._behind = ThreadPoolExecutor(1, "exposures")
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Give the connections back."""
+        self._behind.shutdown()
         self._client.close()
+        if self._second is not None:
+            self._second.close()
 
     def _rows(self, sql: str) -> Sequence[Sequence[Any]]:
         with store_errors():
@@ -314,10 +322,32 @@ class TraceStore:
             f"SELECT {columns} FROM (SELECT * FROM exposure_rows FINAL WHERE case_id IN ({_literals(cases)}){whose})"
         ).cast(EXPOSURES)
 
-    def write_exposures(self, rows: pa.Table) -> None:
-        """Store rows of `exposure_rows`; times in ms."""
-        for first in range(0, rows.num_rows, _INSERTED_ROWS):
-            self._writer.insert("exposure_rows", _with_times(rows.slice(first, _INSERTED_ROWS)))
+    @contextmanager
+    def writing_exposures(self) -> Iterator[Callable[[pa.Table], None]]:
+        """Gives a function that stores rows of `exposure_rows`, times in ms; at the end all of them are stored.
+
+        It may return before they are, but not before those of the call before: a pass is half storing, and memory is bounded.
+        """
+        writer = Writer(self._second) if self._second is not None else self._writer
+        under_way: Future[None] | None = None
+
+        def write(rows: pa.Table) -> None:
+            nonlocal under_way
+            if not rows.num_rows:
+                return
+            if under_way is not None:
+                under_way.result()
+            under_way = self._behind.submit(_insert_exposures, writer, rows)
+            if self._second is None:
+                under_way.result()
+
+        try:
+            yield write
+        finally:
+            if under_way is not None:
+                wait([under_way])
+        if under_way is not None:
+            under_way.result()
 
     def intervals(
         self, *, cases: Collection[str] | None = None, venues: Collection[str] | None = None
@@ -415,6 +445,11 @@ class TraceStore:
             "published_rows",
             pa.table({"topic": [topic], "key": [key], "version": pa.array([version], pa.uint64())}),
         )
+
+
+def _insert_exposures(writer: Writer, rows: pa.Table) -> None:
+    for first in range(0, rows.num_rows, _INSERTED_ROWS):
+        writer.insert("exposure_rows", _with_times(rows.slice(first, _INSERTED_ROWS)))
 
 
 _WORDS: Final = frozenset({"policy", "policy_version", "tier", "tier_low", "tier_high", "tier_basis"})

@@ -271,8 +271,14 @@ class Tracer:
         others = self._store.visits_at(stretches, visitors)
         versions = {name: case.version + 1 for name, case in cases.items()}
         touched: set[str] = set()
-        for names, computed in Exposed(cases, others, self._categories, self._judge.midnight).tables():
-            touched |= self._write_differences({name: cases[name] for name in names}, computed, versions, visitors)
+        exposed = Exposed(cases, others, self._categories, self._judge.midnight)
+        with self._store.writing_exposures() as write:
+            for names, computed in exposed.tables():
+                of_these = {name: cases[name] for name in names}
+                changed, gone = self._differences(of_these, computed, visitors)
+                write(marked(changed, versions, 0))
+                write(marked(gone, versions, 1))
+                touched.update(name for rows in (changed, gone) for name in rows["case_id"].unique().to_pylist())
         for name in touched:
             self._to_publish("exposures", name, versions[name])
         if visitors is None:
@@ -281,22 +287,16 @@ class Tracer:
         for name in cases if visitors is None else touched:
             cases[name].version = versions[name]
 
-    def _write_differences(
-        self,
-        cases: Mapping[str, Standing],
-        computed: pa.Table,
-        versions: Mapping[str, int],
-        visitors: Collection[str] | None,
-    ) -> set[str]:
+    def _differences(
+        self, cases: Mapping[str, Standing], computed: pa.Table, visitors: Collection[str] | None
+    ) -> tuple[pa.Table, pa.Table]:
+        """What of some cases' exposures is not stored as it was computed, and what is stored and is to be withdrawn."""
         written_before = [name for name, case in cases.items() if case.version]
         stored = EXPOSURES.empty_table()
         if written_before:
             stored = self._store.exposures(written_before, visitors)
         changed, gone = differences(computed, stored)
-        gone = self._still_to_withdraw(gone, cases)
-        self._store.write_exposures(marked(changed, versions, 0))
-        self._store.write_exposures(marked(gone, versions, 1))
-        return {name for rows in (changed, gone) for name in rows["case_id"].unique().to_pylist()}
+        return changed, self._still_to_withdraw(gone, cases)
 
     def _still_to_withdraw(self, gone: pa.Table, cases: Mapping[str, Standing]) -> pa.Table:
         # Retention drops visits first, then what followed from them: that was true, and is not taken back.
@@ -362,10 +362,11 @@ class Tracer:
 def open_tracer(settings: Settings) -> Tracer:
     """A tracer over the store that the settings name, which must have its tables. Raises UserError if it cannot be opened."""
     judge = CaseJudge(settings)
-    client = connect(settings)
-    client.command(f"USE {DATABASE}")
-    client.database = DATABASE
-    return Tracer(TraceStore(client), judge, settings)
+    clients = [connect(settings) for _ in range(2)]
+    for client in clients:
+        client.command(f"USE {DATABASE}")
+        client.database = DATABASE
+    return Tracer(TraceStore(*clients), judge, settings)
 
 
 def _traced(name: str, case: Case) -> TracedCase:

@@ -87,7 +87,7 @@ def test_alerts_by_estimates_are_those_of_the_set_of_scans(basis: str, data: st.
     situation = data.draw(crowds())
     watch = Watch(situation, basis)
     seen: list[Scan] = []
-    clock = 0
+    clock = min((scan.occurred_at_ms for scan in situation.scans), default=0)
     for batch in data.draw(histories(situation.scans)).batches:
         watch.shard.apply(columns_of(batch.scans))
         seen += batch.scans

@@ -44,8 +44,8 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
     heard = io.StringIO()
     logging.basicConfig(stream=heard, level=logging.INFO)
     client = open_store(store)
-    writing, tracing = connect(store), connect(store)
-    for each in (writing, tracing):
+    writing, tracing, behind = (connect(store) for _ in range(3))
+    for each in (writing, tracing, behind):
         each.command(f"USE {DATABASE}")
         each.database = DATABASE
     tables = [
@@ -160,7 +160,7 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
                 try:
                     if engine is None or tracer is None:
                         engine = Engine(client, writing, configured, "events", situation.as_of)
-                        tracer = Tracer(TraceStore(tracing), CaseJudge(configured), configured)
+                        tracer = Tracer(TraceStore(tracing, behind), CaseJudge(configured), configured)
                         engine.watch_visits(tracer.visits_stored)
                         starts = engine.assign("check-ins", range(history.partitions))
                         position = {number: start or 0 for number, start in starts.items()}

@@ -389,7 +389,8 @@ CREATE TABLE IF NOT EXISTS exposure_rows
          toString(toUnixTimestamp64Milli(checked_in_at)), toString(policy)], '\0')), 1, 8)))
 )
 ENGINE = ReplacingMergeTree(version, is_deleted)
-PARTITION BY toDate(checked_in_at)
+-- By week: cut into days, a pass's rows take half as long again to store.
+PARTITION BY toMonday(checked_in_at)
 ORDER BY (case_id, venue_id, checked_in_at, visitor_id, case_checked_in_at, policy);
 
 -- When a case was at a venue, in the eyes of its policy: what warnings are made of.
