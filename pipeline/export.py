@@ -37,6 +37,7 @@ VIEWS: Final[Mapping[str, View]] = MappingProxyType(
         "model_checks": View(),
         "accounting": View(),
         "clock": View(),
+        "retention": View(),
         "scans": View("occurred_at", persons=True),
         "visits": View("checked_in_at", persons=True),
         "cases": View("reported_at", persons=True),

@@ -51,7 +51,7 @@ def command(
     With a time:     occupancy_minutes, occupancy_hours, crowding_alerts,
                      undercounts, venue_warnings, dead_letters
     As they are:     occupancy_now, rolling_occupancy, venues, model_checks,
-                     accounting, clock
+                     accounting, clock, retention
     With --persons:  scans, visits, cases, exposures (by time)
 
     A range concerns the views with a time. Times are UTC, rows ordered by day, then by their columns. A file appears when it is
