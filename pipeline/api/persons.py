@@ -19,7 +19,9 @@ from pipeline.access.roles import Identity
 from pipeline.api.answers import from_cursor, to_cursor
 from pipeline.api.errors import RequestError
 from pipeline.api.guard import tracer
+from pipeline.api.models import Problem
 from pipeline.api.params import Cursor, Limit
+from pipeline.api.person_models import CallList, CaseDetail, CasePage, CaseVenues, ExposurePage, ReportState
 from pipeline.api.reader import Reader, ask_rows
 from pipeline.audit import AuditLog
 from pipeline.case_reports import Case, CaseJudge
@@ -35,6 +37,10 @@ MOST_BYTES: Final = 65_536
 _REPORT_BODY: Final = {
     "requestBody": {"required": True, "content": {"application/json": {"schema": CaseReport.model_json_schema()}}}
 }
+_REFUSED: Final[dict[int | str, dict[str, Any]]] = {
+    413: {"model": Problem, "description": "The report is too long"},
+    429: {"model": Problem, "description": "Too many requests about persons"},
+}
 #: The most exposures whose calls are ranked at once.
 _MOST_EXPOSED: Final = 200_000
 
@@ -48,7 +54,7 @@ SendReport = Callable[[bytes, bytes], None]
 
 def person_routes(settings: Settings, reader: Reader, send: SendReport) -> APIRouter:
     """The routes; cases are read through `reader`, reports leave through `send`."""
-    router = APIRouter(tags=["cases"])
+    router = APIRouter(tags=["cases"], responses=_REFUSED)
     audit, budget = AuditLog(settings.audit_path), Budget(settings.person_reads_per_minute)
     judge = CaseJudge(settings)
 
@@ -86,7 +92,7 @@ def person_routes(settings: Settings, reader: Reader, send: SendReport) -> APIRo
             raise RequestError(404, "there is no such case", "case_id", "see /api/v1/cases")
         return found[0]
 
-    @router.get("/cases", summary="Cases, the newest first, without pseudonyms")
+    @router.get("/cases", summary="Cases, the newest first, without pseudonyms", response_model=CasePage)
     async def cases(asker: asking, limit: Limit = 50, cursor: Cursor = None) -> Response:
         """What has been reported and traced."""
         moment, last = from_cursor(cursor, int, str) or (2**53 - 1, "")
@@ -98,7 +104,9 @@ def person_routes(settings: Settings, reader: Reader, send: SendReport) -> APIRo
             row.pop("order", None)
         return _told({"items": page, "next": onward})
 
-    @router.get("/cases/{case_id}", summary="A case: its window, its policy, whom it exposed by tier")
+    @router.get(
+        "/cases/{case_id}", summary="A case: its window, its policy, whom it exposed by tier", response_model=CaseDetail
+    )
     async def case(case_id: CaseId, asker: asking) -> Response:
         """Counts of visitors and persons; who they are is in its exposures."""
         found = await known(asker, "case", case_id)
@@ -106,7 +114,11 @@ def person_routes(settings: Settings, reader: Reader, send: SendReport) -> APIRo
         await noted(asker, "case", case_id, 1)
         return _told({**found, "tiers": tiers})
 
-    @router.get("/cases/{case_id}/exposures", summary="Whom a case exposed, pair of visits by pair of visits")
+    @router.get(
+        "/cases/{case_id}/exposures",
+        summary="Whom a case exposed, pair of visits by pair of visits",
+        response_model=ExposurePage,
+    )
     async def exposures(case_id: CaseId, asker: asking, limit: Limit = 100, cursor: Cursor = None) -> Response:
         """Being at one place at one time is a venue exposure, no proof that two people met."""
         await known(asker, "exposures", case_id)
@@ -116,7 +128,7 @@ def person_routes(settings: Settings, reader: Reader, send: SendReport) -> APIRo
         await noted(asker, "exposures", case_id, len({row["visitor_id"] for row in page}))
         return _told({"items": page, "next": to_cursor(page[-1]["exposure_id"]) if len(found) > limit else None})
 
-    @router.get("/cases/{case_id}/venues", summary="Where a case exposed others, and when")
+    @router.get("/cases/{case_id}/venues", summary="Where a case exposed others, and when", response_model=CaseVenues)
     async def venues(case_id: CaseId, asker: asking) -> Response:
         """Venues with the number of those exposed there."""
         await known(asker, "venues", case_id)
@@ -124,7 +136,7 @@ def person_routes(settings: Settings, reader: Reader, send: SendReport) -> APIRo
         await noted(asker, "venues", case_id, 1)
         return _told({"items": found})
 
-    @router.get("/cases/{case_id}/queue", summary="Whom to call first")
+    @router.get("/cases/{case_id}/queue", summary="Whom to call first", response_model=CallList)
     async def queue(case_id: CaseId, asker: asking, capacity: Annotated[int, Query(ge=1, le=10_000)] = 50) -> Response:
         """One call a visitor, by tier, minutes and recency, as many as can be made."""
         found = await known(asker, "queue", case_id)
@@ -161,6 +173,7 @@ def person_routes(settings: Settings, reader: Reader, send: SendReport) -> APIRo
     @router.post(
         "/case-reports",
         status_code=202,
+        response_model=ReportState,
         summary="Report a case, a newer state of it, or its withdrawal",
         openapi_extra=_REPORT_BODY,
     )

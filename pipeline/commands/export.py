@@ -8,7 +8,7 @@ import click
 from pipeline.commands.params import Time
 from pipeline.commands.query import output_file
 from pipeline.errors import UserError
-from pipeline.export import SUFFIXES, VIEWS, Range, count_parts, export_view, parts
+from pipeline.export import SUFFIXES, VIEWS, Range, export_view, parts, persons_in
 from pipeline.person_reads import checked_purpose, note_read
 from pipeline.progress import progress_bar
 from pipeline.query import FileFormat, make_read_only
@@ -33,7 +33,7 @@ from pipeline.settings import load_settings
 @click.option("--since", type=Time(), metavar="TIME", help="Only rows from then on (RFC 3339).")
 @click.option("--until", type=Time(), metavar="TIME", help="Only rows before then.")
 @click.option("--persons", is_flag=True, help="Also views whose rows name visitors by their pseudonyms.")
-@click.option("--purpose", help="Why persons are read about: one of the setting purposes.")
+@click.option("--purpose", help="… why they are read: one of the setting purposes. It is noted in the audit log.")
 @click.option("--store", type=click.Path(file_okay=False, path_type=Path), help="Embedded ClickHouse in this folder.")
 def command(
     views: tuple[str, ...],
@@ -55,7 +55,7 @@ def command(
     With --persons:  scans, visits, cases, exposures (by time)
 
     A range concerns the views with a time. Times are UTC, rows ordered by day, then by their columns. A file appears when it is
-    complete, in place of one of its name; those with pseudonyms can be read by their owner only, and are noted in the audit log.
+    complete, in place of one of its name; those with pseudonyms can be read by their owner only.
     """
     if since is not None and until is not None and since >= until:
         raise click.UsageError("The range is empty: give a --since before --until.")
@@ -81,7 +81,8 @@ def command(
             path = out / f"{name}.{SUFFIXES[form]}"
             days = parts(client, name, Range(since, until))
             if VIEWS[name].persons:
-                note_read(settings, "export", why, case=None, persons=count_parts(client, name, days), what=name)
+                count = persons_in(client, name, Range(since, until))
+                note_read(settings, f"export {name}", why, case=None, persons=count)
             with (
                 progress_bar(name, len(days)) as advance,
                 output_file(path, private=VIEWS[name].persons) as file,
