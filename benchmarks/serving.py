@@ -1,7 +1,8 @@
 """How often the public status of a venue can be asked while scans stream in: requests a second, and how long they take.
 
 One worker, one port, an embedded store: the same process stores the scans and answers. The load comes from wrk on the same
-machine, so its own share of the cores is part of the figures.
+machine, so its own share of the cores is part of the figures. With `--venues` also what so many venues do to the page and to a
+scrape of the metrics.
 """
 
 import re
@@ -23,6 +24,7 @@ import psutil  # type: ignore[import-untyped]
 
 from benchmarks.measure import pipeline_command
 from benchmarks.report import run, setting, table, write_between
+from benchmarks.watching import get, page_figures, watch
 from pipeline.broker import free_port, start_broker
 from pipeline.errors import UserError
 from pipeline.processes import end_process, tied
@@ -34,6 +36,8 @@ from pipeline.topics import CHECK_INS, VENUES, declared_topics, ensure_topics
 
 _TICK: Final = 0.05
 _START_SECONDS: Final = 120.0
+#: Of the simulator's records so many are valid, at least.
+_VALID: Final = 0.99
 _UNITS: Final = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 
 #: Who answers, and what makes a request's path so: with a question mark it is not what the process at the door knows.
@@ -65,24 +69,32 @@ class Round:
 @click.option(
     "--scans", type=click.IntRange(0), default=1_000, show_default=True, help="A second, while it is measured."
 )
+@click.option("--venues", type=click.IntRange(1), help="How many venues there are.  [default: one city's 1,028]")
+@click.option(
+    "--before", type=click.IntRange(0), default=0, show_default=True, help="Scans stored before it is measured."
+)
 @click.option("--write", is_flag=True, help="Write the figures into docs/performance.md.")
-def command(seconds: int, rounds: int, connections: int, scans: int, write: bool) -> None:
+def command(
+    seconds: int, rounds: int, connections: int, scans: int, venues: int | None, before: int, write: bool
+) -> None:
     """Ask a worker for the status of venues, as often as it answers, while it stores scans."""
     wrk = shutil.which("wrk")
     if wrk is None:
         click.echo("wrk is not installed (Debian has it: apt-get install wrk): requests a second were not measured")
         return
     with TemporaryDirectory(prefix="bench-") as folder, start_broker(Path(folder), 0, tied_to_us=True) as broker:
-        plan = DayPlan(SimulationOptions(check_ins=147_000, city=facts.ONE_CITY))
+        plan = DayPlan(_day(venues, before))
         scripts = {}
         for name, end in _ANSWERED_BY.items():
             scripts[name] = Path(folder, f"venues{len(scripts)}.lua")
             scripts[name].write_text(_SCRIPT.format(venues=plan.options.venue_count, end=end))
-        with _worker(Path(folder), broker.address, plan) as port, _stream(broker.address, plan, scans):
+        with _worker(Path(folder), broker.address, plan) as port, _stream(broker.address, plan, before, scans):
             url = f"http://127.0.0.1:{port}"
             wait_for(f"{url}/api/v1/venues/ven-000000/now")
+            _wait_until_stored(url, before)
             time.sleep(3)  # the stream has come into its stride, and every venue of the fast path is known
             results: dict[str, list[Round]] = {name: [] for name in scripts}
+            pages = []
             for number in range(rounds):
                 for name, script in scripts.items():
                     asked = [wrk, "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script), url]
@@ -90,8 +102,12 @@ def command(seconds: int, rounds: int, connections: int, scans: int, write: bool
                     results[name].append(measured(said))
                     last = results[name][-1]
                     click.echo(f"{number + 1}/{rounds} {name}: {last.rate:,.0f}/s, 99 % in {last.p99:.1f} ms", err=True)
+                if venues:
+                    pages.append(watch(url))
+                    click.echo(f"{number + 1}/{rounds} the page: {median(pages[-1].pauses):.1f} s apart", err=True)
             stored, lag = metric(url, "pipeline_scans_stored_total"), metric(url, "pipeline_consumer_lag_scans")
     options = f"--seconds {seconds} --rounds {rounds} --connections {connections} --scans {scans}"
+    options += f" --venues {venues} --before {before}" if venues else ""
     rows = [
         [
             name,
@@ -104,10 +120,27 @@ def command(seconds: int, rounds: int, connections: int, scans: int, write: bool
     ]
     figures = table(["answered by", "requests/s", "half within, ms", "99 % within, ms", "failed"], rows)
     figures += f"\n\n{stored:,.0f} scans stored meanwhile; {lag:,.0f} waiting at the end. Medians (min–max)."
+    if pages:
+        figures += f"\n\n{page_figures(pages)}"
     text = f"{setting(f'python -m benchmarks.serving {options}')}\n\n{figures}"
     click.echo(text)
     if write:
-        write_between("serving", text)
+        write_between("serving-nation" if venues else "serving", text)
+
+
+def _day(venues: int | None, before: int) -> SimulationOptions:
+    if venues is None:
+        return SimulationOptions(check_ins=147_000, city=facts.ONE_CITY)
+    # Two scans or so a check-in; the stream must not run dry.
+    return SimulationOptions(check_ins=max(venues, before + 300_000), venues=venues)
+
+
+def _wait_until_stored(url: str, scans: int) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while metric(url, "pipeline_scans_accepted_total") < scans * _VALID:
+        if time.monotonic() > deadline:
+            raise UserError(f"{scans:,} scans are not stored after {_START_SECONDS:.0f} s")
+        time.sleep(0.5)
 
 
 def spread(values: list[float], digits: int) -> str:
@@ -138,8 +171,8 @@ def _worker(home: Path, address: str, plan: DayPlan) -> Iterator[int]:
 
 
 @contextmanager
-def _stream(address: str, plan: DayPlan, rate: int) -> Iterator[None]:
-    """Send the day's scans, so many a second, until the end of the block."""
+def _stream(address: str, plan: DayPlan, at_once: int, rate: int) -> Iterator[None]:
+    """Send the first scans of the day as fast as Kafka takes them, then so many a second, until the end of the block."""
     stop = Event()
 
     def send() -> None:
@@ -147,11 +180,13 @@ def _stream(address: str, plan: DayPlan, rate: int) -> Iterator[None]:
             began, sent = time.monotonic(), 0
             for batch in plan.batches():
                 for key, line in zip(batch.keys, batch.lines, strict=True):
-                    while sent >= (time.monotonic() - began) * rate:
+                    while sent >= at_once + (time.monotonic() - began) * rate:
                         if stop.wait(_TICK):
                             return
                     producer.send(key, line)
                     sent += 1
+                    if sent == at_once:
+                        began = time.monotonic()
 
     thread = Thread(target=send, name="scans", daemon=True)
     if rate:
@@ -176,9 +211,8 @@ def wait_for(url: str) -> None:
 
 def metric(url: str, name: str, labels: str = "") -> float:
     """The sum of a metric's series whose labels contain `labels`."""
-    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as page:
-        text = page.read().decode()
-        return sum(map(float, re.findall(rf"^{name}(?:{{.*{re.escape(labels)}.*}})? (\S+)$", text, re.MULTILINE)))
+    text = get(f"{url}/metrics").decode()
+    return sum(map(float, re.findall(rf"^{name}(?:{{.*{re.escape(labels)}.*}})? (\S+)$", text, re.MULTILINE)))
 
 
 def measured(said: str) -> Round:

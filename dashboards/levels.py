@@ -11,7 +11,10 @@ from grafana_foundation_sdk.models.dashboard import (
     ValueMappingResult,
 )
 
-#: How full a venue is, as a word. 1.0 and 1.1 of capacity are where crowding alerts are raised.
+from pipeline.api.levels import BOUNDS
+
+#: How full a venue is, as a word: those of the live page and the API, and from 1.1 of capacity on, where a critical alert is
+#: raised, one more.
 FULLNESS: Final = {
     "critical": "dark-red",
     "full": "orange",
@@ -20,6 +23,12 @@ FULLNESS: Final = {
     "quiet": "blue",
     "no capacity known": "text",
 }
+
+BUSY, NEARLY_FULL, FULL = BOUNDS
+CRITICAL: Final = 1.1
+
+#: The same bounds as steps of a colour.
+STEPS: Final = ((None, "blue"), (BUSY, "green"), (NEARLY_FULL, "yellow"), (FULL, "orange"), (CRITICAL, "dark-red"))
 
 #: The levels of a crowding alert. A venue that is critical has its warning open as well.
 ALERTS: Final = {"critical": "dark-red", "warning": "orange"}
@@ -31,8 +40,8 @@ FRESHNESS: Final = {"fresh": "green", "late": "orange", "stale": "red", "history
 def fullness(ratio: str) -> str:
     """SQL that puts a share of capacity into words."""
     return (
-        f"multiIf({ratio} IS NULL, 'no capacity known', {ratio} >= 1.1, 'critical', {ratio} >= 1, 'full', "
-        f"{ratio} >= 0.8, 'nearly full', {ratio} >= 0.5, 'busy', 'quiet')"
+        f"multiIf({ratio} IS NULL, 'no capacity known', {ratio} >= {CRITICAL}, 'critical', {ratio} >= {FULL}, 'full', "
+        f"{ratio} >= {NEARLY_FULL}, 'nearly full', {ratio} >= {BUSY}, 'busy', 'quiet')"
     )
 
 

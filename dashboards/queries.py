@@ -18,12 +18,18 @@ from dashboards.sources import CLICKHOUSE, Sql
 CHOSEN: Final = """$__conditionalAll(ifNull(area, 'unknown') IN (${area:singlequote}), $area)
     AND $__conditionalAll(category IN (${category:singlequote}), $category)"""
 
+#: The same venues, to be joined by `venue_id`.
+CHOSEN_VENUES: Final = f"""(
+  SELECT venue_id, name, ifNull(area, 'unknown') AS area, category FROM checkins.venues
+  WHERE {CHOSEN}
+) AS venues"""
+
 #: The chosen venues as they are now. `people` and `ratio` are by the estimate where there is one, else by the count.
 PRESENT: Final = f"""present AS (
   SELECT
     shown.venue_id AS venue_id,
     venues.name AS name,
-    ifNull(venues.area, 'unknown') AS area,
+    venues.area AS area,
     venues.category AS category,
     shown.occupancy AS counted,
     shown.expected AS expected,
@@ -37,10 +43,7 @@ PRESENT: Final = f"""present AS (
     people / nullIf(shown.capacity, 0) AS ratio,
     {fullness("ratio")} AS level
   FROM checkins.occupancy_now AS shown
-  INNER JOIN (
-    SELECT venue_id, name, area, category FROM checkins.venues
-    WHERE {CHOSEN}
-  ) AS venues ON shown.venue_id = venues.venue_id
+  INNER JOIN {CHOSEN_VENUES} ON shown.venue_id = venues.venue_id
 )"""
 
 #: Where a click on a venue leads: to its own board, at the same time, with the venue found by its id.
@@ -50,11 +53,26 @@ TO_VENUE: Final = (
     "&${clickhouse:queryparam}",
 )
 
+#: The columns of a list of venues, of which each leads to its own board.
+VENUE_COLUMNS: Final = {"venue_id": Column(hidden=True), "name": Column(name="venue", link=TO_VENUE)}
+
 #: Where a click on an area leads.
 TO_AREA: Final = (
     "Open this area on the wall",
     "/d/checkins-wall?${__url_time_range}&var-area=${__data.fields.area}&${category:queryparam}&${clickhouse:queryparam}",
 )
+
+
+def crowding_marks(text: str, condition: str = "1", *, most: int = 50) -> str:
+    """SQL of a board's annotations: when venues among the chosen became crowded, with a text made of `alerts` and `venues`."""
+    return f"""
+SELECT raised_at AS time, {text} AS text, level AS tags
+FROM checkins.crowding_alerts AS alerts
+INNER JOIN {CHOSEN_VENUES} ON alerts.venue_id = venues.venue_id
+WHERE $__timeFilter(raised_at) AND {condition}
+ORDER BY raised_at DESC
+LIMIT {most}
+"""
 
 
 def area_and_category() -> list[QueryVariable]:

@@ -73,6 +73,12 @@ class CaseJudge:
         """The newest version of the policy in force."""
         return [policy for policy in self._policies if policy.id == self._default][-1]
 
+    def tiers_of(self, policy: str, version: str) -> list[str]:
+        """The names of a policy's tiers by code, lowest first; those of its newest version where that one is gone."""
+        named = [each for each in self._policies if each.id == policy]
+        exact = [each for each in named if each.version == version]
+        return list((exact or named or [self.default_policy])[-1].tier_names)
+
     def judge(self, value: bytes | None) -> Case | Refusal:
         """A case, or why there is none. What it says of a value depends on nothing but the settings and the policies."""
         if value is None:

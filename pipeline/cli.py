@@ -25,8 +25,13 @@ COMMANDS = {
     "case": ("case", "Report cases."),
     "trace": ("trace", "Whom a case exposed, where, and where it may come from."),
     "query": ("query", "Ask the store in SQL, read-only."),
+    "export": ("export", "Views of the store as CSV, NDJSON or Parquet files."),
     "model": ("model", "Models of presence: who is really there when most never check out."),
     "verify": ("verify", "Recompute everything from the scans independently, and compare."),
+    "audit": ("audit", "Who read what about persons: show the log, and prove it whole."),
+    "tokens": ("tokens", "Static tokens for the API: make, list, revoke."),
+    "erase": ("erase", "Take a visitor out of the store for good."),
+    "retention": ("retention", "Drop what is older than the retention, or prove that nothing is."),
     "config": ("config", "Show the effective settings, secrets hidden."),
 }
 

@@ -5,6 +5,7 @@ what has changed into a `Write`, `write` stores it (beside the next `process`, i
 the store and memory in step: corrections further back than memory reaches, and new rules of venues.
 """
 
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -27,12 +28,12 @@ from pipeline.core.levels import LEVELS, Rule
 from pipeline.core.moves import REACH
 from pipeline.core.occupancy import HourRows, MinuteRows
 from pipeline.core.pools import HARD_LIMIT, I32, I64, MINUTE, NEVER, NONE
-from pipeline.core.shard import BEGINNING, Changes, Correction, Shard, VenueRules, horizon_of
+from pipeline.core.shard import BEGINNING, KEPT_BACK, Changes, Correction, Shard, VenueRules, horizon_of
 from pipeline.dead_letters import DeadLetter
 from pipeline.estimates import Ground, Timeline
 from pipeline.overview import UNKNOWN, Groups, Overview, overview
 from pipeline.settings import Settings
-from pipeline.store import crowding, estimated_rows, models, recovery, repair, stays, undercounts
+from pipeline.store import crowding, erasure, estimated_rows, models, recovery, repair, retention, stays, undercounts
 from pipeline.store.client import connect, open_store
 from pipeline.store.registry import Registry
 from pipeline.store.tables import (
@@ -67,6 +68,12 @@ _QUIET_SECONDS = 2.0
 #: Corrections from the store wait so long (seconds), that many share one pass over it.
 _SETTLE_SECONDS = 5.0
 
+#: Rows of former owners that came late are looked for this often (seconds).
+_STRANGERS_SECONDS = 5.0
+
+#: Of the running number in a version, the bits that a claim of partitions leaves to chance.
+_CLAIM_BITS = 30
+
 #: Refreshing the rolling windows takes at most this share of the time.
 _ROLLING_SHARE = 0.1
 
@@ -94,12 +101,17 @@ class Engine:
         self._crowding_basis = settings.crowding_basis
         self._registry = Registry(client, settings)
         self._timeline = Timeline([], lambda _version: None)
+        self._bounds = retention.Bounds(0, 0)
+        self._erased: frozenset[bytes] = frozenset()
         self._progress: dict[tuple[str, int], Progress] = {}
         self._epoch = self._version = 0
         self._writing_client = writing_client
         # Versions of alerts: stored up to, handed on up to, known to be told up to; and whether those in force were handed on.
         self._alerts_stored = self._alerts_handed = self._alerts_told = 0
         self._handed_open = False
+        # Where former owners' rows may come in late, those known, and when they were last looked for (monotonic seconds).
+        self._left_behind, self._strangers, self._looked_at = "0", set[tuple[object, ...]](), 0.0
+        self._came_late = ""
         self._unknown_venue_scans = self._late_scans = 0
         self._compared_hour, self._undercounted = BEGINNING, 0
         #: By how many seconds each scan of the last batch came after it happened, by its Kafka timestamp.
@@ -183,31 +195,38 @@ class Engine:
         known = {(row.topic, row.partition): row for row in standing.progress}
         self._progress = {key: replace(known.get(key, Progress(*key))) for key in owned}
         durable = recovery.durable_of(standing, owned, everything=self._embedded)
+        left = recovery.left_behind(durable, everything=self._embedded)
+        left = self._left_behind = f"({left} OR {self._came_late})" if self._came_late else left
         self._epoch = max(self._epoch, standing.epoch) + 1
         self._version = self._epoch << recovery.EPOCH_SHIFT
+        if not self._embedded:
+            # Two workers may have read the same epoch, and both begin the next one: this tells their rows apart.
+            self._version += secrets.randbits(_CLAIM_BITS)
         # Made known before anything else is written: whatever a crash leaves from here on, the next owner's epoch beats.
-        self._writer.announce(
-            Write(
-                self._next_versions(1),
-                self._version,
-                [replace(row) for row in self._progress.values()],
-                standing.newest,
-                standing.watermark,
-                standing.as_of,
-                self._clock,
-            ),
-            durable,
+        claim = Write(
+            self._next_versions(1),
+            self._version,
+            [replace(row) for row in self._progress.values()],
+            standing.newest,
+            standing.watermark,
+            standing.as_of,
+            self._clock,
         )
+        self._writer.announce(claim, durable)
+        if not self._embedded:
+            self._writer.hold(claim)
         self._registry.refresh()
         self._refresh_timeline()
+        self._bounds = retention.bounds_in_force(client)
+        self._erased = erasure.erased(client)
         scope = self._scope = recovery.scope_of(owned, everything=self._embedded)
         self._elsewhere = recovery.venues_elsewhere(client, scope)
         self._follow_stays(scope)
         shard = self._shard
         if standing.newest:
             self._newest, self._watermark, self._as_of = standing.newest, standing.watermark, standing.as_of
-            shard.start_at(horizon_of(standing.watermark, self._late_window))
-        unfinished = recovery.find_unfinished(client, scope, durable)
+            shard.start_at(self._horizon(standing.watermark))
+        unfinished = recovery.find_unfinished(client, scope, left)
         self._writer.unaccounted = recovery.unaccounted_scans(client, scope, standing.progress, shard.horizon)
 
         # What lies after the clock is not computed again below, and must not be left from a write that had come further.
@@ -230,7 +249,7 @@ class Engine:
         self._estimated = shard.codes_of(recovery.estimated_venues(client, scope))
         self._book.start(shard, self._as_of)
         self._load_alerts(scope)
-        for venue, raised_at in crowding.unfinished_alerts(client, scope, durable).items():
+        for venue, raised_at in crowding.unfinished_alerts(client, left).items():
             self._crowd_again(venue, raised_at - 1)
         for venue, span in spans.items():
             self._crowd_again(venue, span.start)
@@ -251,6 +270,10 @@ class Engine:
         self._alerts_stored = self._version
         self._handed_open = False
         self._broken_off = False
+        if not self._embedded:
+            self._strangers = recovery.rows_left_behind(client, left, self._epoch << recovery.EPOCH_SHIFT)
+            self._looked_at = time.monotonic()
+        self._came_late = ""
         return known
 
     def _follow_stays(self, scope: str) -> None:
@@ -302,6 +325,10 @@ class Engine:
             _letter(topic, partition, int(offsets[r.record]), int(timestamps_ms[r.record]), values[r.record], r)
             for r in rejections
         ]
+        if self._erased:
+            kept = self._not_erased(columns)
+            progress.duplicates += int(np.count_nonzero(~kept))
+            columns = take(columns, kept)
         self.event_delays = (np.asarray(timestamps_ms, np.int64)[columns.record] - columns.occurred_at) / 1000
         if len(columns):
             self._fold(columns, progress)
@@ -313,6 +340,20 @@ class Engine:
         self._dead_letters += letters
         self._moved = True
         return letters
+
+    def _not_erased(self, columns: ScanColumns) -> NDArray[np.bool_]:
+        # Nobody in memory is erased, so only those who are new to it are asked about. What is left out counts as a duplicate: it
+        # was taken once, or is nothing that we may know.
+        kept = np.ones(len(columns), np.bool_)
+        new = np.flatnonzero(names.find(self._shard.visitor_names, columns.buffer, columns.visitor_id) < 0)
+        if not len(new):
+            return kept
+        offsets, data = names.slices(
+            columns.buffer, Text(columns.visitor_id.start[new], columns.visitor_id.length[new])
+        )
+        for i, row in enumerate(new.tolist()):
+            kept[row] = erasure.digest_of(data[offsets[i] : offsets[i + 1]].tobytes()) not in self._erased
+        return kept
 
     def _fold(self, columns: ScanColumns, progress: Progress) -> None:
         topic, partition = progress.topic, progress.partition
@@ -434,11 +475,16 @@ class Engine:
             if caught_up and due and now - self._rolled_at > self._rolling_cost / _ROLLING_SHARE:
                 derived += self._rolling_rows(as_of)
         write = self._cut(first, derived)
-        horizon = horizon_of(self._watermark, self._late_window)
+        horizon = self._horizon(self._watermark)
         if self._shard.collect_due(horizon):
             self._book.collect(self._shard, horizon)
             self._shard.collect(horizon)
         return write
+
+    def _horizon(self, watermark: int) -> int:
+        # Memory never reaches back to what retention has closed: of that it would know a part only.
+        horizon, closed = horizon_of(watermark, self._late_window), self._bounds.closed_before
+        return max(horizon, closed + KEPT_BACK) if closed else horizon
 
     def _cut(self, first_version: int, derived: list[tuple[str, pa.Table]]) -> Write:
         write = Write(
@@ -510,6 +556,7 @@ class Engine:
         return self._judged(shard, Ground(self._registry.place), venue, minutes.astype(np.int32))
 
     def _crowd_again(self, venue: str, since: int) -> None:
+        since = max(since, self._bounds.closed_before)
         self._crowded_since[venue] = min(since, self._crowded_since.get(venue, since))
 
     def _crowd_by_new_uses(self, scope: str) -> None:
@@ -617,7 +664,9 @@ class Engine:
         done, last = models.applied_use(self._client, places), self._timeline.number
         if done == last:
             return
-        for piece in estimated_rows.pieces(self._client, self._scope, self._timeline.changed_since(done)):
+        for piece in estimated_rows.pieces(
+            self._client, self._scope, max(self._timeline.changed_since(done), self._bounds.closed_before // MINUTE)
+        ):
             self._store(self._cut(self._version, self._estimated_anew(piece)))
             self._estimated_anew_of(piece.minutes.num_rows + piece.hours.num_rows, str(piece.day))
         self._writer.insert("model_applied_rows", models.applied_table(places, last, self._next_versions(1)))
@@ -642,12 +691,25 @@ class Engine:
     def write(self, write: Write) -> dict[tuple[str, int], int]:
         """Store a write, in the order of `take`. Returns what may be committed: the first offset not stored.
 
-        Raises StoreUnavailableError; the same write may be tried again.
+        Raises StoreUnavailableError; the same write may be tried again. Raises OwnershipLostError if another worker has taken
+        over meanwhile: then nothing is to be committed, and partitions are to be assigned anew.
         """
         stored = self._writer.write(write)
+        self._look_for_strangers()
         self._expect_repairs(write)
         self._expect_alerts(write)
         return stored
+
+    def _look_for_strangers(self) -> None:
+        # What a former owner had sent when it lost the partitions may come in after it was looked for.
+        if self._embedded or self._broken_off or time.monotonic() - self._looked_at < _STRANGERS_SECONDS:
+            return
+        self._looked_at = time.monotonic()
+        began = self._epoch << recovery.EPOCH_SHIFT
+        if recovery.rows_left_behind(self._writing_client, self._left_behind, began) - self._strangers:
+            self._came_late = f"(version < {began} AND {self._left_behind})"
+            self._broken_off = True
+            self._settle_at = time.monotonic()
 
     def _expect_repairs(self, write: Write) -> None:
         if write.asked:
@@ -829,7 +891,8 @@ class Engine:
 
     def _recount(self, spans: Mapping[str, repair.Span]) -> None:
         minutes, hours = [], []
-        before = self._shard.cells_from
+        before, closed = self._shard.cells_from, self._bounds.closed_before
+        spans = {venue: repair.Span(max(span.start, closed), span.end) for venue, span in spans.items()}
         for shard, minute_rows, hour_rows in repair.recount(
             self._client, spans, before, self._registry.rules, self._as_of
         ):
@@ -842,6 +905,44 @@ class Engine:
         for table, rows in (("minute_rows", minutes), ("hour_rows", hours)):
             if rows:
                 self._writer.insert(table, pa.concat_tables(rows, promote_options="default").unify_dictionaries())
+
+    # --- retention ---------------------------------------------------------------------------------------------------
+
+    def retain(self, *, lead: bool) -> bool:
+        """Drop what is older than the retention, by the wall clock. Returns whether anything changed.
+
+        One worker leads: it drops, the others correct what that changed in their venues. Called like `settle`; raises
+        StoreUnavailableError, and may then be called again.
+        """
+        if self._clock != "wall" or self._as_of == BEGINNING or not self._progress:
+            return False
+        bounds = retention.bounds_of(self._as_of, self._retention)
+        if lead and retention.overdue(self._client, bounds):
+            self._write_now()
+            retention.cut(self._client, bounds, self._next_versions(1))
+        self._repairs |= retention.asked_pairs(self._client, self._scope)
+        before, self._bounds = self._bounds, retention.bounds_in_force(self._client)
+        if self._shard.cells_from < self._bounds.closed_before:
+            self._broken_off = True
+        if self._repairs or self._broken_off:
+            self.settle()
+        return self._bounds != before
+
+    def erase(self, visitor: str, receipt: str) -> None:
+        """Take a visitor out of the store, and count again what it was part of. May be broken off and called again.
+
+        Called like `settle`, by the only writer of the store. Raises StoreUnavailableError.
+        """
+        self.settle()
+        pairs = erasure.pairs_of(self._client, visitor)
+        repair.ask(self._client, pairs, self._next_versions(1))
+        erasure.remove_scans(self._client, visitor, receipt)
+        self._repairs |= set(pairs)
+        self.settle()
+        erasure.remove_rest(self._client, visitor)
+        # Memory may know the name still; what is loaded anew does not.
+        if self._progress:
+            self._recover(list(self._progress))
 
     # --- figures -----------------------------------------------------------------------------------------------------
 

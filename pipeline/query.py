@@ -9,7 +9,8 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, islice
@@ -24,6 +25,7 @@ from rich.cells import cell_len
 from pipeline.errors import UserError
 
 Format = Literal["table", "csv", "json", "parquet"]
+FileFormat = Literal["csv", "json", "parquet"]
 #: One value as ClickHouse writes it in text; None for NULL.
 Cell = str | None
 
@@ -44,29 +46,97 @@ _REASON_ENDS: Final = re.compile(
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-def answer(client: Client, sql: str, form: Format, out: BinaryIO) -> None:
+def answer(
+    client: Client, sql: str, form: Format, out: BinaryIO, told: Callable[[str], None] = lambda _statement: None
+) -> None:
     """Run one read statement and write its answer to `out`, in UTF-8 but for Parquet; names are those of `checkins`.
 
     `client` can only read from then on. Times are UTC. CSV puts an apostrophe before text that a spreadsheet would take
-    for a formula; JSON is one object a line. Text formats stream; Parquet is held in memory once.
+    for a formula; JSON is one object a line. Text formats stream; Parquet is held in memory once. `told` is called with the
+    statement, in ClickHouse's own spelling, before anything is answered.
     Raises UserError with ClickHouse's own reason, or when the text is anything but one read statement.
     """
-    try:
+    with explained():
         make_read_only(client)
         statement = read_statement(client, sql)
+        told(statement)
         if form in ("json", "parquet"):
-            _copy(client, statement, "JSONEachRow" if form == "json" else "Parquet", out)
+            for chunk in _chunks(client, statement, "JSONEachRow" if form == "json" else "Parquet"):
+                out.write(chunk)
             return
-        text = io.TextIOWrapper(out, encoding="utf-8", newline="", write_through=True)
-        try:
-            names, types, rows = _rows(client, statement)
-            numbers = [_NUMBER_TYPE.match(type_) is not None for type_ in types]
-            write = _write_csv if form == "csv" else _write_table
-            write(text, names, numbers, rows)
-        finally:
-            text.detach()
+        names, types, rows = _rows(client, statement)
+        write = _write_csv if form == "csv" else _write_table
+        with _text(out) as text:
+            write(text, names, _are_numbers(types), rows)
+
+
+def write_parts(
+    client: Client, selects: Sequence[str], form: FileFormat, out: BinaryIO, done: Callable[[], None]
+) -> int:
+    """Write the answers to SELECTs with the same columns, at least one, as one file; returns the number of rows.
+
+    Nothing but trusted SQL is for here. `done` is called after each. Formats are as in `answer`; of Parquet one answer at a time
+    is held in memory. Raises UserError with ClickHouse's own reason.
+    """
+    with explained():
+        if form == "parquet":
+            return _write_parquet_parts(client, selects, out, done)
+        if form == "json":
+            count = 0
+            for select in selects:
+                for chunk in _chunks(client, select, "JSONEachRow"):
+                    out.write(chunk)
+                    count += chunk.count(b"\n")
+                done()
+            return count
+        names, types = _columns(client, selects[0])
+        counted = _Counted()
+        with _text(out) as text:
+            _write_csv(text, names, _are_numbers(types), counted.all(_parts(client, selects, done)))
+        return counted.count
+
+
+def _write_parquet_parts(client: Client, selects: Sequence[str], out: BinaryIO, done: Callable[[], None]) -> int:
+    count = 0
+    with ExitStack() as open_:
+        writer = None
+        for select in selects:
+            part = pq.read_table(pa.BufferReader(client.raw_query(select, fmt="Parquet")))
+            writer = writer or open_.enter_context(pq.ParquetWriter(out, part.schema, compression="zstd"))
+            writer.write_table(part)
+            count += part.num_rows
+            done()
+    return count
+
+
+def _parts(client: Client, selects: Iterable[str], done: Callable[[], None]) -> Iterator[list[Cell]]:
+    for select in selects:
+        yield from map(_cells, _lines(client, select, "TabSeparated"))
+        done()
+
+
+@dataclass(slots=True)
+class _Counted:
+    count: int = 0
+
+    def all(self, rows: Iterable[list[Cell]]) -> Iterator[list[Cell]]:
+        for row in rows:
+            self.count += 1
+            yield row
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """What ClickHouse refuses in the block becomes a UserError with its own reason."""
+    try:
+        yield
     except ClickHouseError as error:
         raise UserError(f"the query failed: {reason(error)}") from None
+
+
+def count_rows(client: Client, statement: str) -> int:
+    """How many rows a statement answers with; 0 for what is no SELECT. Raises ClickHouseError."""
+    return int(client.query(f"SELECT count() FROM (\n{statement}\n)").result_rows[0][0]) if _selects(statement) else 0
 
 
 def write_table(table: pa.Table, form: Format, out: BinaryIO) -> None:
@@ -74,8 +144,7 @@ def write_table(table: pa.Table, form: Format, out: BinaryIO) -> None:
     if form == "parquet":
         pq.write_table(table, out)
         return
-    text = io.TextIOWrapper(out, encoding="utf-8", newline="", write_through=True)
-    try:
+    with _text(out) as text:
         if form == "json":
             for row in table.to_pylist():
                 text.write(json.dumps(row, default=_spelt, ensure_ascii=False, separators=(",", ":")) + "\n")
@@ -84,6 +153,13 @@ def write_table(table: pa.Table, form: Format, out: BinaryIO) -> None:
         rows = ([None if cell is None else _spelt(cell) for cell in row.values()] for row in table.to_pylist())
         write = _write_csv if form == "csv" else _write_table
         write(text, table.column_names, numbers, rows)
+
+
+@contextmanager
+def _text(out: BinaryIO) -> Iterator[io.TextIOWrapper]:
+    text = io.TextIOWrapper(out, encoding="utf-8", newline="", write_through=True)
+    try:
+        yield text
     finally:
         text.detach()
 
@@ -118,26 +194,30 @@ def read_statement(client: Client, sql: str) -> str:
     return spelled
 
 
-def _copy(client: Client, statement: str, form: str, out: BinaryIO) -> None:
+def _chunks(client: Client, statement: str, form: str) -> Iterator[bytes]:
     with _stream(client, statement, form) as stream:
         while chunk := stream.read(_CHUNK_BYTES):
-            out.write(chunk)
+            yield chunk
 
 
 def _rows(client: Client, statement: str) -> tuple[list[str], list[str], Iterator[list[Cell]]]:
     """Column names, their types, and the rows as they come."""
     if _selects(statement):
         # The embedded engine streams only formats without a header, so the header is asked for first.
-        described = client.raw_query(f"DESCRIBE TABLE (\n{statement}\n)", fmt="TabSeparated").decode()
-        columns = [_cells(line) for line in described.splitlines()]
-        return (
-            [str(column[0]) for column in columns],
-            [str(column[1]) for column in columns],
-            map(_cells, _lines(client, statement, "TabSeparated")),
-        )
+        return *_columns(client, statement), map(_cells, _lines(client, statement, "TabSeparated"))
     rows = map(_cells, _lines(client, statement, "TabSeparatedWithNamesAndTypes"))
     names, types = next(rows, []), next(rows, [])
     return [str(name) for name in names], [str(type_) for type_ in types], rows
+
+
+def _columns(client: Client, select: str) -> tuple[list[str], list[str]]:
+    described = client.raw_query(f"DESCRIBE TABLE (\n{select}\n)", fmt="TabSeparated").decode()
+    columns = [_cells(line) for line in described.splitlines()]
+    return [str(column[0]) for column in columns], [str(column[1]) for column in columns]
+
+
+def _are_numbers(types: Iterable[str]) -> list[bool]:
+    return [_NUMBER_TYPE.match(type_) is not None for type_ in types]
 
 
 def _lines(client: Client, statement: str, form: str) -> Iterator[str]:

@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     group: str = Field("check-in-pipeline", description="The Kafka consumer group of the workers.")
     http_host: str = Field(
         "127.0.0.1",
-        description="The address to listen on. Anything but loopback lets whoever reaches it read aggregates.",
+        description="The address to listen on. On anything but loopback every request needs a token.",
     )
     http_port: int = Field(
         8080, ge=0, le=65535, description="The pages, the API, /metrics, /livez and /readyz; 0 takes a free one."
@@ -131,8 +131,31 @@ class Settings(BaseSettings):
     buffer_scans: int = Field(
         400_000, ge=1_000, description="Scans held while the store is away; then fetching pauses. Nothing is dropped."
     )
+    dead_letter_share: float = Field(
+        0.5, ge=0, le=1, description="A worker stops when more than this share of what it reads would be dead letters …"
+    )
+    dead_letter_least: int = Field(1_000, ge=1, description="… and at least so many …")
+    dead_letter_window: timedelta = Field(timedelta(minutes=1), description="… within this time. A share of 1: never.")
     store_memory_mib: int = Field(2048, ge=256, description="Memory limit of the embedded ClickHouse, in MiB.")
     durable_writes: bool = Field(False, description="fsync each insert: survives a power cut, at some cost in delay.")
+
+    tokens: Path | None = Field(None, description="The file of static tokens. Default: HOME/tokens.json.")
+    oidc_issuer: str | None = Field(None, description="The identity provider whose tokens are taken: its issuer.")
+    oidc_audience: str = Field("check-in-pipeline", description="The audience that its tokens must be for.")
+    oidc_keys: str | None = Field(
+        None, description="Its keys (JWKS): an https:// address or a file. Default: ISSUER/.well-known/jwks.json."
+    )
+    oidc_role_claim: str = Field("roles", description="The claim that holds the roles.")
+    audit_log: Path | None = Field(
+        None, description="Every read about persons is noted here. Default: HOME/audit.jsonl."
+    )
+    purposes: tuple[str, ...] = Field(
+        ("contact-tracing", "data-quality", "legal-request"), description="Why persons may be read about."
+    )
+    person_reads_per_minute: int = Field(60, ge=1, description="Requests about persons that one caller may make.")
+    closing_by_second_person: bool = Field(
+        False, description="A case that is withdrawn by the API is so once a second person has asked for it too."
+    )
 
     policy: str = Field("who", description="The exposure policy of cases that name none.")
     policies: Path | None = Field(
@@ -267,6 +290,16 @@ class Settings(BaseSettings):
     def longest_stay(self) -> timedelta:
         """The longest `max_stay` of any category."""
         return max([self.max_stay, *self.max_stay_by_category.values()])
+
+    @property
+    def tokens_path(self) -> Path:
+        """The file of static tokens."""
+        return self.tokens or self.home / "tokens.json"
+
+    @property
+    def audit_path(self) -> Path:
+        """The audit log."""
+        return self.audit_log or self.home / "audit.jsonl"
 
     @property
     def kafka_address(self) -> str:

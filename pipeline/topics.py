@@ -17,8 +17,11 @@ CROWDING_ALERTS: Final = "crowding-alerts"
 EXPOSURES: Final = "exposures"
 VENUE_WARNINGS: Final = "venue-warnings"
 CASE_REPORTS: Final = "case-reports"
+AUDIT_HEADS: Final = "audit-heads"
 
 _MOST_REPLICAS: Final = 3
+#: Kafka deletes whole segments, once their newest record is old enough: one may not hold more than this.
+_SEGMENT: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,10 @@ class Topic:
         """The topic's settings in Kafka's terms."""
         if self.compacted:
             return {"cleanup.policy": self.cleanup_policy}
-        keep = -1 if self.retention is None else self.retention // timedelta(milliseconds=1)
-        return {"cleanup.policy": self.cleanup_policy, "retention.ms": str(keep)}
+        if self.retention is None:
+            return {"cleanup.policy": self.cleanup_policy, "retention.ms": "-1"}
+        keep, segment = (each // timedelta(milliseconds=1) for each in (self.retention, min(_SEGMENT, self.retention)))
+        return {"cleanup.policy": self.cleanup_policy, "retention.ms": str(keep), "segment.ms": str(segment)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +67,22 @@ def declared_topics(partitions: int, retention: timedelta | None) -> tuple[Topic
 
     All have one partition count: `venue-warnings` is read beside `check-ins`, partition by partition, and for the others
     one number is one thing less to remember. Case reports go after the retention like the scans they are about, so that
-    nothing personal outlives it; only the venue registry stays.
+    nothing personal outlives it; only the venue registry and the heads of the audit log stay.
     """
     return tuple(
-        Topic(name, partitions, compacted=name == VENUES, retention=None if name == VENUES else retention)
-        for name in (CHECK_INS, VENUES, DEAD_LETTERS, CROWDING_ALERTS, EXPOSURES, VENUE_WARNINGS, CASE_REPORTS)
+        Topic(
+            name, partitions, compacted=name == VENUES, retention=None if name in (VENUES, AUDIT_HEADS) else retention
+        )
+        for name in (
+            CHECK_INS,
+            VENUES,
+            DEAD_LETTERS,
+            CROWDING_ALERTS,
+            EXPOSURES,
+            VENUE_WARNINGS,
+            CASE_REPORTS,
+            AUDIT_HEADS,
+        )
     )
 
 
@@ -93,6 +109,39 @@ def ensure_topics(address: str, topics: Sequence[Topic]) -> list[TopicState]:
         present = [topic for topic in topics if topic not in missing]
         differences = _differences(admin, present) if present else {}
     return [TopicState(topic, topic in missing, differences.get(topic.name, ())) for topic in topics]
+
+
+def kept_too_long(address: str, topics: Sequence[Topic], *, apply: bool = False) -> dict[str, str]:
+    """The topics that Kafka keeps otherwise than declared, each with what it has; with `apply`, set as declared afterwards.
+
+    Topics that are missing, and those that are kept for ever by declaration, are left out. Raises UserError when Kafka cannot be
+    reached or refuses.
+    """
+    with open_admin(address) as admin:
+        known = set(admin.list_topics())
+        aged = [topic for topic in topics if topic.retention is not None and topic.name in known]
+        if not aged:
+            return {}
+        resources = [ConfigResource(ConfigResourceType.TOPIC, topic.name) for topic in aged]
+        configs = admin.describe_configs(resources, config_filter="all")["topic"]
+        found = {}
+        for topic in aged:
+            differing = [
+                f"{name} {configs[topic.name][name]['value']} instead of {value}"
+                for name, value in topic.configs.items()
+                if configs[topic.name][name]["value"] != value
+            ]
+            if differing:
+                found[topic.name] = ", ".join(differing)
+        if apply and found:
+            admin.alter_configs(
+                [
+                    ConfigResource(ConfigResourceType.TOPIC, each.name, each.configs)
+                    for each in aged
+                    if each.name in found
+                ]
+            )
+    return found
 
 
 def settings_topics(settings: Settings) -> tuple[Topic, ...]:

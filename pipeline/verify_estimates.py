@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.presence import Place, Places, Presence
 from pipeline.store.closed_days import utc_offset
 from pipeline.store.models import ModelUse, stored_model, used_models
-from pipeline.store.verify import EXAMPLES, Check
+from pipeline.store.verify import EXAMPLES, Check, cuts
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -79,12 +79,14 @@ def check_estimates(client: Client) -> Check | None:
     venues = [str(row[0]) for row in places]
     registered = [(str(row[1]) or "unknown", row[2] or None) for row in places]
     visits = _read_visits(client, some, venues)
+    closed_before, _ = cuts(client)
     ready: dict[str, Presence | None] = {}
     tally = _Tally()
     for view, time in _TIMES.items():
         rows = client.query_arrow(
             f"SELECT venue_id, {time} AS minute, expected, low, high, check_out_share, model_version FROM checkins.{view} "
-            f"WHERE {some} AND venue_id IN (SELECT venue_id FROM checkins.scans WHERE {some})"
+            f"WHERE {some} AND venue_id IN (SELECT venue_id FROM checkins.scans WHERE {some}) "
+            f"AND minute >= {closed_before // 60_000}"
         )
         if not rows.num_rows:
             continue

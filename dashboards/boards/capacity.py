@@ -1,9 +1,9 @@
 """How big must it be: peaks against capacity by hour, weekday, venue and area."""
 
 from dashboards.board import Board, Section
-from dashboards.levels import FULLNESS, fullness, words
+from dashboards.levels import FULLNESS, STEPS, fullness, words
 from dashboards.panels import COUNT, MINUTES, PERSONS, SHARE, Column, Says, coloured_rows, number, over_time, rows
-from dashboards.queries import CHOSEN, TO_AREA, TO_VENUE, area_and_category, choice
+from dashboards.queries import CHOSEN, TO_AREA, VENUE_COLUMNS, area_and_category, choice
 from dashboards.sources import Sql
 
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -86,7 +86,7 @@ GROUP BY local_hour
 ORDER BY local_hour
 LIMIT 24
 """),
-    ((None, "blue"), (0.5, "green"), (0.8, "yellow"), (1.0, "orange"), (1.1, "dark-red")),
+    STEPS,
     columns={"local_hour": Column(name="hour"), **{day: Column(decimals=0) for day in _WEEKDAYS}},
 )
 
@@ -107,8 +107,7 @@ ORDER BY p95_ratio DESC, venue_id
 LIMIT 50
 """),
     columns={
-        "venue_id": Column(hidden=True),
-        "name": Column(name="venue", link=TO_VENUE),
+        **VENUE_COLUMNS,
         "p95_ratio": Column(unit=SHARE, decimals=0, name="p95 of capacity"),
         "level": Column(mappings=words(FULLNESS), coloured_cell=True),
         "p95_peak": Column(name="p95 of peaks"),

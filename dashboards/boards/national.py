@@ -1,12 +1,10 @@
 """The country on one page: areas on a map and in a table, categories, alerts."""
 
 from dashboards.board import Board, Section
-from dashboards.levels import FULLNESS, fullness, none_is_good, words
+from dashboards.levels import FULLNESS, STEPS, fullness, none_is_good, words
 from dashboards.panels import COUNT, PERSONS, PLAIN, SHARE, Column, Says, bars, number, over_time, rows, world
-from dashboards.queries import CHOSEN, PRESENT, TO_AREA, area_and_category
+from dashboards.queries import CHOSEN, CHOSEN_VENUES, PRESENT, TO_AREA, area_and_category, crowding_marks
 from dashboards.sources import Sql
-
-_STEPS = ((None, "blue"), (0.5, "green"), (0.8, "yellow"), (1.0, "orange"), (1.1, "dark-red"))
 
 #: The chosen areas as they are now. `ratio` is of the capacity of their venues that have one.
 _AREAS = f"""{PRESENT},
@@ -113,7 +111,7 @@ LIMIT 600
         "level": Column(mappings=words(FULLNESS)),
         "area": Column(link=TO_AREA),
     },
-    steps=_STEPS,
+    steps=STEPS,
     size=(14, 18),
 )
 
@@ -173,10 +171,7 @@ _HOURS = over_time(
         f"""
 SELECT hour AS time, category, sum(coalesce(expected, mean_occupancy)) AS people
 FROM checkins.occupancy_hours AS hourly
-INNER JOIN (
-  SELECT venue_id, category FROM checkins.venues
-  WHERE {CHOSEN}
-) AS venues ON hourly.venue_id = venues.venue_id
+INNER JOIN {CHOSEN_VENUES} ON hourly.venue_id = venues.venue_id
 WHERE $__timeFilter(hour) AND hour < toStartOfHour((SELECT as_of FROM checkins.clock))
 GROUP BY time, category
 ORDER BY time, category
@@ -216,17 +211,7 @@ LIMIT 10000
     size=(24, 8),
 )
 
-_MARKS = f"""
-SELECT raised_at AS time, concat(level, ': ', venues.name, ', area ', venues.area) AS text, level AS tags
-FROM checkins.crowding_alerts AS alerts
-INNER JOIN (
-  SELECT venue_id, name, ifNull(area, 'unknown') AS area FROM checkins.venues
-  WHERE {CHOSEN}
-) AS venues ON alerts.venue_id = venues.venue_id
-WHERE $__timeFilter(raised_at) AND level = 'critical'
-ORDER BY raised_at DESC
-LIMIT 50
-"""
+_MARKS = crowding_marks("concat(level, ': ', venues.name, ', area ', venues.area)", "level = 'critical'")
 
 BOARD = Board(
     uid="checkins-national",

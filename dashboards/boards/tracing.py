@@ -4,7 +4,7 @@ from grafana_foundation_sdk.models.dashboard import VariableRefresh
 
 from dashboards.board import Board, Section
 from dashboards.panels import COUNT, MINUTES, SECONDS, SHARE, Column, Says, bars, number, over_time, rows
-from dashboards.queries import CHOSEN, TO_VENUE, area_and_category, choice, text_box
+from dashboards.queries import CHOSEN, CHOSEN_VENUES, VENUE_COLUMNS, area_and_category, choice, crowding_marks, text_box
 from dashboards.sources import Sql
 
 _POLICIES = "SELECT DISTINCT policy FROM checkins.exposures WHERE $__timeFilter(overlap_from) ORDER BY policy LIMIT 50"
@@ -199,10 +199,7 @@ _VENUES = rows(
 SELECT venue_id, any(venues.name) AS name, any(venues.area) AS area, any(venues.category) AS category,
   countIf(tier != 'below') AS over_threshold, count() AS pairs, uniqExact(case_id) AS cases, sum(minutes) AS minutes
 FROM checkins.exposures AS pairs
-INNER JOIN (
-  SELECT venue_id, name, ifNull(area, 'unknown') AS area, category FROM checkins.venues
-  WHERE {CHOSEN}
-) AS venues ON pairs.venue_id = venues.venue_id
+INNER JOIN {CHOSEN_VENUES} ON pairs.venue_id = venues.venue_id
 WHERE $__timeFilter(overlap_from) AND {_POLICY}
 GROUP BY pairs.venue_id AS venue_id
 HAVING pairs >= toUInt64OrZero(${{smallest:singlequote}})
@@ -210,8 +207,7 @@ ORDER BY over_threshold DESC, pairs DESC, venue_id
 LIMIT 50
 """),
     columns={
-        "venue_id": Column(hidden=True),
-        "name": Column(name="venue", link=TO_VENUE),
+        **VENUE_COLUMNS,
         "over_threshold": Column(name="over the threshold"),
         "minutes": Column(unit=MINUTES, decimals=0, name="overlap in all"),
     },
@@ -228,17 +224,13 @@ _WARNINGS = rows(
     Sql(f"""
 SELECT warnings.venue_id AS venue_id, venues.name AS name, venues.area AS area, warn_from, warn_until, case_count, policy
 FROM checkins.venue_warnings AS warnings
-INNER JOIN (
-  SELECT venue_id, name, ifNull(area, 'unknown') AS area FROM checkins.venues
-  WHERE {CHOSEN}
-) AS venues ON warnings.venue_id = venues.venue_id
+INNER JOIN {CHOSEN_VENUES} ON warnings.venue_id = venues.venue_id
 WHERE warn_from <= $__toTime AND warn_until > $__fromTime AND {_POLICY}
 ORDER BY case_count DESC, warn_from DESC, venue_id
 LIMIT 100
 """),
     columns={
-        "venue_id": Column(hidden=True),
-        "name": Column(name="venue", link=TO_VENUE),
+        **VENUE_COLUMNS,
         "warn_from": Column(unit="dateTimeAsLocal", name="from"),
         "warn_until": Column(unit="dateTimeAsLocal", name="until"),
         "case_count": Column(name="cases"),
@@ -267,17 +259,7 @@ LIMIT 10000
     bars=True,
 )
 
-_MARKS = f"""
-SELECT raised_at AS time, concat('crowded: ', venues.name) AS text, level AS tags
-FROM checkins.crowding_alerts AS alerts
-INNER JOIN (
-  SELECT venue_id, name FROM checkins.venues
-  WHERE {CHOSEN}
-) AS venues ON alerts.venue_id = venues.venue_id
-WHERE $__timeFilter(raised_at)
-ORDER BY raised_at DESC
-LIMIT 50
-"""
+_MARKS = crowding_marks("concat('crowded: ', venues.name)")
 
 BOARD = Board(
     uid="checkins-tracing",

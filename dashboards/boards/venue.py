@@ -1,7 +1,10 @@
 """One venue: found by a search, now, today, and against the same weekday before."""
 
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.models.dashboard import Panel
+
 from dashboards.board import Board, Section
-from dashboards.levels import ALERTS, FULLNESS, fullness, words
+from dashboards.levels import ALERTS, FULLNESS, STEPS, fullness, words
 from dashboards.panels import COUNT, MINUTES, PERSONS, SHARE, Column, Says, number, over_time, rows
 from dashboards.queries import choice, text_box
 from dashboards.sources import Sql
@@ -51,7 +54,7 @@ WHERE venue_id = ${{venue:singlequote}}
 LIMIT 1
 """),
     columns={"ratio": Column(decimals=0, name="of capacity"), "level": Column(mappings=words(FULLNESS))},
-    steps=((None, "blue"), (0.5, "green"), (0.8, "yellow"), (1.0, "orange"), (1.1, "dark-red")),
+    steps=STEPS,
 )
 
 _HONESTY = number(
@@ -212,28 +215,33 @@ LIMIT 2
     size=(12, 6),
 )
 
-_BURDEN = over_time(
+
+def _by_hour(says: Says, column: str, colour: str) -> Builder[Panel]:
+    """A bar for each hour, of one column of `occupancy_hours`."""
+    sql = f"""
+SELECT hour AS time, {column}
+FROM checkins.occupancy_hours
+WHERE $__timeFilter(hour) AND venue_id = ${{venue:singlequote}}
+ORDER BY time
+LIMIT 10000
+"""
+    return over_time(
+        says, Sql(sql, by_time=True), columns={column: Column(name=says.title.lower(), colour=colour)}, bars=True
+    )
+
+
+_BURDEN = _by_hour(
     Says(
         "Minutes over capacity",
         "Minutes of each hour with more persons counted than the capacity allows.",
         MINUTES,
         "no hour with anybody here in this time range",
     ),
-    Sql(
-        """
-SELECT hour AS time, minutes_over_capacity AS over
-FROM checkins.occupancy_hours
-WHERE $__timeFilter(hour) AND venue_id = ${venue:singlequote}
-ORDER BY time
-LIMIT 10000
-""",
-        by_time=True,
-    ),
-    columns={"over": Column(name="minutes over capacity", colour="orange")},
-    bars=True,
+    "minutes_over_capacity",
+    "orange",
 )
 
-_CONTACT = over_time(
+_CONTACT = _by_hour(
     Says(
         "Person-contact minutes",
         "Pairs of persons present together, times minutes, in each hour: n(n-1)/2 for n persons. Counted, so an upper "
@@ -241,18 +249,8 @@ _CONTACT = over_time(
         COUNT,
         "no hour with anybody here in this time range",
     ),
-    Sql(
-        """
-SELECT hour AS time, person_contact_minutes AS contact
-FROM checkins.occupancy_hours
-WHERE $__timeFilter(hour) AND venue_id = ${venue:singlequote}
-ORDER BY time
-LIMIT 10000
-""",
-        by_time=True,
-    ),
-    columns={"contact": Column(name="person-contact minutes", colour="purple")},
-    bars=True,
+    "person_contact_minutes",
+    "purple",
 )
 
 _ALERTS = rows(

@@ -3,7 +3,7 @@
 from dashboards.board import Board, Section
 from dashboards.levels import ALERTS, FULLNESS, none_is_good, words
 from dashboards.panels import COUNT, MINUTES, PERSONS, SHARE, Column, Says, bars, number, over_time, rows
-from dashboards.queries import CHOSEN, PRESENT, TO_VENUE, area_and_category
+from dashboards.queries import CHOSEN, CHOSEN_VENUES, PRESENT, VENUE_COLUMNS, area_and_category, crowding_marks
 from dashboards.sources import Sql
 
 _PEOPLE = number(
@@ -94,8 +94,7 @@ ORDER BY ratio DESC NULLS LAST, people DESC, venue_id
 LIMIT 25
 """),
     columns={
-        "venue_id": Column(hidden=True),
-        "name": Column(name="venue", link=TO_VENUE),
+        **VENUE_COLUMNS,
         "level": Column(mappings=words(FULLNESS), coloured_cell=True),
         "ratio": Column(unit=SHARE, decimals=0, name="of capacity"),
         "expected": Column(decimals=0),
@@ -134,17 +133,13 @@ _ARRIVING = rows(
     Sql(f"""
 SELECT rolling.venue_id AS venue_id, venues.name AS name, arrivals, unique_visitors, peak, median_dwell_minutes
 FROM checkins.rolling_occupancy AS rolling
-INNER JOIN (
-  SELECT venue_id, name FROM checkins.venues
-  WHERE {CHOSEN}
-) AS venues ON rolling.venue_id = venues.venue_id
+INNER JOIN {CHOSEN_VENUES} ON rolling.venue_id = venues.venue_id
 WHERE rolling.`window` = '15m'
 ORDER BY arrivals DESC, venue_id
 LIMIT 12
 """),
     columns={
-        "venue_id": Column(hidden=True),
-        "name": Column(name="venue", link=TO_VENUE),
+        **VENUE_COLUMNS,
         "unique_visitors": Column(name="visitors"),
         "median_dwell_minutes": Column(unit=MINUTES, decimals=0, name="middle stay"),
     },
@@ -219,18 +214,14 @@ _ALERTS = rows(
 SELECT alerts.venue_id AS venue_id, venues.name AS name, venues.area AS area, level, raised_at, peak, alerts.capacity AS capacity,
   peak / nullIf(alerts.capacity, 0) AS ratio
 FROM checkins.crowding_alerts AS alerts
-INNER JOIN (
-  SELECT venue_id, name, ifNull(area, 'unknown') AS area FROM checkins.venues
-  WHERE {CHOSEN}
-) AS venues ON alerts.venue_id = venues.venue_id
+INNER JOIN {CHOSEN_VENUES} ON alerts.venue_id = venues.venue_id
 WHERE raised_at BETWEEN $__toTime - INTERVAL 7 DAY AND $__toTime AND cleared_at IS NULL
 ORDER BY level = 'critical' DESC, ratio DESC, venue_id
 LIMIT 1 BY venue_id
 LIMIT 50
 """),
     columns={
-        "venue_id": Column(hidden=True),
-        "name": Column(name="venue", link=TO_VENUE),
+        **VENUE_COLUMNS,
         "level": Column(mappings=words(ALERTS), coloured_cell=True),
         "raised_at": Column(unit="dateTimeAsLocal", name="since"),
         "ratio": Column(unit=SHARE, decimals=0, name="peak of capacity"),
@@ -238,18 +229,9 @@ LIMIT 50
     size=(24, 8),
 )
 
-_MARKS = f"""
-SELECT raised_at AS time, concat(level, ': ', venues.name, ', ', toString(peak), ' of ', toString(alerts.capacity)) AS text,
-  level AS tags
-FROM checkins.crowding_alerts AS alerts
-INNER JOIN (
-  SELECT venue_id, name FROM checkins.venues
-  WHERE {CHOSEN}
-) AS venues ON alerts.venue_id = venues.venue_id
-WHERE $__timeFilter(raised_at)
-ORDER BY raised_at DESC
-LIMIT 100
-"""
+_MARKS = crowding_marks(
+    "concat(level, ': ', venues.name, ', ', toString(peak), ' of ', toString(alerts.capacity))", most=100
+)
 
 BOARD = Board(
     uid="checkins-wall",

@@ -31,13 +31,15 @@ Exposition = Callable[[], bytes]
 MOST_READERS: Final = 500
 
 _DESCRIPTION: Final = """
-How full venues are, were, and are going to be built. Aggregates only: nothing here is about one visitor, and nothing will be
-before there are roles to allow it.
+How full venues are, were, and are going to be: aggregates, for every role. What is about one visitor is under /cases: for the
+role tracer, with the header X-Purpose, and every request is in the audit log.
 
 All instants are RFC 3339 in UTC. Lists come in pages: pass `next` as `cursor`. Every answer has an `ETag`; a request with
 `If-None-Match` costs a line. What was refused says what, where, and the way out.
 """
 _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
+    401: {"model": Problem, "description": "Who asks is not known"},
+    403: {"model": Problem, "description": "The role does not allow it"},
     404: {"model": Problem, "description": "There is no such thing"},
     422: {"model": Problem, "description": "The request makes no sense"},
     503: {"model": Problem, "description": "Not now: the store is away or busy"},
@@ -45,9 +47,14 @@ _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
 
 
 def build_app(
-    live: Live, reader: Reader, book: StatusBook, exposition: Exposition, probes: Mapping[str, Probe]
+    live: Live,
+    reader: Reader,
+    book: StatusBook,
+    exposition: Exposition,
+    probes: Mapping[str, Probe],
+    persons: APIRouter | None = None,
 ) -> FastAPI:
-    """The routes and pages over what its owner starts and closes."""
+    """The routes and pages over what its owner starts and closes; `persons`: the routes about persons, behind a guard."""
     app = FastAPI(
         title="The check-in pipeline",
         version=__version__,
@@ -60,6 +67,8 @@ def build_app(
     api.include_router(venue_routes(live, reader, book))
     api.include_router(planning_routes(live, reader))
     api.include_router(_own_routes(live))
+    if persons is not None:
+        api.include_router(persons)
     app.include_router(api)
     _add_pages(app)
     _add_operations(app, exposition, probes)

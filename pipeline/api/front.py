@@ -52,16 +52,27 @@ class Statuses:
         self.bodies: dict[bytes, bytes] = {}
         self.as_of = b""
         self.date = b""
+        self._before_it: dict[bytes, bytes] = {}
 
     def take(self, message: bytes) -> None:
-        """A message: `F` (all venues anew) or `D` (those that changed), the instant, then a line a venue: id, tab, bytes."""
+        """A message: `F` (all venues anew), `D` (those that changed) or `P` (a part of the next one of these), the instant, then
+        a line a venue: id, tab, bytes.
+
+        Parts, because callers wait while one message is taken.
+        """
         first, _, rest = message.partition(b"\n")
-        if first[:1] == b"F":
-            self.bodies = {}
-        self.as_of = first[1:]
+        taken = self._before_it
         for line in rest.splitlines():
             venue, _, body = line.partition(b"\t")
-            self.bodies[venue] = body
+            taken[venue] = body
+        if first[:1] == b"P":
+            return
+        self._before_it = {}
+        self.as_of = first[1:]
+        if first[:1] == b"F":
+            self.bodies = taken
+        else:
+            self.bodies.update(taken)
 
     def answer(self, request: bytes) -> bytes | None:
         """The whole response to one request's lines; None for what is not ours to answer."""

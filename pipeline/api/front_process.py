@@ -14,6 +14,8 @@ from pipeline.processes import tied
 
 log = logging.getLogger(__name__)
 
+#: Venues told at once: a few milliseconds in which the child answers nobody.
+_PART: Final = 2_000
 #: How long the child has to end, and the pause before another is started, in seconds.
 _LEAVE_SECONDS: Final = 3.0
 _AGAIN_SECONDS: Final = 0.5
@@ -70,9 +72,12 @@ class FrontProcess:
                     self._send(b"F", as_of, everything.items())
 
     def _send(self, kind: bytes, as_of: str, bodies: Iterable[tuple[str, bytes]]) -> None:
-        lines = (b"%b\t%b" % (venue.encode(), body) for venue, body in bodies)
-        message = b"\n".join([kind + as_of.encode(), *lines])
+        lines = [b"%b\t%b" % (venue.encode(), body) for venue, body in bodies]
         pipe = self._child.stdin
         assert pipe is not None
-        pipe.write(len(message).to_bytes(4, "big") + message)
+        last = max(0, len(lines) - 1) // _PART * _PART
+        for start in range(0, last + 1, _PART):
+            head = (kind if start == last else b"P") + as_of.encode()
+            message = b"\n".join([head, *lines[start : start + _PART]])
+            pipe.write(len(message).to_bytes(4, "big") + message)
         pipe.flush()

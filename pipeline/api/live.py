@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from pipeline.api.feed import Feed
-from pipeline.api.questions import alerts, sql
-from pipeline.api.reader import ask_arrow, open_reader
+from pipeline.api.questions import alerts_at_a_glance, sql
+from pipeline.api.reader import ask_arrow, ask_rows, open_reader
 from pipeline.api.snapshot import Snapshot, read_snapshot
 from pipeline.api.view import Grid, View, iso, make_grid, make_view, top_rows
 from pipeline.errors import StoreUnavailableError, UserError
@@ -31,8 +31,10 @@ READ_SHARE: Final = 0.1
 LONGEST_PAUSE: Final = 4.0
 #: A sparkline: so many steps of so many seconds before the present.
 SPARK_STEPS, SPARK_STEP = 36, 300
-#: Alerts shown, and how often a store without the view is asked whether it has one now, in seconds.
-ALERTS_SHOWN: Final = 30
+#: Alerts shown at most that last, and that have cleared; these are shown for so long, in ms. A store without the view is asked
+#: this often whether it has one now, in seconds.
+ALERTS_SHOWN: Final = 20
+ALERTS_CLEARED_MS: Final = 86_400_000
 ALERTS_AGAIN: Final = 30.0
 
 #: Facts about this process's own work, beside what the store says: lag, delays, buffers. Empty where there is no worker.
@@ -58,6 +60,7 @@ class Live:
         self._sparks: dict[str, list[int]] = {}
         self._spark_key: tuple[object, ...] = ()
         self._alerts: dict[str, Any] = {"available": False, "items": []}
+        self._alerts_key: tuple[object, ...] = ()
         self._ask_alerts_at = 0.0
         self._stored: tuple[int, float] = (0, time.monotonic())
         self._answered: float | None = None
@@ -154,14 +157,24 @@ class Live:
 
     def _read_alerts(self, client: Client, snapshot: Snapshot) -> None:
         now = time.monotonic()
-        if not self._alerts["available"] and now < self._ask_alerts_at:
+        if not self._alerts["available"]:
+            if now < self._ask_alerts_at:
+                return
+            self._ask_alerts_at = now + ALERTS_AGAIN
+            if not ask_rows(client, sql("has_alerts"))[0]["there"]:
+                return
+        version = ask_rows(client, sql("alerts_version"))[0]
+        key = version["records"], version["newest"], snapshot.places.version
+        if key == self._alerts_key:
             return
-        self._ask_alerts_at = now + ALERTS_AGAIN
-        found = alerts(client, active=False, venue="", before=None, limit=ALERTS_SHOWN)
+        shown, counted = alerts_at_a_glance(client, snapshot.standing.as_of - ALERTS_CLEARED_MS, ALERTS_SHOWN)
         self._alerts = {
-            "available": found is not None,
-            "items": [alert_shown(alert, snapshot) for alert in found or ()],
+            "available": True,
+            "basis": self._settings.crowding_basis,
+            **counted,
+            "items": [alert_shown(alert, snapshot) for alert in shown],
         }
+        self._alerts_key = key
 
     def _make_health(self) -> dict[str, Any]:
         now = time.monotonic()

@@ -11,14 +11,15 @@ Ratio = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 
 
-def _example(**values: Any) -> ConfigDict:
+def example(**values: Any) -> ConfigDict:
+    """A frozen model with one example in the API's description."""
     return ConfigDict(frozen=True, json_schema_extra={"examples": [values]})
 
 
 class Problem(BaseModel):
     """Why a request was not answered."""
 
-    model_config = _example(
+    model_config = example(
         what="there is no venue 'mall-9'", where="venue_id", way_out="find it by its name: /api/v1/venues?q=NAME"
     )
 
@@ -39,7 +40,7 @@ _ESTIMATE = {
 class Estimate(BaseModel):
     """Who is really there, where many do not check out: by the model in force, at the end of the last full minute."""
 
-    model_config = _example(**_ESTIMATE)
+    model_config = example(**_ESTIMATE)
 
     expected: Ratio = Field(
         description="Persons. Below 20 show only the range: the single number would feign precision."
@@ -67,7 +68,7 @@ _VENUE: dict[str, Any] = {
 class VenueNow(BaseModel):
     """A venue and how many are there."""
 
-    model_config = _example(**_VENUE)
+    model_config = example(**_VENUE)
 
     venue_id: str
     name: str
@@ -87,7 +88,7 @@ class VenueNow(BaseModel):
 class VenueStatus(VenueNow):
     """The public status of one venue."""
 
-    model_config = _example(**_VENUE, as_of="2021-09-19T10:30:00.000Z")
+    model_config = example(**_VENUE, as_of="2021-09-19T10:30:00.000Z")
 
     as_of: datetime
 
@@ -95,7 +96,7 @@ class VenueStatus(VenueNow):
 class VenuePage(BaseModel):
     """Venues that were found."""
 
-    model_config = _example(items=[_VENUE], total=1, next=None, as_of="2021-09-19T10:30:00.000Z")
+    model_config = example(items=[_VENUE], total=1, next=None, as_of="2021-09-19T10:30:00.000Z")
 
     items: list[VenueNow]
     total: Count = Field(description="How many were found on all pages.")
@@ -118,7 +119,7 @@ _POINT = {
 class HistoryPoint(BaseModel):
     """One minute or hour in which anything changed."""
 
-    model_config = _example(**_POINT)
+    model_config = example(**_POINT)
 
     at: datetime = Field(description="Its start.")
     arrivals: Count
@@ -133,7 +134,7 @@ class HistoryPoint(BaseModel):
 class History(BaseModel):
     """A venue's past. Between two points the occupancy stays what it was."""
 
-    model_config = _example(
+    model_config = example(
         venue_id="mall-0042",
         step="minute",
         since="2021-09-19T10:00:00Z",
@@ -167,7 +168,7 @@ _AREA = {
 class Area(BaseModel):
     """An administrative area's sums."""
 
-    model_config = _example(**_AREA)
+    model_config = example(**_AREA)
 
     area: str = Field(description="Administrative code; empty for venues without one.")
     venues: Count
@@ -182,7 +183,7 @@ class Area(BaseModel):
 class AreaPage(BaseModel):
     """Areas, by most people."""
 
-    model_config = _example(items=[_AREA], total=1, next=None, as_of="2021-09-19T10:30:00.000Z")
+    model_config = example(items=[_AREA], total=1, next=None, as_of="2021-09-19T10:30:00.000Z")
 
     items: list[Area]
     total: Count
@@ -193,7 +194,7 @@ class AreaPage(BaseModel):
 class CategoryPage(BaseModel):
     """Categories of venues."""
 
-    model_config = _example(items=["mall", "minimarket", "office"])
+    model_config = example(items=["mall", "minimarket", "office"])
 
     items: list[str]
 
@@ -213,7 +214,7 @@ _ALERT = {
 class Alert(BaseModel):
     """A venue was, or is, crowded."""
 
-    model_config = _example(**_ALERT)
+    model_config = example(**_ALERT)
 
     alert_id: str
     venue_id: str
@@ -228,7 +229,7 @@ class Alert(BaseModel):
 class AlertPage(BaseModel):
     """Crowding alerts, newest first."""
 
-    model_config = _example(available=True, items=[_ALERT], next=None)
+    model_config = example(available=True, items=[_ALERT], next=None)
 
     available: bool = Field(description="False where this store has no crowding alerts at all.")
     items: list[Alert]
@@ -238,7 +239,7 @@ class AlertPage(BaseModel):
 class Health(BaseModel):
     """How the pipeline does."""
 
-    model_config = _example(
+    model_config = example(
         store_answers=True,
         store_problem=None,
         seconds_since_answer=0.4,
@@ -269,19 +270,32 @@ class Health(BaseModel):
     worker: dict[str, Any] | None = Field(description="Lag and delays; null where no worker runs in this process.")
 
 
-_CELL = {"weekday": 7, "hour": 13, "days": 2, "mean_people": 5190.2, "mean_ratio": 0.41, "p95_peak_ratio": 0.97}
+_CELL = {
+    "weekday": 7,
+    "hour": 13,
+    "days": 2,
+    "mean_people": 5190.2,
+    "mean_ratio": 0.41,
+    "expected_people": 2880.4,
+    "expected_ratio": 0.23,
+    "p95_peak_ratio": 0.97,
+}
 
 
 class WeekHour(BaseModel):
     """One hour of the week, on the venues' own clocks."""
 
-    model_config = _example(**_CELL)
+    model_config = example(**_CELL)
 
     weekday: int = Field(ge=1, le=7, description="1 = Monday.")
     hour: int = Field(ge=0, le=23)
     days: Count = Field(description="Days of this weekday that the figures rest on.")
     mean_people: Ratio
     mean_ratio: Ratio = Field(description="mean_people ÷ the capacity of all these venues.")
+    expected_people: Ratio | None = Field(
+        description="mean_people by the model of presence, an hour without an estimate as counted; null without any estimate."
+    )
+    expected_ratio: Ratio | None = Field(description="expected_people ÷ the capacity of all these venues.")
     p95_peak_ratio: Ratio = Field(
         description="95 % of venues' hours had a peak at or below this share of their capacity."
     )
@@ -292,6 +306,7 @@ _HEADROOM = {
     "venues": 1028,
     "capacity": 80000,
     "p95_people": 31000.5,
+    "p95_expected": 17200.0,
     "headroom_ratio": 0.61,
     "minutes_over_capacity": 310.5,
 }
@@ -300,12 +315,15 @@ _HEADROOM = {
 class AreaHeadroom(BaseModel):
     """How much room an area's busy hours leave."""
 
-    model_config = _example(**_HEADROOM)
+    model_config = example(**_HEADROOM)
 
     area: str
     venues: Count
     capacity: Count
     p95_people: Ratio = Field(description="In 95 % of hours at most so many people were there on average.")
+    p95_expected: Ratio | None = Field(
+        description="p95_people by the model of presence, an hour without an estimate as counted; null without any estimate."
+    )
     headroom_ratio: float = Field(description="1 − p95_people ÷ capacity; negative where the area is too small.")
     minutes_over_capacity: Ratio
 
@@ -313,7 +331,7 @@ class AreaHeadroom(BaseModel):
 class Planning(BaseModel):
     """How well capacity fits, over venues that have one, by counted occupancy."""
 
-    model_config = _example(
+    model_config = example(
         since="2021-08-22T11:00:00Z",
         until="2021-09-19T11:00:00Z",
         first_hour="2021-09-12T00:00:00Z",
@@ -322,6 +340,7 @@ class Planning(BaseModel):
         p95_peak_ratio=0.93,
         minutes_over_capacity=310.5,
         venues_over_90=41,
+        counted_to_expected=1.8,
         week=[_CELL],
         areas=[_HEADROOM],
     )
@@ -334,6 +353,9 @@ class Planning(BaseModel):
     p95_peak_ratio: Ratio | None
     minutes_over_capacity: Ratio
     venues_over_90: Count = Field(description="Venues whose highest peak reached 90 % of their capacity.")
+    counted_to_expected: Ratio | None = Field(
+        description="People counted ÷ people expected, over the hours with an estimate; null without any."
+    )
     week: list[WeekHour]
     areas: list[AreaHeadroom]
 
@@ -346,6 +368,7 @@ _PLAN = {
     "capacity": 400,
     "arrivals": 9211,
     "highest_peak": 463,
+    "highest_expected": 310.5,
     "p95_peak_ratio": 1.02,
     "minutes_over_capacity": 96.5,
     "growth": 0.08,
@@ -356,7 +379,7 @@ _PLAN = {
 class VenuePlan(BaseModel):
     """How well one venue's capacity fits."""
 
-    model_config = _example(**_PLAN)
+    model_config = example(**_PLAN)
 
     venue_id: str
     name: str
@@ -365,6 +388,9 @@ class VenuePlan(BaseModel):
     capacity: Count
     arrivals: Count
     highest_peak: Count
+    highest_expected: Ratio | None = Field(
+        description="The most people expected in an hour, on average over it, by the model of presence; null without an estimate."
+    )
     p95_peak_ratio: Ratio
     minutes_over_capacity: Ratio
     growth: float | None = Field(
@@ -378,7 +404,7 @@ class VenuePlan(BaseModel):
 class VenuePlanPage(BaseModel):
     """Venues, those longest over their capacity first."""
 
-    model_config = _example(items=[_PLAN], next=None)
+    model_config = example(items=[_PLAN], next=None)
 
     items: list[VenuePlan]
     next: str | None = Field(description="The `cursor` of the next page; null on the last.")
@@ -387,7 +413,7 @@ class VenuePlanPage(BaseModel):
 class OneVenuePlanning(BaseModel):
     """One venue's week and how well its capacity fits."""
 
-    model_config = _example(plan=_PLAN, week=[_CELL])
+    model_config = example(plan=_PLAN, week=[_CELL])
 
     plan: VenuePlan | None = Field(description="Null without a capacity, or without scans in the range.")
     week: list[WeekHour]

@@ -94,6 +94,7 @@ def planning_routes(live: Live, reader: Reader) -> APIRouter:
                 p95_peak_ratio=summary["p95_peak_ratio"] if there else None,
                 minutes_over_capacity=summary["minutes_over_capacity"],
                 venues_over_90=summary["venues_over_90"],
+                counted_to_expected=summary["counted_to_expected"],
                 week=_week(client, parameters) if there else [],
                 areas=[AreaHeadroom(**row) for row in ask_rows(client, sql("planning_areas"), parameters)],
             )

@@ -40,6 +40,15 @@ def alerts(client: Client, *, active: bool, venue: str, before: tuple[int, str] 
     )
 
 
+def alerts_at_a_glance(client: Client, since: int, limit: int) -> tuple[list[Row], Row]:
+    """Crowding alerts that last, newest first, then those cleared from `since` (ms since the epoch) on, at most `limit` of each.
+
+    With them `raised`, `critical` and `cleared`: how many there are of each, the critical among the raised.
+    """
+    shown = ask_rows(client, sql("alerts_at_a_glance"), {"since": since, "limit": limit})
+    return shown, ask_rows(client, sql("alerts_counted"), {"since": since})[0]
+
+
 def history(client: Client, venue: str, since: int, until: int, step: str, limit: int) -> tuple[list[Row], int]:
     """Rows of [since, until) (seconds since the epoch) by `step` (minute or hour), and the occupancy just before."""
     asked = {"venue": venue, "since": since, "until": until, "limit": limit}

@@ -13,9 +13,12 @@ from typing import Any, Final
 
 import uvicorn
 
+from pipeline.access.door import Door
 from pipeline.api.app import Exposition, Probe, build_app
 from pipeline.api.front_process import FrontProcess
+from pipeline.api.guard import Guard
 from pipeline.api.live import Facts, Live
+from pipeline.api.persons import kafka_sender, person_routes
 from pipeline.api.reader import Reader
 from pipeline.api.status import StatusBook
 from pipeline.errors import UserError
@@ -35,14 +38,17 @@ def serve_http(
     `probes` are by address; without one for /livez or /readyz these say whether we answer, and whether the store does. `facts`
     are about the worker in this process. The store is read from its first answer on: it need not be there yet.
     """
+    door = Door(settings)
     outside, inside = _listen(settings.http_host, settings.http_port), _listen("127.0.0.1", 0)
     front = FrontProcess(outside, inside.getsockname()[1])
-    book = StatusBook(front.tell)
+    # The process at the door knows nobody: where access is configured, it hands everything on to us.
+    book = StatusBook(front.tell if door.is_open else lambda *_: None)
     live, reader = Live(settings, facts, book.update), Reader(settings)
+    persons = person_routes(settings, reader, kafka_sender(settings))
     answered: dict[str, Probe] = {"/livez": lambda: (True, {}), "/readyz": live.ready, **probes}
     server = uvicorn.Server(
         uvicorn.Config(
-            _announced(build_app(live, reader, book, exposition, answered), live),
+            _announced(Guard(build_app(live, reader, book, exposition, answered, persons), door), live),
             log_config=None,
             access_log=False,
             server_header=False,

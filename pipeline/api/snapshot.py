@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 else:
     Client = Any
 
-_TEXTS: Final = ("name", "category", "area", "timezone")
-#: What changes a venue's row.
-_FIGURES: Final = ("occupancy", "capacity", "expected", "low", "high", "share")
+#: The columns of `Places.texts`.
+TEXTS: Final = ("name", "category", "area", "timezone")
+#: What of a venue is estimated, and what changes its row.
+ESTIMATE: Final = ("expected", "low", "high", "share")
+_FIGURES: Final = ("occupancy", "capacity", *ESTIMATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,8 @@ class Standing:
 class Places:
     """The venues' registered facts, by row; an unregistered venue has its id for a name and category unknown.
 
-    `texts` is a table of name, category, area and timezone. `version` tells one state of the registry from another.
+    `texts` is a table of name, category, area and timezone; `capacity` is NaN where there is none. `version` tells one state of
+    the registry from another.
     """
 
     version: tuple[int, int]
@@ -49,6 +52,7 @@ class Places:
     texts: pa.Table
     latitude: NDArray[np.float64]
     longitude: NDArray[np.float64]
+    capacity: NDArray[np.float64]
 
     def text(self, column: str, row: int) -> str | None:
         """One venue's name, category, area or time zone."""
@@ -57,11 +61,22 @@ class Places:
 
 
 @dataclass(frozen=True, slots=True)
+class Estimates:
+    """What is estimated, by row of `places`; NaN where nothing is. It changes with the minute, and a reading is each second's."""
+
+    version: tuple[int, int]
+    places: Places
+    figures: dict[str, NDArray[np.float64]]
+    model_version: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """One reading. Arrays are by row of `places`; NaN where there is no capacity or no estimate."""
 
     standing: Standing
     places: Places
+    estimates: Estimates
     occupancy: NDArray[np.float64]
     capacity: NDArray[np.float64]
     expected: NDArray[np.float64]
@@ -90,36 +105,60 @@ class Snapshot:
 
 
 def read_snapshot(client: Client, before: Snapshot | None) -> Snapshot:
-    """Read the present; what `before` knows of the registry is kept while it holds. Raises StoreUnavailableError."""
+    """The view `occupancy_now` in columns; of the registry and the estimates what `before` knows is kept while it holds.
+
+    Asking the view itself takes five times as long. Raises StoreUnavailableError.
+    """
     # The clock first: figures may then be newer than as_of says, never older.
     standing = Standing(**ask_rows(client, sql("standing"))[0])
-    newest = ask_rows(client, sql("registry_version"))[0]
-    table = ask_arrow(client, sql("now"))
-    ids = _whole(table["venue_id"])
-    version = newest["records"], newest["newest"]
+    registry = _version(client, "registry_version")
+    counted = ask_arrow(client, sql("counted"))
     places = before.places if before is not None else None
-    if places is None or places.version != version or not places.ids.equals(ids):
-        places = _read_places(client, ids, version)
-    occupancy, capacity = _floats(table["occupancy"]), _floats(table["capacity"])
-    models = pyarrow.compute.max(table["model_version"]).as_py()
+    rows = pyarrow.compute.index_in(counted["venue_id"], places.ids) if places is not None else None
+    if places is None or rows is None or places.version != registry or rows.null_count:
+        places = _read_places(client, counted["venue_id"], registry)
+        rows = pyarrow.compute.index_in(counted["venue_id"], places.ids)
+    estimates = _read_estimates(client, places, before.estimates if before is not None else None)
+    here = np.asarray(rows.to_numpy(), np.int64)
+    occupancy, is_counted = np.zeros(len(places.ids)), np.zeros(len(places.ids), np.bool_)
+    occupancy[here], is_counted[here] = _floats(counted["occupancy"]), True
     return Snapshot(
         standing,
         places,
+        estimates,
         occupancy,
-        capacity,
-        _floats(table["expected"]),
-        _floats(table["low"]),
-        _floats(table["high"]),
-        _floats(table["check_out_share"]),
-        level_codes(occupancy, capacity),
-        models,
+        places.capacity,
+        **{name: np.where(is_counted, figures, np.nan) for name, figures in estimates.figures.items()},
+        level=level_codes(occupancy, places.capacity),
+        model_version=estimates.model_version,
     )
 
 
-def _read_places(client: Client, ids: pa.Array, version: tuple[int, int]) -> Places:
+def _version(client: Client, question: str) -> tuple[int, int]:
+    found = ask_rows(client, sql(question))[0]
+    return found["records"], found["newest"]
+
+
+def _read_estimates(client: Client, places: Places, before: Estimates | None) -> Estimates:
+    version = _version(client, "estimates_version")
+    if before is not None and before.version == version and before.places is places:
+        return before
+    table = ask_arrow(client, sql("estimates"))
+    rows = pyarrow.compute.index_in(table["venue_id"], places.ids)
+    known = table.filter(rows.is_valid())
+    here = np.asarray(rows.drop_null().to_numpy(), np.int64)
+    figures = {}
+    for name in ESTIMATE:
+        figures[name] = np.full(len(places.ids), np.nan)
+        figures[name][here] = _floats(known[name])
+    return Estimates(version, places, figures, pyarrow.compute.max(known["model_version"]).as_py())
+
+
+def _read_places(client: Client, counted: pa.ChunkedArray, version: tuple[int, int]) -> Places:
     registered = ask_arrow(client, sql("registry"))
-    where = pyarrow.compute.index_in(ids, _whole(registered["venue_id"]))
-    rows = registered.take(where)
+    known = pyarrow.compute.unique(pa.chunked_array([*_texts(registered["venue_id"]), *_texts(counted)], pa.string()))
+    ids = known.take(pyarrow.compute.sort_indices(known))
+    rows = registered.take(pyarrow.compute.index_in(ids, pa.chunked_array(_texts(registered["venue_id"]), pa.string())))
     texts = pa.table(
         {
             "name": pyarrow.compute.coalesce(pyarrow.compute.if_else(_empty(rows["name"]), None, rows["name"]), ids),
@@ -128,24 +167,24 @@ def _read_places(client: Client, ids: pa.Array, version: tuple[int, int]) -> Pla
             "timezone": rows["timezone"],
         }
     ).combine_chunks()
-    names = ids.to_pylist()
     return Places(
         version,
         ids,
-        {name: row for row, name in enumerate(names)},
+        {name: row for row, name in enumerate(ids.to_pylist())},
         texts,
         _floats(rows["latitude"]),
         _floats(rows["longitude"]),
+        _floats(rows["capacity"]),
     )
+
+
+def _texts(column: pa.ChunkedArray) -> list[pa.Array]:
+    chunks: list[pa.Array] = column.cast(pa.string()).chunks
+    return chunks
 
 
 def _empty(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pyarrow.compute.equal(column, "")
-
-
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    array = column.cast(pa.string()).combine_chunks()
-    return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
 
 
 def _floats(column: pa.ChunkedArray) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.compute
 from numpy.typing import NDArray
 
-from pipeline.api.levels import LEVELS
+from pipeline.api.levels import LEVELS, level_codes, level_of
 from pipeline.api.snapshot import Places, Snapshot
 
 #: Venues in each list of the fullest, and areas at most.
@@ -19,6 +19,8 @@ AREAS: Final = 100
 CELLS: Final = 2_000
 #: The narrowest cell, in degrees: about 200 m.
 _NARROWEST: Final = 0.002
+#: How much wider the next one is that is tried.
+_WIDER: Final = 1.25
 
 Section = dict[str, Any]
 
@@ -71,11 +73,12 @@ def make_grid(places: Places) -> Grid:
     cell = np.full(len(places.ids), -1, np.int64)
     size, latitude, longitude = _NARROWEST, places.latitude[known], places.longitude[known]
     while True:
-        squares = np.stack([np.floor(latitude / size), np.floor(longitude / size)])
-        _, codes, counts = np.unique(squares, axis=1, return_inverse=True, return_counts=True)
+        # One number a square: numbers sort a hundred times as fast as pairs. There are fewer than a million in a row.
+        squares = np.floor(latitude / size).astype(np.int64) * 1_000_000 + np.floor(longitude / size).astype(np.int64)
+        _, codes, counts = np.unique(squares, return_inverse=True, return_counts=True)
         if len(counts) <= CELLS:
             break
-        size *= 2
+        size *= _WIDER
     codes = codes.reshape(-1)
     cell[known] = codes
     middle_lat = np.bincount(codes, latitude, len(counts)) / np.maximum(counts, 1)
@@ -103,8 +106,13 @@ def make_view(
     cells = len(grid.fixed)
     on_map = grid.cell >= 0
     people = np.bincount(grid.cell[on_map], snapshot.occupancy[on_map], cells).astype(np.int64)
-    level = np.zeros(cells, np.int8)
-    np.maximum.at(level, grid.cell[on_map], snapshot.level[on_map])
+    # Of many venues one is always full: a place is as full as its venues are together, of those with a capacity.
+    with_room = on_map & (snapshot.capacity > 0)
+    inside, room = (
+        np.bincount(grid.cell[with_room], figure[with_room], cells).astype(np.float64)
+        for figure in (snapshot.occupancy, snapshot.capacity)
+    )
+    level = level_codes(inside, room)
     sections = {
         "figures": _figures(snapshot),
         "top": _top(snapshot, sparklines),
@@ -141,11 +149,19 @@ def _figures(snapshot: Snapshot) -> Section:
 
 
 def top_rows(snapshot: Snapshot) -> dict[str, list[int]]:
-    """The rows of the venues with the most people, and of the fullest by their capacity."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.nan_to_num(np.where(snapshot.capacity > 0, snapshot.occupancy / snapshot.capacity, 0))
+    """The rows of the venues with the most people, and of the fullest by their capacity: as counted, and as expected."""
+
+    def of_capacity(people: NDArray[np.float64]) -> NDArray[np.float64]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.nan_to_num(np.where(snapshot.capacity > 0, people / snapshot.capacity, 0))
+
+    lists = {
+        "people": snapshot.occupancy,
+        "fullness": of_capacity(snapshot.occupancy),
+        "expected_fullness": of_capacity(snapshot.expected),
+    }
     found = {}
-    for name, value in (("people", snapshot.occupancy), ("fullness", ratio)):
+    for name, value in lists.items():
         most = np.argpartition(-value, min(TOP, len(value) - 1))[:TOP] if len(value) else np.zeros(0, np.int64)
         most = most[np.lexsort((most, -value[most]))]
         found[name] = [int(row) for row in most if value[row] > 0]
@@ -155,7 +171,9 @@ def top_rows(snapshot: Snapshot) -> dict[str, list[int]]:
 def _top(snapshot: Snapshot, sparklines: Mapping[str, Sequence[int]]) -> Section:
     def shown(row: int) -> Section:
         venue = venue_now(snapshot, row)
-        return {**venue, "spark": [*sparklines.get(venue["venue_id"], ()), venue["occupancy"]]}
+        expected = snapshot.expected[row]
+        level = None if np.isnan(expected) else level_of(float(expected), venue["capacity"])
+        return {**venue, "expected_level": level, "spark": [*sparklines.get(venue["venue_id"], ()), venue["occupancy"]]}
 
     return {name: [shown(row) for row in rows] for name, rows in top_rows(snapshot).items()}
 

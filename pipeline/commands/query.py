@@ -1,15 +1,18 @@
 """`pipeline query`: ask the store in SQL, read-only."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
 import click
 
 from pipeline.errors import UserError
-from pipeline.query import Format, answer
+from pipeline.person_reads import about_persons, checked_purpose, note_read
+from pipeline.query import Format, answer, count_rows
 from pipeline.settings import load_settings
 
 
@@ -27,11 +30,12 @@ from pipeline.settings import load_settings
 )
 @click.option("--store", type=click.Path(file_okay=False, path_type=Path), help="Embedded ClickHouse in this folder.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A file instead of standard output.")
-def command(sql: str, form: Format, store: Path | None, output: Path | None) -> None:
+@click.option("--purpose", help="Why persons are read about, where the question does: one of the setting purposes.")
+def command(sql: str, form: Format, store: Path | None, output: Path | None, purpose: str | None) -> None:
     """Run one read-only SQL statement on the database `checkins` and print the answer. `-` reads it from stdin.
 
     The views are scans, visits, occupancy_minutes, occupancy_hours, rolling_occupancy, occupancy_now and dead_letters;
-    all times are UTC.
+    all times are UTC. Questions about persons (scans, visits, cases, exposures) are noted in the audit log.
     """
     if form == "parquet" and output is None and sys.stdout.isatty():
         raise click.UsageError("Parquet is binary: name a file with --output, or pipe it.")
@@ -44,18 +48,25 @@ def command(sql: str, form: Format, store: Path | None, output: Path | None) -> 
     if not text.strip():
         raise UserError("the query is empty: give one SQL statement")
     with closing(open_store(settings, read_only=True)) as client, output_file(output) as out:
-        answer(client, text, form, out)
+
+        def note(statement: str) -> None:
+            if about_persons(statement):
+                why = checked_purpose(settings, purpose)
+                digest = sha256(statement.encode()).hexdigest()
+                note_read(settings, "query", why, case=None, persons=count_rows(client, statement), what=digest)
+
+        answer(client, text, form, out, note)
 
 
 @contextmanager
-def output_file(path: Path | None) -> Iterator[BinaryIO]:
-    """Standard output, or a file that appears under its name only when it is complete."""
+def output_file(path: Path | None, *, private: bool = False) -> Iterator[BinaryIO]:
+    """Standard output, or a file that appears under its name only when it is complete; `private`: for its owner only."""
     try:
         if path is None:
             yield sys.stdout.buffer
             sys.stdout.buffer.flush()
         else:
-            with _complete_only(path) as file:
+            with _complete_only(path, 0o600 if private else 0o666) as file:
                 yield file
     except BrokenPipeError:
         raise
@@ -64,10 +75,12 @@ def output_file(path: Path | None) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _complete_only(path: Path) -> Iterator[BinaryIO]:
+def _complete_only(path: Path, mode: int) -> Iterator[BinaryIO]:
     unfinished = path.with_name(f"{path.name}.unfinished")
     try:
-        with unfinished.open("wb") as file:
+        # One that an interrupted command left behind would keep its own mode.
+        unfinished.unlink(missing_ok=True)
+        with open(unfinished, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             yield file
         unfinished.replace(path)
     finally:

@@ -5,32 +5,23 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.case_reports import Case, CaseJudge, read_reports
 from pipeline.case_reports import refusals as case_refusals
+from pipeline.commands.params import Time
 from pipeline.errors import UserError
 from pipeline.files import read_records
 from pipeline.interrupts import stop_on_interrupt
 from pipeline.progress import progress_bar
 from pipeline.settings import Settings, load_settings
 from pipeline.venues import read_venues, refusals
-from schemas.fields import format_instant, parse_instant
+from schemas.fields import format_instant
 
 if TYPE_CHECKING:
     from pipeline.replay import Replayed
-
-
-class _Time(click.ParamType):
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        try:
-            return parse_instant(value)
-        except ValueError as error:
-            self.fail(f"{value!r}: {error}; an example is 2021-09-19T12:00:00+07:00", param, ctx)
 
 
 @click.command(epilog="Example: pipeline replay sunday.ndjson.zst --venues venues.csv --store sunday")
@@ -40,7 +31,7 @@ class _Time(click.ParamType):
 @click.option(
     "--cases", type=click.Path(path_type=Path), help="Case reports (NDJSON), traced when all scans are stored."
 )
-@click.option("--until", type=_Time(), metavar="TIME", help="Results as of then (RFC 3339); later scans are not read.")
+@click.option("--until", type=Time(), metavar="TIME", help="Results as of then (RFC 3339); later scans are not read.")
 def command(
     files: tuple[Path, ...], store: Path | None, venues: Path | None, cases: Path | None, until: int | None
 ) -> None:

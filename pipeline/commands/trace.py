@@ -10,6 +10,7 @@ import click
 
 from pipeline.commands.query import output_file
 from pipeline.errors import StoreUnavailableError, UserError
+from pipeline.person_reads import checked_purpose, note_read
 from pipeline.query import Format, answer, write_table
 from pipeline.settings import Settings, load_settings
 from schemas.fields import format_instant
@@ -49,6 +50,7 @@ _MOST_SHOWN = 20
 )
 @click.option("--store", type=click.Path(file_okay=False, path_type=Path), help="Embedded ClickHouse in this folder.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A file instead of standard output.")
+@click.option("--purpose", help="Why persons are read about: one of the setting purposes.")
 def command(
     case: str | None,
     queue: int | None,
@@ -60,6 +62,7 @@ def command(
     form: str,
     store: Path | None,
     output: Path | None,
+    purpose: str | None,
 ) -> None:
     """What followed from CASE: its visits, whom it exposed by tier, at which venues, who may have infected it, clusters.
 
@@ -69,6 +72,8 @@ def command(
     together for long enough, and which share that is of all pairs.
 
     Being at one place at one time is a venue exposure, no proof that two people met. All times are UTC.
+
+    Each call is noted in the audit log before it is answered.
     """
     asked = (queue is not None) + venues + (mixing is not None)
     if case is None and not asked:
@@ -78,28 +83,37 @@ def command(
     settings = load_settings(store=store)
     if store is not None:
         settings = settings.model_copy(update={"clickhouse_url": None})
+    why = checked_purpose(settings, purpose)
     with _open(settings) as (tracing, judge):
         from pipeline.tracing.answer import calls, case_story, venues_by_risk
         from pipeline.tracing.mixing import venue_mixing
 
         if queue is not None:
             table, left_out = calls(tracing, judge, queue, case)
+            note_read(settings, "trace --queue", why, case=case, persons=table["visitor_id"].to_pylist())
             _write(table, form, output)
             if left_out:
                 click.echo(f"pipeline: {left_out:,} more exposed visitors are beyond today's {queue:,} calls", err=True)
         elif venues:
-            _write(venues_by_risk(tracing, case), form, output)
+            table = venues_by_risk(tracing, case)
+            note_read(settings, "trace --venues", why, case=case, persons=0)
+            _write(table, form, output)
         elif mixing is not None:
-            _write(venue_mixing(tracing, judge, mixing, day and day.date(), window, every or window), form, output)
+            table = venue_mixing(tracing, judge, mixing, day and day.date(), window, every or window)
+            note_read(settings, "trace --mixing", why, case=None, persons=0)
+            _write(table, form, output)
         elif form == "text":
             assert case is not None
             text = "\n".join(_told(case_story(tracing, judge, case)))
+            note_read(settings, "trace", why, case=case, persons=1)
             with output_file(output) as out:
                 out.write(f"{text}\n".encode())
         else:
             assert case is not None
             if not tracing.reports_of([case]):
                 raise UserError(f"there is no case {case} in the store: report it with `pipeline case report`")
+            exposed = tracing.exposures([case])["visitor_id"].to_pylist()
+            note_read(settings, f"trace --format {form}", why, case=case, persons=[*exposed, ""])
             _exposures(settings, case, _form(form), output)
 
 

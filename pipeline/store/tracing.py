@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from pipeline.core.pools import HARD_LIMIT
 from pipeline.dead_letters import DeadLetter
+from pipeline.store.erasure import erased
 from pipeline.store.tables import strings
 from pipeline.store.writer import Writer, dead_letter_table, quoted, store_errors
 
@@ -279,13 +280,13 @@ class TraceStore:
             )
         return self._arrow(" UNION ALL ".join(parts)).cast(VISITS) if parts else VISITS.empty_table()
 
-    def retained_from(self) -> int:
-        """The first day (ms) of which there are visits: what is older was dropped, and its exposures are history."""
-        rows = self._rows(
-            "SELECT min(partition) FROM system.parts WHERE database = currentDatabase() AND table = 'visit_rows' AND active"
-        )
-        day = str(rows[0][0])
-        return int(np.datetime64(day, "ms").astype(np.int64)) if day else 0
+    def erased(self) -> frozenset[bytes]:
+        """The digests of the visitors that were erased."""
+        return erased(self._client)
+
+    def kept_from(self) -> int:
+        """The instant (ms) before which retention has dropped all visits, and exposures by them; 0 if it never has."""
+        return int(self._rows("SELECT toUnixTimestamp64Milli(max(kept_from)) FROM retention_rows")[0][0])
 
     def categories(self, newer_than: int) -> tuple[dict[str, str], int]:
         """The categories of venues whose record is of a later version ("" = deleted), and the newest version."""
@@ -303,7 +304,9 @@ class TraceStore:
         rows = self._rows(
             f"SELECT case_id, max(version) FROM (SELECT case_id, version FROM exposure_rows WHERE case_id IN ({names}) "
             f"UNION ALL SELECT case_id, version FROM case_rows WHERE case_id IN ({names}) "
-            f"UNION ALL SELECT case_id, version FROM interval_rows WHERE case_id IN ({names})) GROUP BY case_id"
+            f"UNION ALL SELECT case_id, version FROM interval_rows WHERE case_id IN ({names}) "
+            # Retention may have dropped the rows of the last pass.
+            f"UNION ALL SELECT key, version FROM published_rows WHERE topic = 'exposures' AND key IN ({names})) GROUP BY case_id"
         )
         return {str(row[0]): int(row[1]) for row in rows}
 
@@ -380,7 +383,11 @@ class TraceStore:
             "SELECT venue_id, toString(policy), toUnixTimestamp64Milli(warn_from), toUnixTimestamp64Milli(warn_until), "
             f"case_count FROM warning_rows FINAL{where}"
         )
-        versions = self._rows(f"SELECT venue_id, max(version) FROM warning_rows{where} GROUP BY venue_id")
+        told = f"{where or ' WHERE 1'} AND topic = 'venue-warnings'"
+        versions = self._rows(
+            f"SELECT venue_id, max(version) FROM (SELECT venue_id, version FROM warning_rows{where} "
+            f"UNION ALL SELECT key AS venue_id, version FROM published_rows{told}) GROUP BY venue_id"
+        )
         return [Warn(*row) for row in rows], {str(row[0]): int(row[1]) for row in versions}
 
     def write_warnings(self, rows: Sequence[tuple[Warn, int, bool]]) -> None:

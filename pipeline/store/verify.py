@@ -103,6 +103,16 @@ _VIEWS: Final = (
 )
 
 
+#: Of which rows both sides are to agree, where retention has closed what lies before. Whether an alert began before that decides
+#: about the later ones until it is cleared: those are history too.
+_OPEN: Final = {
+    "occupancy_minutes": "minute >= {closed_before:Int64}",
+    "occupancy_hours": "hour >= {closed_before:Int64}",
+    "crowding_alerts": "raised_at >= {closed_before:Int64} + 3600000 AND raised_at > "
+    "transform(concat(venue_id, '|', level), {edges:Array(String)}, {edges_until:Array(Int64)}, toInt64(0))",
+}
+
+
 @dataclass(slots=True)
 class _Tally:
     """What the slices of one view add up to; `examples` are (key, sentence)."""
@@ -115,17 +125,17 @@ class _Tally:
 def verify(client: Client, settings: Settings, advance: Advance | None = None) -> Verdict:
     """Compare everything that the store shows with a recomputation from its scans.
 
-    `settings` gives the stay limits in force and the retention. `advance` is called once for each slice of a view that
+    `settings` gives the stay limits and the rules of crowding in force. `advance` is called once for each slice of a view that
     is done, `steps` times in all. The store must not change meanwhile. Raises ClickHouseError where a query fails.
     """
-    clock = client.query(
-        "SELECT mode, toUnixTimestamp64Milli(toDateTime64(as_of, 3, 'UTC')) FROM checkins.clock"
-    ).result_rows
-    mode, as_of = clock[0] if clock else ("events", 0)
+    clock = client.query("SELECT toUnixTimestamp64Milli(toDateTime64(as_of, 3, 'UTC')) FROM checkins.clock").result_rows
+    as_of = clock[0][0] if clock else 0
     slices = _slices(client)
+    closed_before, removed = cuts(client)
     parameters = {
         **_limits(client, settings),
         "as_of": as_of,
+        "closed_before": closed_before,
         "window_end": as_of - as_of % _MINUTE_MS,
         "slices": slices,
     }
@@ -143,7 +153,18 @@ def verify(client: Client, settings: Settings, advance: Advance | None = None) -
         _check("scans are unique", duplicates),
         *(_check(view.name, tallies[view.name], _skipped(view, settings)) for view in _VIEWS),
     ]
-    return Verdict((*checks, *_accounting(client, settings, mode, as_of)))
+    return Verdict((*checks, *_accounting(client, removed)))
+
+
+def cuts(client: Client) -> tuple[int, int]:
+    """The instant (ms) before which minutes and hours are history, 0 = there is none; and how many scans were removed."""
+    known = "SELECT count() FROM system.tables WHERE database = 'checkins' AND name = 'retention'"
+    if not client.query(known).result_rows[0][0]:
+        return 0, 0  # a store of before there was any retention
+    row = client.query(
+        "SELECT toUnixTimestamp64Milli(closed_before), scans_removed FROM checkins.retention"
+    ).result_rows[0]
+    return int(row[0]), int(row[1])
 
 
 def steps(client: Client) -> int:
@@ -200,7 +221,8 @@ def _count_duplicates(client: Client, parameters: dict[str, Any], tally: _Tally)
 
 def _compare(client: Client, view: _View, parameters: dict[str, Any], tally: _Tally) -> None:
     keys = ", ".join(f"`{name}`" for name in view.key)
-    relations = f"{_relations(view)} SELECT"
+    parameters = parameters | _edges(client, view, parameters)
+    relations = f"{_relations(view, parameters)} SELECT"
     totals = f"{relations} sum(in_recomputed), uniqExactIf(({keys}), in_store != in_recomputed) FROM compared"
     rows, differences = client.query(totals, parameters=parameters).result_rows[0]
     tally.rows += rows
@@ -214,8 +236,23 @@ def _compare(client: Client, view: _View, parameters: dict[str, Any], tally: _Ta
         tally.examples += _examples(view, rows_that_differ)
 
 
-def _relations(view: _View) -> str:
+def _edges(client: Client, view: _View, parameters: dict[str, Any]) -> dict[str, list[Any]]:
+    """Venues and levels with an alert raised before what is open (or within the longest hold after), and until when it was."""
+    none: dict[str, list[Any]] = {"edges": ["-"], "edges_until": [0]}
+    if view.name != "crowding_alerts" or not parameters["closed_before"]:
+        return none
+    rows = client.query(
+        f"{_relations(view, parameters)} SELECT concat(venue_id, '|', level), max(ifNull(cleared_at, {2**62})) "
+        "FROM (SELECT * FROM all_stored UNION ALL SELECT * FROM all_recomputed) "
+        "WHERE raised_at < {closed_before:Int64} + 3600000 GROUP BY ALL",
+        parameters=parameters | none,
+    ).result_rows
+    return {"edges": ["-", *(row[0] for row in rows)], "edges_until": [0, *(row[1] for row in rows)]}
+
+
+def _relations(view: _View, parameters: dict[str, Any]) -> str:
     """The WITH clause that ends in `compared`: the view's rows and the recomputed ones, each different row once."""
+    still_open = _OPEN.get(view.name, "1") if parameters["closed_before"] else "1"
     # Only visits that can touch the longest window are swept for the rolling windows.
     recent = f"WHERE left_at >= {{window_end:Int64}} - {_LONGEST_WINDOW_MS} AND checked_in_at < {{window_end:Int64}}"
     slice_of_venues = "cityHash64(r.venue_id) % {slices:UInt64} = {slice:UInt64}"
@@ -224,8 +261,10 @@ def _relations(view: _View) -> str:
         "folded": _sql("folded"),
         "counted": f"SELECT * FROM folded {recent if view.name == 'rolling_occupancy' else ''}",
         "instants": _sql("instants"),
-        "recomputed": f"SELECT {_columns(view, 'toInt64({})')} FROM {recomputed} AS r",
-        "stored": f"SELECT {_columns(view, _TIME_TO_MS)} FROM checkins.{view.name} AS r WHERE {slice_of_venues}",
+        "all_recomputed": f"SELECT {_columns(view, 'toInt64({})')} FROM {recomputed} AS r",
+        "all_stored": f"SELECT {_columns(view, _TIME_TO_MS)} FROM checkins.{view.name} AS r WHERE {slice_of_venues}",
+        "recomputed": f"SELECT * FROM all_recomputed WHERE {still_open}",
+        "stored": f"SELECT * FROM all_stored WHERE {still_open}",
         "compared": _sql("compared"),
     }
     return "WITH " + ", ".join(f"{name} AS ({sql})" for name, sql in relations.items())
@@ -300,8 +339,11 @@ def _skipped(view: _View, settings: Settings) -> str:
     return f"not recomputed: crowding_basis is {settings.crowding_basis}" if by_estimate else ""
 
 
-def _accounting(client: Client, settings: Settings, mode: str, as_of: int) -> list[Check]:
-    """Per partition accepted = stored + duplicates, consumed = accepted + dead-lettered; the sums match the views."""
+def _accounting(client: Client, removed: int) -> list[Check]:
+    """Per partition accepted = stored + duplicates, consumed = accepted + dead-lettered; the sums match the views.
+
+    `removed`: scans that retention and erasures have taken.
+    """
     partitions = client.query(
         "SELECT topic, partition, consumed, accepted, stored, duplicates, dead_lettered FROM checkins.accounting "
         "ORDER BY topic, partition"
@@ -312,30 +354,21 @@ def _accounting(client: Client, settings: Settings, mode: str, as_of: int) -> li
         for topic, partition, consumed, accepted, stored, duplicates, dead_lettered in partitions
         if accepted != stored + duplicates or consumed != accepted + dead_lettered
     ]
-    scans, oldest = client.query(
-        "SELECT count(), toUnixTimestamp64Milli(min(occurred_at)) FROM checkins.scans"
-    ).result_rows[0]
+    scans = client.query("SELECT count() FROM checkins.scans").result_rows[0][0]
     # Refused case reports are not scans, and in no partition's account.
     dead_letters = client.query(
         "SELECT count() FROM checkins.dead_letters WHERE topic IN (SELECT topic FROM checkins.accounting)"
     ).result_rows[0][0]
     stored_sum, dead_sum = sum(row[4] for row in partitions), sum(row[6] for row in partitions)
-    # By the wall clock, whole days older than the retention are removed: once the oldest scan is about that old, fewer
-    # scans than were stored may be there, never more.
-    age = (as_of - oldest) * _MILLISECOND if scans else settings.retention
-    removed = mode == "wall" and age > settings.retention - timedelta(days=1)
-    stored_equal = scans <= stored_sum if removed else scans == stored_sum
     return [
         Check("accounting adds up", len(partitions), len(wrong), tuple(wrong[:EXAMPLES])),
-        _sum_check("stored scans are there", scans, stored_sum, equal=stored_equal, what="scans"),
-        _sum_check(
-            "dead letters are there", dead_letters, dead_sum, equal=dead_letters == dead_sum, what="dead_letters"
-        ),
+        _sum_check("stored scans are there", scans, stored_sum - removed, what="scans"),
+        _sum_check("dead letters are there", dead_letters, dead_sum, what="dead_letters"),
     ]
 
 
-def _sum_check(name: str, rows: int, accounted: int, *, equal: bool, what: str) -> Check:
-    if equal:
+def _sum_check(name: str, rows: int, accounted: int, *, what: str) -> Check:
+    if rows == accounted:
         return Check(name, rows, 0)
     return Check(name, rows, abs(rows - accounted), (f"the view {what} has {rows} rows, the accounting {accounted}",))
 

@@ -80,7 +80,8 @@ class Engine(Protocol[W]):
     def write(self, write: W) -> Mapping[Partition, int]:
         """Store it. Returns per partition the offset up to which everything is stored (exclusive): what to commit.
 
-        Raises StoreUnavailableError: the same write is tried again. Any other exception is a bug and stops the process.
+        Raises StoreUnavailableError: the same write is tried again; OwnershipLostError: another worker has taken over, the
+        partitions are revoked and assigned anew. Any other exception is a bug and stops the process.
         """
 
     def settle(self) -> None:
@@ -102,6 +103,12 @@ class Engine(Protocol[W]):
     @property
     def settle_due(self) -> bool:
         """Whether `settle` has something to do that should not wait."""
+
+    def retain(self, *, lead: bool) -> bool:
+        """Drop what is older than the retention (`lead`), and correct what that changes. Returns whether anything was dropped.
+
+        Called like `settle`. Raises StoreUnavailableError.
+        """
 
     def counters(self) -> Mapping[str, int]:
         """A consistent snapshot: consumed, accepted, stored, duplicates, dead_lettered.
@@ -192,6 +199,9 @@ class Tracer(Protocol):
 
     def again(self) -> None:
         """Make every case due."""
+
+    def own_again(self) -> None:
+        """Take over the same cases anew: retention, or an erasure, has changed what is stored."""
 
     def unpublished(self) -> tuple[str, str, list[bytes], int] | None:
         """What Kafka lacks: topic, key, messages, and the version to give to `mark_published`; None = nothing."""

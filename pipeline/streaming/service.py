@@ -16,7 +16,9 @@ import faust
 from aiokafka.errors import KafkaError
 
 from pipeline.api.server import serve_http
-from pipeline.errors import StoreUnavailableError
+from pipeline.audit import AuditLog
+from pipeline.audit_heads import message_of
+from pipeline.errors import StoreUnavailableError, UserError
 from pipeline.settings import Settings
 from pipeline.streaming.agents import add_agents
 from pipeline.streaming.alert_delivery import AlertDelivery
@@ -28,7 +30,7 @@ from pipeline.streaming.metrics import Metrics
 from pipeline.streaming.ports import Engine, ModelCare, Partition, Tracer, W
 from pipeline.streaming.tracing import TracingLoop
 from pipeline.streaming.worker import Worker
-from pipeline.topics import CASE_REPORTS, CHECK_INS, DEAD_LETTERS, EXPOSURES, VENUE_WARNINGS, VENUES
+from pipeline.topics import AUDIT_HEADS, CASE_REPORTS, CHECK_INS, DEAD_LETTERS, EXPOSURES, VENUE_WARNINGS, VENUES
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,8 @@ log = logging.getLogger(__name__)
 LAG_SECONDS, DRAIN_SECONDS = 1.0, 0.1
 #: How often the model of presence is looked at, and how long after a failure it is tried again, in seconds.
 MODEL_SECONDS, REFIT_AGAIN_SECONDS = 60.0, 3600.0
+#: How often Kafka is told of the audit log's last entry, in seconds.
+AUDIT_SECONDS = 60.0
 #: How often the event loop shows that it runs, in seconds.
 BEAT_SECONDS = 1.0
 #: Faust is given this long to leave the group, in seconds; then the group finds out by itself.
@@ -106,6 +110,7 @@ class _Service:
             commit=lambda offsets: app.consumer.commit_stored(offsets),
             publish=lambda letters: publish_dead_letters(app, letters),
             tracing=tracing,
+            take_over_again=lambda: app.consumer.take_over_again(),
         )
         app.transport.listener = worker
         alertmanager = self._alertmanager()
@@ -121,6 +126,7 @@ class _Service:
             self._watch_lag(app, worker),
             self._beat(worker),
             delivery.run(),
+            self._tell_audit_head(app),
         ]
         if tracing is not None:
             loops.append(tracing.run())
@@ -135,7 +141,10 @@ class _Service:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if worker.failure.done():
             error = worker.failure.result()
-            log.critical("stopping after a bug, to read on from what is stored: %r", error, exc_info=error)
+            if isinstance(error, UserError):
+                log.critical("%s", error)
+            else:
+                log.critical("stopping after a bug, to read on from what is stored: %r", error, exc_info=error)
             await _within(LEAVE_SECONDS, app.stop())
             return _exit_now(1)
         seconds = time.monotonic() - (worker.reading_since or time.monotonic())
@@ -237,6 +246,20 @@ class _Service:
             care.stop()
             thread.submit(care.close)
             await asyncio.to_thread(thread.shutdown)
+
+    async def _tell_audit_head(self, app: faust.App) -> None:
+        """Tell Kafka of the audit log's last entry, when there is a new one."""
+        audit, told = AuditLog(self._settings.audit_path), None
+        while True:
+            await asyncio.sleep(AUDIT_SECONDS)
+            try:
+                head = await asyncio.to_thread(audit.head)
+            except UserError as error:
+                log.warning("%s", error)
+                continue
+            if head is not None and head != told:
+                await publish_records(app, AUDIT_HEADS, head.log, [message_of(head)])
+                told = head
 
     async def _beat(self, worker: Worker[Any]) -> None:
         while True:

@@ -81,6 +81,10 @@ class TracingLoop:
         """Give all cases back."""
         await self.assigned(())
 
+    async def retained(self) -> None:
+        """Retention has dropped days: take the same cases over anew."""
+        await self._until_stored(self._tracer.own_again)
+
     async def submit(self, batch: RecordBatch) -> None:
         """Store a batch of reports."""
         letters = await self._until_stored(

@@ -20,6 +20,7 @@ from pipeline.core.pools import HARD_LIMIT
 from pipeline.dead_letters import DeadLetter
 from pipeline.settings import Settings
 from pipeline.store.client import DATABASE, connect
+from pipeline.store.erasure import digest_of
 from pipeline.store.tracing import EXPOSURES, VISITS, TracedCase, TraceStore
 from pipeline.tracing.found import Exposed, Standing, differences, intervals_of, marked, union_of
 from pipeline.tracing.index import CaseIndex
@@ -57,6 +58,7 @@ class Tracer:
         self._categories_version = 0
         # Per case the other visitors to look at again; None: everything.
         self._due: dict[str, set[str] | None] = {}
+        self._owned: tuple[Collection[int], bool] = (), False
         # Per topic and key: the version that Kafka has, and the newest one that is stored.
         self._outbox: dict[tuple[str, str], tuple[int, int]] = {}
 
@@ -72,11 +74,13 @@ class Tracer:
         All that may still change, and all that were not passed over to the end, are due. Returns the next offset to read of
         each partition; None = from the earliest.
         """
+        self._owned = partitions, everything
         if not partitions and not everything:
             self._take_up([], {})
             return {}
         reports = self._store.reports(None if everything else partitions)
-        oldest = self._store.clock() - self._retention
+        # What retention cuts may have shortened the windows of some that are older.
+        oldest = self._store.clock() - self._retention - 2 * HARD_LIMIT
         due = [each.case_id for each in reports if each.report != each.traced or self._active(each.report, oldest)]
         owned = {each.case_id for each in reports}
         outbox = {
@@ -88,6 +92,11 @@ class Tracer:
         self._take_up(due, outbox)
         self._refresh_warnings(None, {})
         return self._store.next_offsets(partitions)
+
+    def own_again(self) -> None:
+        """Take over the same cases anew: something other than a visit or a report has changed the store."""
+        partitions, everything = self._owned
+        self.own(partitions, everything=everything)
 
     def _take_up(self, due: Collection[str], outbox: dict[tuple[str, str], tuple[int, int]]) -> None:
         with self._index.lock:
@@ -115,14 +124,14 @@ class Tracer:
         keys: Sequence[bytes | None],
         values: Sequence[bytes | None],
     ) -> list[DeadLetter]:
-        """Store a batch of reports; the cases are due then. Returns the records refused."""
-        reports, letters = [], []
+        """Store a batch of reports, but those of erased visitors; the cases are due then. Returns the records refused."""
+        reports, letters, erased = [], [], self._store.erased()
         for i, value in enumerate(values):
             verdict = self._judge.judge(value)
             if isinstance(verdict, Refusal):
                 place = topic, partition, int(offsets[i]), verdict.reason, verdict.detail
                 letters.append(DeadLetter(*place, keys[i], value, int(timestamps_ms[i])))
-            else:
+            elif digest_of(verdict.report.visitor_id.encode()) not in erased:
                 reports.append((verdict.report.case_id, verdict.report.reported_at, verdict.canonical))
         self._store.add_letters(letters)
         self._store.add_reports(reports, partition)
@@ -290,11 +299,12 @@ class Tracer:
         return changed, self._still_to_withdraw(gone, cases)
 
     def _still_to_withdraw(self, gone: pa.Table, cases: Mapping[str, Standing]) -> pa.Table:
-        # Days that retention has dropped take their visits with them; what they showed was true, and is not taken back.
+        # Retention drops visits first, then what followed from them: that was true, and is not taken back.
         if not gone.num_rows:
             return gone
         withdrawn = [name for name, case in cases.items() if not case.case.counts]
-        dropped = pc.less(gone["checked_in_at"], self._store.retained_from())
+        kept_from = self._store.kept_from()
+        dropped = pc.or_(pc.less(gone["checked_in_at"], kept_from), pc.less(gone["case_checked_in_at"], kept_from))
         kept = pc.and_(dropped, pc.invert(pc.is_in(gone["case_id"], value_set=pa.array(withdrawn, pa.string()))))
         return gone.filter(pc.invert(kept))
 

@@ -11,6 +11,8 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from pipeline.broker import free_port
 from pipeline.processes import tied
 from pipeline.produce import ScanProducer
@@ -18,6 +20,7 @@ from pipeline.simulate import facts
 from pipeline.simulate.day import DayPlan
 from pipeline.simulate.options import SimulationOptions
 from pipeline.topics import CHECK_INS, VENUES, declared_topics, ensure_topics
+from tests.integration.checkins import read_topic
 from tests.waiting import wait_until
 
 SUNDAY = facts.BUSY_SUNDAY
@@ -45,6 +48,7 @@ class Site:
         self._port = free_port()
         self._worker: subprocess.Popen[bytes] | None = None
         self._sent = 0
+        self._at = NOW
         self.address = f"http://127.0.0.1:{self._port}"
 
     def prepare(self) -> None:
@@ -86,6 +90,13 @@ class Site:
         self._worker.kill()
         self._worker.wait()
 
+    def break_connections(self) -> None:
+        """End the process that holds them; the worker goes on, and starts another."""
+        assert self._worker is not None
+        children = psutil.Process(self._worker.pid).children(recursive=True)
+        (door,) = [each for each in children if "pipeline.api.front" in each.cmdline()]
+        door.kill()
+
     def close(self) -> None:
         """End the worker."""
         if self._worker is not None:
@@ -100,17 +111,44 @@ class Site:
         with urllib.request.urlopen(self.address + path, timeout=30) as answer:
             return json.load(answer)
 
-    def check_in(self, venue: str, persons: int) -> None:
-        """So many persons come to a venue, later than all before."""
+    def feed(self) -> dict[str, Any]:
+        """All that a page is told when it opens."""
+        with urllib.request.urlopen(f"{self.address}/api/v1/live", timeout=30) as stream:
+            for line in stream:
+                if line.startswith(b"data: "):
+                    told: dict[str, Any] = json.loads(line.removeprefix(b"data: "))
+                    return told
+        raise AssertionError("the feed ended without a word")
+
+    def check_in(self, venue: str, persons: int) -> list[str]:
+        """So many persons come to a venue, later than all before. Returns their pseudonyms."""
+        visitors = [f"visitor-{self._sent + number}" for number in range(persons)]
+        self._scan("check_in", venue, visitors)
+        return visitors
+
+    def check_out(self, venue: str, visitors: Sequence[str]) -> None:
+        """They leave it again."""
+        self._scan("check_out", venue, visitors)
+
+    def pass_time(self, minutes: int, venue: str) -> None:
+        """So long later, of event time, somebody comes to a venue: the clock moves with scans only."""
+        self._at += timedelta(minutes=minutes)
+        self.check_in(venue, 1)
+
+    def messages(self, topic: str) -> list[dict[str, Any]]:
+        """All that a topic holds by now."""
+        return [json.loads(message.value() or b"null") for message in read_topic(self._kafka, topic)]
+
+    def _scan(self, event_type: str, venue: str, visitors: Sequence[str]) -> None:
         with ScanProducer(self._kafka, CHECK_INS) as producer:
-            for _ in range(persons):
+            for visitor in visitors:
                 self._sent += 1
-                at = NOW + timedelta(milliseconds=self._sent)
+                at = self._at + timedelta(milliseconds=self._sent)
                 scan = {
                     "event_id": f"now-{self._sent}",
-                    "event_type": "check_in",
+                    "event_type": event_type,
                     "venue_id": venue,
-                    "visitor_id": f"visitor-{self._sent}",
+                    "visitor_id": visitor,
                     "occurred_at": at.isoformat(timespec="milliseconds"),
                 }
                 producer.send(venue.encode(), json.dumps(scan).encode())

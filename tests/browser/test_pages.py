@@ -1,6 +1,7 @@
 """What people see of the pipeline in a real browser, with a worker that really runs behind it."""
 
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,32 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from tests.browser.site import Site
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 PAGES = ("/", "/planning", "/api/docs")
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 VENUE = "ven-000003"
+#: Keeps of which kind each message of the feed is, and when the connection breaks.
+KEEP_WHAT_THE_FEED_SAYS = """
+window.told = [];
+window.EventSource = class extends EventSource {
+  constructor(address) {
+    super(address);
+    for (const kind of ["snapshot", "delta"]) this.addEventListener(kind, () => window.told.push(kind));
+    this.addEventListener("error", () => window.told.push("broken"));
+  }
+};
+"""
+#: Keeps what a screen reader would be told of alerts, in the order in which it is told.
+KEEP_WHAT_IS_ANNOUNCED = """() => {
+  window.announced = [];
+  const region = document.getElementById("alerts-news");
+  if (region.getAttribute("aria-live") !== "polite") throw new Error("nobody would be told");
+  const keep = () => window.announced.push(region.textContent);
+  new MutationObserver(keep).observe(region, { childList: true, characterData: true, subtree: true });
+}"""
 
 
 def number_in(page: Any, key: str) -> int:
@@ -62,6 +83,80 @@ def test_people_who_come_are_seen_without_a_reload(page: Any, site: Site) -> Non
     assert site.ask(f"/api/v1/venues/{VENUE}/now")["occupancy"] >= 40
 
 
+def test_the_fullest_as_expected_are_a_list_of_their_own(page: Any, site: Site) -> None:
+    open_page(page, site, "/")
+    venues = [each for each in site.ask("/api/v1/venues?limit=500")["items"] if each["capacity"] and each["estimate"]]
+    fullest = max(venues, key=lambda each: each["estimate"]["expected"] / each["capacity"])
+    page.get_by_role("button", name="Fullest, expected").click()
+    first = page.locator("#top li").first
+    first.filter(has_text=fullest["name"]).wait_for()
+    assert f"counted {fullest['occupancy']:,}" in first.inner_text()
+
+
+def test_an_alert_is_raised_and_cleared_before_the_readers_eyes(page: Any, site: Site) -> None:
+    """A crowd comes and goes: the list, the map, a screen reader, the view and the topic tell of it, without a reload."""
+    alone = {each[3]: at for at, each in enumerate(site.feed()["map"]["fixed"]) if each[3]}
+    venues = site.ask("/api/v1/venues?limit=500")["items"]
+    calm = [each for each in venues if (each["capacity"] or 0) >= 10 and each["ratio"] < 0.5]
+    crowded = min((each for each in calm if each["venue_id"] in alone), key=lambda each: each["capacity"])
+    venue, name, capacity = crowded["venue_id"], crowded["name"], crowded["capacity"]
+    elsewhere = max(calm, key=lambda each: each["capacity"])["venue_id"]
+
+    def level_on_the_map() -> str:
+        told = site.feed()
+        full = sum(told["levels"][level] == "full" for _, level in told["map"]["now"])
+        said = f", {full} of them full."
+        page.wait_for_function(
+            "said => document.querySelector('#map canvas').getAttribute('aria-label').includes(said)", arg=said
+        )
+        return str(told["levels"][told["map"]["now"][alone[venue]][1]])
+
+    def stored() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = site.ask(f"/api/v1/alerts?venue_id={venue}&limit=1")["items"]
+        return found
+
+    def heard(pattern: str) -> None:
+        page.wait_for_function("pattern => window.announced.some((text) => RegExp(pattern).test(text))", arg=pattern)
+
+    open_page(page, site, "/")
+    page.evaluate(KEEP_WHAT_IS_ANNOUNCED)
+    earlier = stored()
+    visitors = site.check_in(venue, capacity - crowded["occupancy"])
+    site.pass_time(1, elsewhere)
+    wait_until(lambda: site.ask(f"/api/v1/venues/{venue}/now")["level"] == "full")
+    assert level_on_the_map() == "full"
+    assert stored() == earlier
+
+    site.pass_time(2, elsewhere)
+    row = page.locator("#alerts li").filter(has=page.get_by_text(name, exact=True)).first
+    row.filter(has_text="warning").wait_for()
+    alert = stored()[0]
+    assert (alert["level"], alert["cleared_at"]) == ("warning", None)
+    assert f"peak {alert['peak']} of {capacity}" in row.inner_text().replace(",", "")
+
+    site.check_out(venue, visitors)
+    site.pass_time(6, elsewhere)
+    row.filter(has_text="cleared").wait_for()
+    # Others clear in these minutes too, and of many at once only some are named.
+    heard("crowding alerts? cleared: ")
+    assert level_on_the_map() != "full"
+    heard(f"raised: .*{re.escape(name)}, warning")
+    assert page.asked.count(f"{site.address}/") == 1
+
+    cleared = stored()[0]
+    assert cleared["alert_id"] == alert["alert_id"]
+
+    def told() -> list[str | None]:
+        messages = [each for each in site.messages("crowding-alerts") if each["alert_id"] == alert["alert_id"]]
+        return [each["cleared_at"] for each in messages]
+
+    wait_until(lambda: len(told()) == 2)
+    raised_at, cleared_at = told()
+    assert raised_at is None
+    assert cleared_at is not None
+    assert datetime.fromisoformat(cleared_at) == datetime.fromisoformat(cleared["cleared_at"])
+
+
 def test_a_venue_is_found_by_name_with_the_keyboard_alone(page: Any, site: Site) -> None:
     open_page(page, site, "/")
     name = site.ask(f"/api/v1/venues/{VENUE}/now")["name"]
@@ -89,9 +184,31 @@ def test_a_planner_is_told_which_capacity_would_have_been_enough(page: Any, site
     said = page.locator("#answer").inner_text().replace(",", "")
     assert f"peaked at {plan['highest_peak']}" in said
     assert f"A capacity of {plan['capacity_for_90']} would have kept every peak under 90 %" in said
+    assert f"by the model of presence at most {int(plan['highest_expected'] + 0.5)} were there" in said
     with page.expect_download() as downloading:
         page.get_by_role("link", name="Download CSV").click()
     assert "capacity_for_90" in Path(downloading.value.path()).read_text()
+
+
+def test_a_planner_is_shown_fewer_days_where_many_take_too_long(page: Any, site: Site) -> None:
+    refused = []
+
+    def refuse_once(route: Any) -> None:
+        if refused:
+            route.fallback()
+            return
+        refused.append(route.request.url)
+        problem = {"what": "the answer took more than 10 s", "where": "the store", "way_out": "ask for fewer days"}
+        route.fulfill(status=503, json=problem)
+
+    page.route("**/api/v1/planning?**", refuse_once)
+    open_page(page, site, "/planning")
+    page.wait_for_selector("#banner:not([hidden])")
+    assert len(refused) == 1
+    assert "these are 14 days" in page.locator("#banner").inner_text()
+    assert page.locator("#days").input_value() == "14"
+    page.locator("#days").select_option("7")
+    page.wait_for_selector("#banner", state="hidden")
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -153,11 +270,27 @@ def test_pictures_for_the_readme(page: Any, site: Site, pytestconfig: pytest.Con
             site.check_in(VENUE, 1)
             wait_for_number(page, "people", people + 1)
             page.wait_for_selector("#banner", state="hidden")
-        page.wait_for_timeout(800)
+            # The first one is where tests have sent their crowds.
+            page.locator("#top li button").nth(1).click()
+        page.wait_for_timeout(1_500)
         page.screenshot(path=IMAGES / f"{name}.png", full_page=name == "live-light")
 
 
+def test_a_page_whose_connection_broke_is_told_only_what_it_missed(page: Any, site: Site) -> None:
+    page.add_init_script(KEEP_WHAT_THE_FEED_SAYS)
+    open_page(page, site, "/")
+    before = number_in(page, "people")
+    site.break_connections()
+    site.check_in(VENUE, 3)
+    wait_for_number(page, "people", before + 3)
+    kinds = page.evaluate("window.told")
+    assert kinds.count("broken") >= 1
+    assert kinds.count("snapshot") == 1
+    assert kinds[-1] == "delta"
+
+
 def test_the_page_finds_a_worker_again_that_was_killed(page: Any, site: Site) -> None:
+    page.add_init_script(KEEP_WHAT_THE_FEED_SAYS)
     open_page(page, site, "/")
     site.kill()
     page.wait_for_selector('#banner[data-state="lost"]:not([hidden])')
@@ -167,3 +300,5 @@ def test_the_page_finds_a_worker_again_that_was_killed(page: Any, site: Site) ->
     page.wait_for_function("() => document.body.dataset.state !== 'lost'")
     site.check_in(VENUE, 7)
     wait_for_number(page, "people", before + 7)
+    # Another worker does not know what this page has seen.
+    assert page.evaluate("window.told").count("snapshot") == 2

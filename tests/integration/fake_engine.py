@@ -60,6 +60,10 @@ class FakeEngine:
     def overview(self) -> Overview:
         return NOTHING_SEEN
 
+    def retain(self, *, lead: bool) -> bool:
+        self._note(f"retain lead={lead}")
+        return False
+
     def undercounted(self) -> int:
         return 0
 

@@ -202,7 +202,7 @@ def test_while_kafka_is_away_senders_are_told_and_afterwards_all_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
 ) -> None:
     """The broker hangs and goes on; with `make faults` it is killed and started again, which takes Kafka half a minute."""
-    killed = pytestconfig.getoption("--faults-rounds") > 4
+    killed = pytestconfig.getoption("--faults")
     monkeypatch.setattr(outboxes, "CONFIRM_SECONDS", 1.0)
 
     def record(number: int) -> Record:

@@ -12,7 +12,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from pipeline.cluster import open_admin
 from pipeline.errors import UserError
-from pipeline.topics import Topic, declared_topics, ensure_topics
+from pipeline.topics import Topic, declared_topics, ensure_topics, kept_too_long
 
 pytestmark = pytest.mark.kafka
 
@@ -40,6 +40,7 @@ def test_every_topic_has_the_partitions_of_check_ins_and_only_venues_is_compacte
         "exposures",
         "venue-warnings",
         "case-reports",
+        "audit-heads",
     }
     assert {topic.partitions for topic in topics.values()} == {6}
     assert [name for name, topic in topics.items() if topic.compacted] == ["venues"]
@@ -73,6 +74,17 @@ def test_what_differs_is_said_and_left_as_it_is(kafka: str) -> None:
             "has 2 partitions, not 3",
             "has the cleanup policy delete, not compact",
         )
+
+
+def test_a_topic_that_is_kept_too_long_is_named_and_set_as_declared(kafka: str) -> None:
+    name = f"test-{secrets.token_hex(6)}"
+    ensure_topics(kafka, [Topic(name, 1)])
+    declared = [Topic(name, 1, retention=timedelta(days=14)), Topic("not-there", 1, retention=timedelta(days=14))]
+    said = {name: "retention.ms -1 instead of 1209600000, segment.ms 604800000 instead of 86400000"}
+    assert kept_too_long(kafka, declared) == said
+    assert kept_too_long(kafka, declared, apply=True) == said
+    assert kept_too_long(kafka, declared) == {}
+    assert configs_of(kafka, name)["retention.ms"] == "1209600000"
 
 
 def test_the_command_creates_then_agrees_then_says_what_differs(kafka_topics: Callable[..., str]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,9 @@ from pipeline.api.errors import RequestError
 from pipeline.api.feed import REMEMBERED, Feed
 from pipeline.api.front import Statuses
 from pipeline.api.levels import LEVELS, level_codes, level_of
-from pipeline.api.snapshot import Places, Snapshot, Standing
+from pipeline.api.snapshot import Estimates, Places, Snapshot, Standing
 from pipeline.api.status import StatusBook
-from pipeline.api.view import CELLS, area_figures, make_grid, make_view, top_rows
+from pipeline.api.view import CELLS, area_figures, iso, make_grid, make_view, top_rows, venue_now
 from tests.isolated import run_isolated
 
 
@@ -42,14 +43,15 @@ def snapshot(people: list[float], capacity: list[float], before: Snapshot | None
             texts,
             np.linspace(-8, -6, count),
             np.linspace(106, 112, count),
+            np.array(capacity, np.float64),
         )
     )
     nothing = np.full(count, np.nan)
     occupancy, room = np.array(people, np.float64), np.array(capacity, np.float64)
     standing = Standing("events", 1_632_047_400_000 + (60_000 if before else 0), 0, 0, 0, 0, 0, 0)
-    return Snapshot(
-        standing, places, occupancy, room, nothing, nothing, nothing, nothing, level_codes(occupancy, room), None
-    )
+    estimates = Estimates((0, 0), places, {}, None)
+    nothings = (nothing, nothing, nothing, nothing)
+    return Snapshot(standing, places, estimates, occupancy, room, *nothings, level_codes(occupancy, room), None)
 
 
 @pytest.mark.parametrize(
@@ -74,8 +76,10 @@ def test_sums_of_areas_are_of_all_venues_and_ratios_of_those_with_a_capacity() -
 
 
 def test_the_fullest_come_first_and_the_empty_not_at_all() -> None:
-    rows = top_rows(snapshot([0, 50, 9, 200], [10, 100, 10, 1000]))
-    assert rows == {"people": [3, 1, 2], "fullness": [2, 1, 3]}
+    one = snapshot([0, 50, 9, 200], [10, 100, 10, 1000])
+    assert top_rows(one) == {"people": [3, 1, 2], "fullness": [2, 1, 3], "expected_fullness": []}
+    expected = replace(one, expected=np.array([np.nan, 20.0, 0.0, 300.0]))
+    assert top_rows(expected)["expected_fullness"] == [3, 1]
 
 
 def test_a_delta_makes_of_the_view_before_the_view_after() -> None:
@@ -99,6 +103,16 @@ def test_the_map_stays_bounded_however_many_venues_there_are() -> None:
     assert 0 < len(grid.fixed) <= CELLS
     assert sum(cell[2] for cell in grid.fixed) == 30_000
     assert make_view(many, grid, {}, {}, {}).people.sum() == 30_000
+
+
+def test_a_place_is_as_full_as_its_venues_with_a_capacity_are_together() -> None:
+    one = snapshot([90, 20, 500], [90, 110, np.nan])
+    near = replace(one.places, latitude=np.full(3, -7.25), longitude=np.full(3, 112.75))
+    grid = make_grid(near)
+    view = make_view(replace(one, places=near), grid, {}, {}, {})
+    assert (view.people.tolist(), [LEVELS[level] for level in view.level]) == ([610], ["busy"])
+    unknown = make_view(replace(one, places=near, capacity=np.full(3, np.nan)), grid, {}, {}, {})
+    assert [LEVELS[level] for level in unknown.level] == ["unknown"]
 
 
 def test_a_cursor_comes_back_as_it_was_and_a_foreign_one_is_refused() -> None:
@@ -133,6 +147,39 @@ def test_the_door_answers_with_the_bytes_that_the_application_would() -> None:
             again = statuses.answer(f"GET /api/v1/venues/{venue}/now HTTP/1.1\r\nIf-None-Match: {tag}".encode())
             assert again is not None
             assert again.startswith(b"HTTP/1.1 304 ")
+
+
+def test_a_status_says_what_every_list_says_of_the_venue() -> None:
+    one = snapshot([0, 7, 30, 1_000, 3], [np.nan, 0, 90, 700, 10])
+    estimated = replace(
+        one,
+        expected=np.array([np.nan, 6.5, 20.0, 812.3, 0.0]),
+        low=np.array([np.nan, 4, 12, 700, 0]),
+        high=np.array([np.nan, 9, 28, 900, 1]),
+        share=np.array([np.nan, 0.29, np.nan, 1.0, 0.125]),
+        model_version='2021-09-18-"é"',
+    )
+    for each in (one, estimated):
+        book = StatusBook(lambda *_: None)
+        book.update(each)
+        for row in range(len(each)):
+            body, _ = book.status(f"v{row}")
+            said = json.loads(body)
+            assert said.pop("as_of") == iso(each.standing.as_of)
+            assert said == venue_now(each, row)
+
+
+def test_the_door_takes_what_is_told_in_parts_at_once() -> None:
+    statuses = Statuses()
+    statuses.take(b"Fone\na\tA\nb\tB")
+    for part in (b"Ptwo\nc\tC", b"Ptwo\nb\tB2"):
+        statuses.take(part)
+        assert (statuses.as_of, statuses.bodies) == (b"one", {b"a": b"A", b"b": b"B"})
+    statuses.take(b"Dtwo\nd\tD")
+    assert (statuses.as_of, statuses.bodies) == (b"two", {b"a": b"A", b"b": b"B2", b"c": b"C", b"d": b"D"})
+    statuses.take(b"Pthree\ne\tE")
+    statuses.take(b"Fthree\nf\tF")
+    assert (statuses.as_of, statuses.bodies) == (b"three", {b"e": b"E", b"f": b"F"})
 
 
 @pytest.mark.parametrize(
@@ -186,7 +233,7 @@ def test_a_page_that_was_away_too_long_is_told_everything() -> None:
 
 def ask_for_alerts(folder: str) -> list[object]:
     """What the API finds in a store without crowding alerts, and in one that has five, one of them cleared."""
-    from pipeline.api.questions import alerts
+    from pipeline.api.questions import alerts, alerts_at_a_glance
     from pipeline.api.reader import open_reader
     from pipeline.settings import Settings
     from pipeline.store.client import open_store
@@ -211,12 +258,59 @@ def ask_for_alerts(folder: str) -> list[object]:
         pages += [(row["alert_id"], row["cleared_at"]) for row in page]
         before = page[-1]["raised_at"], page[-1]["alert_id"]
     found.append(pages)
+    shown, counted = alerts_at_a_glance(reader, 1_632_047_640_000, 3)
+    found.append(([row["alert_id"] for row in shown], counted))
+    found.append(alerts_at_a_glance(reader, 1_632_047_640_001, 3)[1])
     return found
 
 
 def test_alerts_come_newest_first_in_pages_and_a_store_without_them_is_no_error(tmp_path: Path) -> None:
-    without, active, of_one_venue, pages = run_isolated(ask_for_alerts, str(tmp_path))
+    without, active, of_one_venue, pages, glance, later = run_isolated(ask_for_alerts, str(tmp_path))
     assert without is None or without == []
     assert active == ["a3", "a2", "a1", "a0"]
     assert of_one_venue == ["a4", "a2", "a0"]
     assert pages == [("a4", 1_632_047_640_000), ("a3", None), ("a2", None), ("a1", None), ("a0", None)]
+    # Of four that last the newest three, then the one that has cleared.
+    assert glance == (["a2", "a3", "a0", "a4"], {"raised": 4, "critical": 0, "cleared": 1})
+    assert later == {"raised": 4, "critical": 0, "cleared": 0}
+
+
+def readings(folder: str) -> list[tuple[list[object], list[object]]]:
+    """Of a store that changes, each time: the view `occupancy_now`, and what the page reads, of a venue a row."""
+    from pipeline.api.reader import open_reader
+    from pipeline.api.snapshot import read_snapshot
+    from pipeline.settings import Settings
+    from pipeline.store.client import open_store
+
+    client = open_store(Settings(store=Path(folder)))
+    reader = open_reader(Settings(store=Path(folder)))
+    before: Snapshot | None = None
+    venues = "INSERT INTO registry_rows (venue_id, name, category, capacity, version) VALUES"
+    estimates = "INSERT INTO estimate_rows VALUES"
+    found = []
+    for change in (
+        "SELECT 1",
+        f"{venues} ('b', 'B', 'mall', 10, 1), ('d', '', 'mall', NULL, 1)",
+        "INSERT INTO now_rows VALUES ('b', 4, 1), ('a', 9, 1)",
+        f"{estimates} ('b', 2.5, 1, 4, 0.3, 'm1', 1, 0), ('d', 1, 0, 2, 0.3, 'm1', 1, 0), ('x', 1, 0, 2, 0.3, 'm1', 1, 0)",
+        "INSERT INTO now_rows VALUES ('b', 12, 2), ('c', 1, 2), ('d', 3, 2)",
+        f"{estimates} ('b', NULL, NULL, NULL, NULL, NULL, 2, 1), ('c', 0.5, 0, 2, NULL, 'm2', 2, 0)",
+        f"{venues} ('c', 'C', 'mall', 7, 2), ('b', 'B', 'mall', 20, 2)",
+    ):
+        client.command(change)
+        seen = before = read_snapshot(reader, before)
+        columns = (seen.occupancy, seen.capacity, seen.expected, seen.low, seen.high, seen.share)
+        rows = zip(seen.places.ids.to_pylist(), *(column.tolist() for column in columns), strict=True)
+        view = client.query(
+            "SELECT venue_id, occupancy, capacity, expected, low, high, check_out_share FROM occupancy_now ORDER BY venue_id"
+        ).result_rows
+        found.append(([list(row) for row in view], [[None if cell != cell else cell for cell in row] for row in rows]))
+    found.append(([seen.model_version], ["m2"]))
+    return found
+
+
+def test_the_page_reads_what_the_view_says_however_the_store_changes(tmp_path: Path) -> None:
+    found = run_isolated(readings, str(tmp_path))
+    assert [len(view) for view, _ in found] == [0, 2, 3, 3, 4, 4, 4, 1]
+    for view, read in found:
+        assert read == view

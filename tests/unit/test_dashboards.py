@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from dashboards.boards import BOARDS
+from pipeline.export import VIEWS as EXPORTED
 from pipeline.streaming import metrics
 from tests.grafana import JSON, Board, Query, boards, panels, queries
 
@@ -302,6 +303,14 @@ def test_occupancy_is_never_shown_without_its_estimate(uid: str) -> None:
     ]
     assert counting
     assert [query.place for query in counting if not re.search(r"\bexpected\b", query.text)] == []
+
+
+def test_only_contact_tracing_reads_what_is_about_persons() -> None:
+    named = {name for name, view in EXPORTED.items() if view.persons} | {"venue_warnings"}
+    reading = {
+        uid for uid in UIDS for query in queries(_SHOWN[uid]) if named & set(re.findall(r"checkins\.(\w+)", query.text))
+    }
+    assert reading == {"checkins-tracing"}
 
 
 def _columns(query: Query) -> str:

@@ -295,4 +295,5 @@ def test_the_command_answers_on_stdout_or_into_a_file_and_fails_in_one_line(tmp_
         "pipeline: the query failed: Unknown expression identifier `nowhere`"
     ]
     assert hashlib.sha256((tmp_path / "visits.parquet").read_bytes()).digest() == complete
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["store", "visits.parquet"]
+    # What was read about persons is noted in the folder that PIPELINE_HOME is by default.
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".pipeline", "store", "visits.parquet"]

@@ -434,3 +434,38 @@ CREATE TABLE IF NOT EXISTS published_rows
 )
 ENGINE = ReplacingMergeTree(version)
 ORDER BY (topic, key);
+
+-- Cuts of retention, by running number: before `kept_from` nothing about persons is kept, before `closed_before` minutes and hours
+-- stay as they are. The bounds hold from the first row of a cut on; a second one says that it is finished.
+CREATE TABLE IF NOT EXISTS retention_rows
+(
+    number        UInt64,
+    kept_from     DateTime64(3, 'UTC'),
+    closed_before DateTime64(3, 'UTC'),
+    cut_at        DateTime64(3, 'UTC'),
+    finished      UInt8
+)
+ENGINE = ReplacingMergeTree(finished)
+ORDER BY number;
+
+-- Scans that were stored once and are removed: why, of what, and how many. With them stored = there + removed, to the last one.
+CREATE TABLE IF NOT EXISTS removed_rows
+(
+    reason   LowCardinality(String),
+    key      String,
+    scans    UInt64,
+    noted_at DateTime64(3, 'UTC')
+)
+ENGINE = ReplacingMergeTree(noted_at)
+ORDER BY (reason, key);
+
+-- Pseudonyms that were erased, by their SHA-256: nothing of them is taken any more.
+CREATE TABLE IF NOT EXISTS erased_rows
+(
+    digest    String,
+    receipt   String,
+    erased_at DateTime64(3, 'UTC'),
+    finished  UInt8
+)
+ENGINE = ReplacingMergeTree(finished)
+ORDER BY digest;

@@ -8,6 +8,13 @@ CREATE OR REPLACE VIEW accounting AS
 SELECT topic, partition, next_offset, consumed, accepted, stored, duplicates, dead_lettered
 FROM progress_rows FINAL;
 
+-- What retention has cut, and how many scans were removed by it and by erasures.
+CREATE OR REPLACE VIEW retention AS
+SELECT
+    (SELECT max(kept_from) FROM retention_rows) AS kept_from,
+    (SELECT max(closed_before) FROM retention_rows) AS closed_before,
+    (SELECT sum(scans) FROM removed_rows FINAL) AS scans_removed;
+
 CREATE OR REPLACE VIEW venues AS
 SELECT venue_id, name, category, capacity, area, latitude, longitude, timezone, air_changes_per_hour, floor_area_m2
 FROM registry_rows FINAL;

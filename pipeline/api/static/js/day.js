@@ -84,7 +84,7 @@ export class VenueDay {
         // A capacity far above the day would press it flat.
         scales: { x: { time: false, range: [0, DAY] }, y: { range: [0, highest * 1.12] } },
         axes: [
-          { ...axis, splits: () => [0, 4, 8, 12, 16, 20, 24].map((hour) => hour * 3600), values: (_, splits) => splits.map((value) => `${String(value / 3600).padStart(2, "0")}:00`) },
+          { ...axis, splits: () => (this.#size().width < 420 ? [0, 6, 12, 18, 24] : [0, 4, 8, 12, 16, 20, 24]).map((hour) => hour * 3600), values: (_, splits) => splits.map((value) => `${String(value / 3600).padStart(2, "0")}:00`) },
           { ...axis, size: 56, values: (_, splits) => splits.map(number) },
         ],
       },
@@ -97,7 +97,9 @@ export class VenueDay {
   #tell(counted, earlier) {
     const { venue, zone, midnight, now, back } = this.#drawn;
     say($("day-name"), venue.name);
-    $("day-level").replaceChildren(el("span", { className: "chip", data: { level: venue.level } }, venue.ratio == null ? LEVEL_NAMES[venue.level] : `${LEVEL_NAMES[venue.level]} · ${share(venue.ratio)}`));
+    const byCount = venue.ratio == null ? LEVEL_NAMES[venue.level] : `counted: ${LEVEL_NAMES[venue.level]} · ${share(venue.ratio)}`;
+    const byEstimate = venue.estimate && venue.ratio != null ? [el("span", { className: "chip", data: { line: "expected" } }, `expected: ${share(venue.estimate.expected / venue.capacity)}`)] : [];
+    $("day-level").replaceChildren(el("span", { className: "chip", data: { level: venue.level } }, byCount), " ", ...byEstimate);
     const at = Math.floor((now - midnight) / STEP);
     const then = earlier?.[at];
     const when = back === 7 ? "the same weekday before" : "the day before";

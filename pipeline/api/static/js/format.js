@@ -35,11 +35,15 @@ export function dayName(instant, timeZone) {
   return new Intl.DateTimeFormat("en-GB", { weekday: "long", day: "numeric", month: "short", timeZone }).format(new Date(instant));
 }
 
-/** "expected 140 (118–162) · 31 % check out"; below 20 persons only the range: a single number would feign precision. */
-export function estimate({ expected, low, high, check_out_share: checkOut }) {
-  const range = low === high ? number(low) : `${number(low)}–${number(high)}`;
-  const text = expected < 20 ? `expected ${range}` : `expected ${number(expected)} (${range})`;
-  return checkOut == null ? text : `${text} · ${share(checkOut)} check out`;
+const rangeOf = ({ low, high }) => (low === high ? number(low) : `${number(low)}–${number(high)}`);
+
+/** "140"; below 20 persons the range: a single number would feign precision. */
+export const expectedNumber = (of) => (of.expected < 20 ? rangeOf(of) : number(of.expected));
+
+/** "expected 140 (118–162) · 31 % check out" */
+export function estimate(of) {
+  const text = `expected ${expectedNumber(of)}${of.expected < 20 ? "" : ` (${rangeOf(of)})`}`;
+  return of.check_out_share == null ? text : `${text} · ${share(of.check_out_share)} check out`;
 }
 
 /** "counted 212 · expected 140 (118–162) · 31 % check out" */

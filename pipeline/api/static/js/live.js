@@ -22,8 +22,15 @@ for (const button of document.querySelectorAll("[data-order]")) {
   button.addEventListener("click", () => {
     order = button.dataset.order;
     for (const each of document.querySelectorAll("[data-order]")) each.setAttribute("aria-pressed", String(each === button));
-    if (latest?.top) showTop($("top"), latest.top[order], choose);
+    if (latest?.top) showVenues(latest);
   });
+}
+
+function showVenues({ top }) {
+  const button = document.querySelector('[data-order="expected_fullness"]');
+  button.hidden = !top.expected_fullness.length;
+  if (button.hidden && order === "expected_fullness") document.querySelector('[data-order="fullness"]').click();
+  else showTop($("top"), top[order], choose, order === "expected_fullness");
 }
 
 function choose(venueId, scroll = true) {
@@ -38,18 +45,18 @@ follow(
     const parts = {
       figures: () => showFigures(view),
       top: () => {
-        showTop($("top"), view.top[order], choose);
+        showVenues(view);
         if (!day.venueId && view.top[order][0]) choose(view.top[order][0].venue_id, false);
       },
       map: () => {
         map.show(view.map, view.levels);
-        say($("map-summary"), `${number(view.map.fixed.reduce((sum, [, , venues]) => sum + venues, 0))} venues in ${number(view.map.fixed.length)} places`);
+        say($("map-summary"), `counted, ${number(view.map.fixed.reduce((sum, [, , venues]) => sum + venues, 0))} venues in ${number(view.map.fixed.length)} places`);
       },
       areas: () => showAreas(view.areas.items),
-      alerts: () => showAlerts(view.alerts, view.figures),
       health: () => showHealth(view.health),
     };
     for (const name of changed) parts[name]?.();
+    if (changed.includes("alerts") || changed.includes("figures")) showAlerts(view.alerts, view.figures?.as_of);
     if (changed.includes("figures")) day.refresh(view.figures.as_of);
   },
   (state, view) => {
@@ -94,8 +101,8 @@ function showFigures({ figures, health }) {
   const items = [
     { key: "people", title: "People inside, counted", value: number(figures.people), more: expected ?? [["b", `expected ${number(figures.expected)}`], figures.check_out_share == null ? "" : ` · ${share(figures.check_out_share)} check out`] },
     { key: "open", title: "Venues with people", value: number(figures.open), of: number(figures.venues), more: `${share(figures.venues ? figures.open / figures.venues : null)} of all venues` },
-    { key: "full", title: "At or over capacity", value: number(figures.full), more: figures.full_expected == null ? "by the counted number" : [["b", `expected ${number(figures.full_expected)}`]], tone: full },
-    { key: "nearly", title: "Nearly full", value: number(figures.nearly_full), more: "90 % or more of capacity" },
+    { key: "full", title: "At or over capacity", value: number(figures.full), more: figures.full_expected == null ? "counted" : ["counted; ", ["b", `expected ${number(figures.full_expected)}`]], tone: full },
+    { key: "nearly", title: "Nearly full", value: number(figures.nearly_full), more: "counted, from 90 % on" },
     { key: "age", title: "Age of the data", value: duration(age()), more: health?.clock === "events" ? "since another scan came" : "since the newest scan" },
   ];
   keyed(

@@ -6,9 +6,11 @@ import { LEVEL_NAMES, number, plural } from "./format.js";
 const WIDEST = 46; // degrees
 const NARROWEST = 0.02;
 const MARGIN = 0.12;
+const INK = 0.2; // the share of the map that circles may cover when all are in sight
+const LARGEST = 0.62; // pixels of radius by the root of people, however near one looks
 
 export class Map {
-  #canvas; #tip; #outline = null; #cells = []; #levels = []; #view = null; #choose; #fitted = false; #hover = -1; #frame = 0;
+  #canvas; #tip; #outline = null; #cells = []; #levels = []; #view = null; #choose; #fitted = false; #fittedSpan = 1; #people = 0; #scale = LARGEST; #hover = -1; #frame = 0;
 
   constructor(box, choose) {
     this.#choose = choose;
@@ -20,7 +22,7 @@ export class Map {
       el("div", { className: "tools" }, tool("+", "Zoom in", () => this.#zoom(0.6)), tool("−", "Zoom out", () => this.#zoom(1 / 0.6)), tool("Venues", "Show where the venues are", () => this.#fit()), tool("Indonesia", "Show all of Indonesia", () => this.#all())),
       this.#tip,
     );
-    $("legend").append(...Object.entries(LEVEL_NAMES).reverse().map(([level, name]) => el("span", {}, el("i", { className: "dot", data: { level } }), name)), el("span", {}, "The larger the circle, the more people; coloured by the fullest venue in it."));
+    $("legend").append(...Object.entries(LEVEL_NAMES).reverse().map(([level, name]) => el("span", {}, el("i", { className: "dot", data: { level } }), name)), el("span", {}, "The larger the circle, the more people counted; coloured by how full its venues are together."));
     this.#listen();
     new ResizeObserver(() => this.#soon()).observe(box);
     onTheme(() => this.#soon());
@@ -32,8 +34,9 @@ export class Map {
     this.#levels = levels;
     this.#cells = fixed.map(([lat, lon, venues, id, name], at) => ({ lat, lon, venues, id, name, people: now[at][0], level: now[at][1] }));
     if (!this.#fitted && this.#cells.length) this.#fit();
-    const people = this.#cells.reduce((sum, cell) => sum + cell.people, 0);
-    this.#canvas.setAttribute("aria-label", `Map: ${plural(people, "person", "people")} counted in ${plural(this.#cells.length, "place")}. The table of areas says the same in text.`);
+    const people = this.#people = this.#cells.reduce((sum, cell) => sum + cell.people, 0);
+    const full = this.#cells.filter((cell) => levels[cell.level] === "full").length;
+    this.#canvas.setAttribute("aria-label", `Map: ${plural(people, "person", "people")} counted in ${plural(this.#cells.length, "place")}, ${number(full)} of them full. The table of areas says the same in text.`);
     this.#soon();
   }
 
@@ -44,6 +47,7 @@ export class Map {
     const { width, height } = this.#canvas.getBoundingClientRect();
     const span = Math.max(east - west, ((north - south) * width) / Math.max(1, height), 0.05) * (1 + 2 * MARGIN);
     this.#view = { lon: (west + east) / 2, lat: (south + north) / 2, span };
+    this.#fittedSpan = span;
     this.#fitted = width > 0;
     this.#soon();
   }
@@ -102,7 +106,7 @@ export class Map {
     let best = -1, nearest = 14;
     this.#cells.forEach((cell, at) => {
       const [cx, cy] = this.#place(cell.lon, cell.lat, box);
-      const away = Math.hypot(cx - x, cy - y) - this.#radius(cell, box);
+      const away = Math.hypot(cx - x, cy - y) - this.#radius(cell);
       if (away < nearest) { nearest = away; best = at; }
     });
     this.#hover = best;
@@ -110,7 +114,7 @@ export class Map {
     this.#tip.hidden = !cell;
     if (cell) {
       const name = cell.name ?? plural(cell.venues, "venue");
-      this.#tip.textContent = `${name}: ${plural(cell.people, "person", "people")}, ${cell.venues > 1 ? "fullest " : ""}${LEVEL_NAMES[this.#levels[cell.level]]}`;
+      this.#tip.textContent = `${name}: ${plural(cell.people, "person", "people")}, ${cell.venues > 1 ? "together " : ""}${LEVEL_NAMES[this.#levels[cell.level]]}`;
       const left = Math.min(x + 14, box.width - this.#tip.offsetWidth - 8);
       this.#tip.style.left = `${Math.max(4, left)}px`;
       this.#tip.style.top = `${Math.max(4, y - 38)}px`;
@@ -123,7 +127,13 @@ export class Map {
     return [width / 2 + (lon - this.#view.lon) * scale, height / 2 - (lat - this.#view.lat) * scale];
   }
 
-  #radius(cell, { width }) { return cell.people ? 2.2 + Math.sqrt(cell.people) * Math.min(0.62, width / 1400) : 1.6; }
+  #radius(cell) { return cell.people ? 1.8 + Math.sqrt(cell.people) * this.#scale : 1.4; }
+
+  /** How large people are drawn: as large as leaves the map to be seen, larger the nearer one looks. */
+  #measure({ width, height }) {
+    const covered = Math.sqrt((INK * width * height) / (Math.PI * Math.max(1, this.#people)));
+    this.#scale = Math.min(LARGEST, covered * Math.max(1, this.#fittedSpan / this.#view.span));
+  }
 
   #soon() {
     cancelAnimationFrame(this.#frame);
@@ -135,6 +145,7 @@ export class Map {
     if (!box.width) return;
     if (!this.#fitted && this.#cells.length) this.#fit();
     if (!this.#view) this.#view = { lon: 118, lat: -2.3, span: 47 };
+    this.#measure(box);
     const density = devicePixelRatio || 1;
     this.#canvas.width = box.width * density;
     this.#canvas.height = box.height * density;
@@ -151,7 +162,7 @@ export class Map {
       const [x, y] = this.#place(cell.lon, cell.lat, box);
       if (x < -40 || y < -40 || x > box.width + 40 || y > box.height + 40) continue;
       pen.beginPath();
-      pen.arc(x, y, this.#radius(cell, box), 0, 2 * Math.PI);
+      pen.arc(x, y, this.#radius(cell), 0, 2 * Math.PI);
       pen.fillStyle = fills[cell.level];
       pen.globalAlpha = cell.people ? 0.72 : 0.3;
       pen.fill();

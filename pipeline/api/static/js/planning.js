@@ -20,6 +20,8 @@ let plan = null;
 let figure = "p95_peak_ratio";
 let next = null;
 let asked = 0;
+let shortened = false;
+const TOO_LONG = "the answer took more than";
 
 function query(more = {}) {
   const chosen = { area: $("area").value, category: $("category").value, ...range(), ...more };
@@ -35,22 +37,36 @@ function range() {
 
 async function load() {
   const mine = ++asked;
+  say($("range"), "reading …");
   try {
     const [planning, venues] = await Promise.all([ask(`/api/v1/planning?${query()}`), ask(`/api/v1/planning/venues?${query({ limit: 25 })}`)]);
     if (mine !== asked) return;
     plan = planning;
     showFigures();
-    drawWeek();
+    const expected = document.querySelector('[data-figure="expected_ratio"]');
+    expected.hidden = !plan.week.some((cell) => cell.expected_ratio != null);
+    if (expected.hidden && figure === "expected_ratio") document.querySelector('[data-figure="mean_ratio"]').click();
+    else drawWeek();
     showAreas();
     $("venues").replaceChildren(...venues.items.map(row));
     offer(venues.next);
-    $("banner").hidden = true;
+    $("banner").hidden = !shortened;
+    if (shortened) say($("banner"), `So many days of so many venues take too long: these are ${$("days").value} days. An area or a category takes less.`);
+    shortened = false;
     $("csv").href = `/api/v1/planning/download?${query({ format: "csv" })}`;
     $("parquet").href = `/api/v1/planning/download?${query({ format: "parquet" })}`;
   } catch (error) {
+    if (mine !== asked) return undefined;
+    if (error.message.includes(TOO_LONG) && $("days").selectedIndex > 0) {
+      $("days").selectedIndex -= 1;
+      shortened = true;
+      return load();
+    }
+    say($("range"), "");
     $("banner").hidden = false;
     say($("banner"), error.message);
   }
+  return undefined;
 }
 
 function offer(cursor) {
@@ -66,6 +82,9 @@ function showFigures() {
     ["Over capacity", hours(plan.minutes_over_capacity), "all venues together"],
     ["Venues that reached 90 %", number(plan.venues_over_90), `of ${number(plan.venues)} with a capacity and people`],
     ["Arrivals", number(plan.arrivals), "persons checked in"],
+    plan.counted_to_expected == null
+      ? ["Counted to expected", "–", "no model of presence for these hours"]
+      : ["Counted to expected", `${plan.counted_to_expected.toFixed(1)} : 1`, "so far the count is above who is really there"],
   ];
   $("figures").replaceChildren(...items.map(([title, value, more]) => el("dl", { className: "figure" }, el("dt", {}, title), el("dd", { className: "value" }, value), el("dd", { className: "more" }, more))));
 }
@@ -74,33 +93,40 @@ function drawWeek() {
   if (!plan) return;
   chart ??= echarts.init($("week"), null, { renderer: "canvas" });
   const cells = plan.week.map((cell) => [cell.hour, cell.weekday - 1, cell[figure]]);
-  const most = Math.max(figure === "mean_ratio" ? 0.2 : 1, ...cells.map(([, , value]) => value));
+  const mean = figure !== "p95_peak_ratio";
+  const most = Math.max(mean ? 0.2 : 1, ...cells.map(([, , value]) => value));
   const text = { color: colour("soft"), fontFamily: typefaces(), fontSize: 12 };
   chart.setOption(
     {
       animation: false,
       grid: { left: 46, right: 12, top: 8, bottom: 64 },
       // Text drawn on the canvas: a tooltip of HTML would need inline styles, which the page's policy forbids.
-      tooltip: { renderMode: "richText", backgroundColor: colour("panel"), borderColor: colour("line"), textStyle: { color: colour("ink"), fontSize: 12 }, formatter: ({ value: [hour, day, ratio] }) => `${LONG_DAYS[day]} ${String(hour).padStart(2, "0")}:00 – ${share(ratio)}\n${number(plan.week.find((cell) => cell.hour === hour && cell.weekday === day + 1).mean_people)} people on average` },
+      tooltip: { renderMode: "richText", backgroundColor: colour("panel"), borderColor: colour("line"), textStyle: { color: colour("ink"), fontSize: 12 }, formatter: ({ value: [hour, day, ratio] }) => `${LONG_DAYS[day]} ${String(hour).padStart(2, "0")}:00 – ${share(ratio)}\n${peopleIn(plan.week.find((cell) => cell.hour === hour && cell.weekday === day + 1))}` },
       xAxis: { type: "category", data: [...Array(24).keys()].map((hour) => String(hour).padStart(2, "0")), axisLabel: text, axisTick: { show: false }, axisLine: { show: false } },
       yAxis: { type: "category", data: DAYS, inverse: true, axisLabel: text, axisTick: { show: false }, axisLine: { show: false } },
-      visualMap: figure === "mean_ratio"
+      visualMap: mean
         ? { min: 0, max: most, orient: "horizontal", left: 40, bottom: 4, itemWidth: 12, itemHeight: 160, text: [share(most), "0"], textStyle: text, inRange: { color: [colour("hair"), colour("quiet"), colour("busy")] } }
         : { type: "piecewise", orient: "horizontal", left: 40, bottom: 4, itemWidth: 12, itemHeight: 12, itemGap: 14, textStyle: text, selectedMode: false, pieces: BANDS.map(([gte, lt, name, label]) => ({ gte, lt, color: colour(name), label })) },
       series: [{ type: "heatmap", data: cells, itemStyle: { borderColor: colour("panel"), borderWidth: 2, borderRadius: 4 }, emphasis: { itemStyle: { borderColor: colour("ink") } } }],
     },
     true,
   );
-  const busiest = [...plan.week].sort((a, b) => b[figure] - a[figure]).slice(0, 3).map((cell) => `${LONG_DAYS[cell.weekday - 1]} ${String(cell.hour).padStart(2, "0")}:00 (${share(cell[figure])})`);
-  const meaning = figure === "mean_ratio" ? "People on average, of the capacity of all venues." : "95 % of venues’ hours had a peak at or below this share of their capacity.";
+  const busiest = plan.week.filter((cell) => cell[figure] != null).sort((a, b) => b[figure] - a[figure]).slice(0, 3).map((cell) => `${LONG_DAYS[cell.weekday - 1]} ${String(cell.hour).padStart(2, "0")}:00 (${share(cell[figure])})`);
+  const meaning = {
+    p95_peak_ratio: "95 % of venues’ hours had a counted peak at or below this share of their capacity.",
+    mean_ratio: "People counted on average, of the capacity of all venues.",
+    expected_ratio: "People expected on average, of the capacity of all venues; an hour without an estimate as counted.",
+  }[figure];
   const said = busiest.length ? `Highest: ${busiest.join(", ")}.` : "Nothing is stored of this range.";
   say($("week-note"), `${meaning} ${said}`);
   $("week").setAttribute("aria-label", `Use of capacity by hour and weekday. ${meaning} ${said}`);
 }
 
+const peopleIn = (cell) => `${number(cell.mean_people)} people counted on average${cell.expected_people == null ? "" : `, ${number(cell.expected_people)} expected`}`;
+
 function showAreas() {
   $("areas").replaceChildren(
-    ...plan.areas.map((area) => el("tr", {}, el("th", { attrs: { scope: "row" } }, area.area || "no area"), el("td", { className: "n" }, number(area.venues)), el("td", { className: "n" }, `${number(area.p95_people)} of ${number(area.capacity)}`), el("td", { className: "n" }, el("span", { className: "chip", data: { level: roomLevel(area.headroom_ratio) } }, share(area.headroom_ratio))))),
+    ...plan.areas.map((area) => el("tr", {}, el("th", { attrs: { scope: "row" } }, area.area || "no area"), el("td", { className: "n" }, number(area.venues)), el("td", { className: "n" }, `${number(area.p95_people)} of ${number(area.capacity)}`), el("td", { className: "n" }, number(area.p95_expected)), el("td", { className: "n" }, el("span", { className: "chip", data: { level: roomLevel(area.headroom_ratio) } }, share(area.headroom_ratio))))),
   );
 }
 
@@ -110,7 +136,7 @@ const roomLevel = (left) => (left <= 0 ? "full" : left <= 0.1 ? "nearly_full" : 
 function row(venue) {
   const level = venue.p95_peak_ratio >= 1 ? "full" : venue.p95_peak_ratio >= 0.9 ? "nearly_full" : venue.p95_peak_ratio >= 0.5 ? "busy" : "quiet";
   const more = venue.capacity_for_90 - venue.capacity;
-  const cells = [number(venue.capacity), number(venue.arrivals), venue.growth == null ? "–" : `${venue.growth > 0 ? "+" : ""}${share(venue.growth)}`, number(venue.highest_peak), el("span", { className: "chip", data: { level } }, share(venue.p95_peak_ratio)), hours(venue.minutes_over_capacity), more > 0 ? `${number(venue.capacity_for_90)} (+${number(more)})` : "it is enough"];
+  const cells = [number(venue.capacity), number(venue.arrivals), venue.growth == null ? "–" : `${venue.growth > 0 ? "+" : ""}${share(venue.growth)}`, number(venue.highest_peak), number(venue.highest_expected), el("span", { className: "chip", data: { level } }, share(venue.p95_peak_ratio)), hours(venue.minutes_over_capacity), more > 0 ? `${number(venue.capacity_for_90)} (+${number(more)})` : "it is enough"];
   return el("tr", {}, el("th", { attrs: { scope: "row" } }, venue.name), el("td", {}, venue.area ?? ""), ...cells.map((cell) => el("td", { className: "n" }, cell)));
 }
 
@@ -124,6 +150,7 @@ async function tellVenue(venue) {
   return $("answer").replaceChildren(
     `${one.name} peaked at ${number(one.highest_peak)}, against a capacity of ${number(one.capacity)}. `,
     ...(more > 0 ? ["A capacity of ", el("b", {}, number(one.capacity_for_90)), ` would have kept every peak under 90 %: ${number(more)} more.`] : ["Its capacity was ", el("b", {}, "enough"), ": every peak stayed under 90 % of it."]),
+    one.highest_expected == null ? "" : ` That is by the count; by the model of presence at most ${number(one.highest_expected)} were there, on average over an hour.`,
     one.minutes_over_capacity ? ` It was over capacity for ${hours(one.minutes_over_capacity)}.` : "",
   );
 }

@@ -1,12 +1,13 @@
 // The venues to watch, each with its last three hours as a line.
 
 import { el, keyed, say, svg } from "./dom.js";
-import { LEVEL_NAMES, estimate, number, share } from "./format.js";
+import { LEVEL_NAMES, estimate, expectedNumber, number, share } from "./format.js";
 
 const WIDTH = 100;
 const HEIGHT = 30;
 
-export function showTop(list, venues, choose) {
+/** `byEstimate`: the expected number stands in front, with its share of the capacity, and the counted one below it. */
+export function showTop(list, venues, choose, byEstimate) {
   keyed(
     list,
     venues,
@@ -26,16 +27,19 @@ export function showTop(list, venues, choose) {
     (row, venue) => {
       const [names, line, figures] = row.firstElementChild.children;
       say(names.children[0], venue.name);
-      say(names.children[1], venue.estimate ? estimate(venue.estimate) : `${venue.category}${venue.area ? ` · area ${venue.area}` : ""}`);
+      const other = byEstimate ? `counted ${number(venue.occupancy)}` : venue.estimate ? estimate(venue.estimate) : venue.category;
+      say(names.children[1], other);
       const [under, over] = line.children;
       const path = sparkline(venue.spark);
       over.setAttribute("d", path);
       under.setAttribute("d", `${path}L${WIDTH},${HEIGHT}L0,${HEIGHT}Z`);
       const [[count, of], chip] = [figures.firstElementChild.children, figures.lastElementChild];
-      say(count, number(venue.occupancy));
+      say(count, byEstimate ? expectedNumber(venue.estimate) : number(venue.occupancy));
       say(of, venue.capacity == null ? "" : ` of ${number(venue.capacity)}`);
-      chip.dataset.level = venue.level;
-      say(chip, venue.ratio == null ? LEVEL_NAMES[venue.level] : `${LEVEL_NAMES[venue.level]} · ${share(venue.ratio)}`);
+      const level = byEstimate ? venue.expected_level : venue.level;
+      const ratio = byEstimate ? venue.estimate.expected / venue.capacity : venue.ratio;
+      chip.dataset.level = level;
+      say(chip, ratio == null ? LEVEL_NAMES[level] : `${LEVEL_NAMES[level]} · ${share(ratio)}`);
     },
   );
 }

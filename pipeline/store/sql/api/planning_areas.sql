@@ -5,6 +5,7 @@ SELECT
     count() AS venues,
     sum(room) AS capacity,
     any(busy) AS p95_people,
+    any(busy_expected) AS p95_expected,
     1 - p95_people / capacity AS headroom_ratio,
     sum(over) AS minutes_over_capacity
 FROM
@@ -15,8 +16,18 @@ FROM
 ) AS by_venue
 INNER JOIN
 (
-    SELECT area, quantileExact(0.95)(people) AS busy
-    FROM (SELECT ifNull(area, '') AS area, hour, sum(mean_occupancy) AS people FROM hours GROUP BY area, hour)
+    SELECT area, quantileExact(0.95)(people) AS busy, if(sum(estimates) > 0, quantileExact(0.95)(expected_people), NULL) AS busy_expected
+    FROM
+    (
+        SELECT
+            ifNull(area, '') AS area,
+            hour,
+            sum(mean_occupancy) AS people,
+            sum(ifNull(expected, mean_occupancy)) AS expected_people,
+            count(expected) AS estimates
+        FROM hours
+        GROUP BY area, hour
+    )
     GROUP BY area
 ) AS by_hour USING (area)
 GROUP BY area

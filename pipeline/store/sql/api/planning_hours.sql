@@ -11,10 +11,11 @@ SELECT
     arrivals,
     peak,
     mean_occupancy,
-    minutes_over_capacity
+    minutes_over_capacity,
+    expected
 FROM
 (
-    SELECT venue_id, hour, arrivals, peak, mean_occupancy, minutes_over_capacity
+    SELECT venue_id, hour, arrivals, peak, mean_occupancy, minutes_over_capacity, expected
     FROM occupancy_hours
     WHERE hour >= toDateTime({since:Int64}, 'UTC') AND hour < toDateTime({until:Int64}, 'UTC')
         AND ({venue:String} = '' OR venue_id = {venue:String})

@@ -13,6 +13,7 @@ SELECT
     hours.capacity AS capacity,
     sum(hours.arrivals) AS arrivals,
     max(hours.peak) AS highest_peak,
+    max(hours.expected) AS highest_expected,
     quantileExact(0.95)(hours.peak / hours.capacity) AS p95_peak_ratio,
     sum(hours.minutes_over_capacity) AS minutes_over_capacity,
     sumIf(hours.arrivals, hour >= week) AS this_week,

@@ -10,6 +10,8 @@ SELECT
     uniqExact(toDate(local_time)) AS days,
     sum(mean_occupancy) / days AS mean_people,
     mean_people / room AS mean_ratio,
+    if(count(expected) > 0, sum(ifNull(expected, mean_occupancy)) / days, NULL) AS expected_people,
+    expected_people / room AS expected_ratio,
     quantileExact(0.95)(peak / capacity) AS p95_peak_ratio
 FROM hours
 GROUP BY weekday, hour_of_day

@@ -1,1 +1,1 @@
-SELECT venue_id, name, category, area, latitude, longitude, timezone FROM venues ORDER BY venue_id
+SELECT venue_id, name, category, capacity, area, latitude, longitude, timezone FROM venues ORDER BY venue_id

@@ -1,0 +1,1 @@
+"""Who may ask what: roles, tokens, and the door that checks them."""

@@ -1,0 +1,86 @@
+"""Nothing under /api is answered to who may not ask; pages, probes and metrics hold nothing that is guarded."""
+
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+
+from pipeline.access.door import Door
+from pipeline.access.roles import PERSONS, Identity
+from pipeline.api.answers import refusal
+from pipeline.api.errors import RequestError
+from pipeline.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_GUARDED: Final = "/api/"
+_KEY: Final = "checkins.identity"
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+
+class Guard:
+    """The application behind a door. Whatever is wrong with a token, the answer is the same."""
+
+    def __init__(self, app: Any, door: Door) -> None:
+        self._app = app
+        self._door = door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or hand it on with who sent it."""
+        if scope["type"] != "http" or not scope["path"].startswith(_GUARDED):
+            await self._app(scope, receive, send)
+            return
+        authorization = Headers(scope=scope).get("authorization")
+        try:
+            identity = (
+                self._door.identify(None)
+                if authorization is None
+                else await run_in_threadpool(self._door.identify, authorization)
+            )
+        except UserError as error:
+            log.error("nobody can be let in: %s", error)
+            identity = None
+        if identity is None:
+            refused = refusal(
+                RequestError(401, "who you are is not known", "Authorization", "send Bearer and a valid token")
+            )
+            refused.headers["WWW-Authenticate"] = "Bearer"
+            await refused(scope, receive, send)
+            return
+        if not Door.lets(identity):
+            await refusal(_forbidden())(scope, receive, send)
+            return
+        scope[_KEY] = identity
+        await self._app(scope, receive, send if authorization is None else _private(send))
+
+
+def tracer(request: Request) -> Identity:
+    """Who sent a request about persons. Raises RequestError, before anything is looked up, if they may not."""
+    identity = request.scope.get(_KEY)
+    if not Door.lets(identity, PERSONS):
+        raise _forbidden()
+    assert isinstance(identity, Identity)
+    return identity
+
+
+def _forbidden() -> RequestError:
+    return RequestError(
+        403, "your role does not allow this", "Authorization", "ask whoever gives out access for the role"
+    )
+
+
+def _private(send: Send) -> Send:
+    # What was answered to one caller is not a proxy's to give to others.
+    async def kept(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers["Cache-Control"] = headers.get("Cache-Control", "no-store").replace("public", "private")
+        await send(message)
+
+    return kept

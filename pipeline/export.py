@@ -1,0 +1,107 @@
+"""Views of the store as files: day by day, so that a long range needs no more memory than its busiest day."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from types import MappingProxyType
+from typing import BinaryIO, Final
+
+from clickhouse_connect.driver.client import Client
+
+from pipeline.query import FileFormat, explained, write_parts
+
+#: What a file of each format is called.
+SUFFIXES: Final[Mapping[FileFormat, str]] = MappingProxyType({"csv": "csv", "json": "ndjson", "parquet": "parquet"})
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """`time`: the column that a range is about, None where a view has the present or no time. `persons`: rows name visitors."""
+
+    time: str | None = None
+    persons: bool = False
+
+
+#: Every public view.
+VIEWS: Final[Mapping[str, View]] = MappingProxyType(
+    {
+        "occupancy_minutes": View("minute"),
+        "occupancy_hours": View("hour"),
+        "rolling_occupancy": View(),
+        "occupancy_now": View(),
+        "crowding_alerts": View("raised_at"),
+        "undercounts": View("hour"),
+        "venue_warnings": View("warn_from"),
+        "venues": View(),
+        "dead_letters": View("received_at"),
+        "model_checks": View(),
+        "accounting": View(),
+        "clock": View(),
+        "retention": View(),
+        "scans": View("occurred_at", persons=True),
+        "visits": View("checked_in_at", persons=True),
+        "cases": View("reported_at", persons=True),
+        "exposures": View("overlap_from", persons=True),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """[`since`, `until`) in ms since the epoch; None: no bound."""
+
+    since: int | None = None
+    until: int | None = None
+
+    def condition(self, column: str) -> str:
+        """As SQL about a column with instants."""
+        bounds = [(">=", self.since), ("<", self.until)]
+        found = [f"{column} {sign} fromUnixTimestamp64Milli({ms}, 'UTC')" for sign, ms in bounds if ms is not None]
+        return " AND ".join(found) or "1"
+
+
+def parts(client: Client, name: str, range_: Range) -> list[Range | None]:
+    """The days (UTC) of a view that hold rows within the range, cut to it; one None for a view without a time.
+
+    `client` can only read from then on. Raises UserError where the store does not answer.
+    """
+    column = VIEWS[name].time
+    if column is None:
+        return [None]
+    sql = f"SELECT DISTINCT toString(toDate({column})) AS day FROM {name} WHERE {range_.condition(column)} ORDER BY day"
+    with explained():
+        days = client.query(sql).result_rows
+    return [_cut(date.fromisoformat(day), range_) for (day,) in days]
+
+
+def persons_in(client: Client, name: str, range_: Range) -> int:
+    """How many visitors the rows of a view name, within a range. Raises UserError where the store does not answer."""
+    column = VIEWS[name].time
+    with explained():
+        rows = client.query(
+            f"SELECT uniqExact(visitor_id) FROM {name} WHERE {range_.condition(column) if column else 1}"
+        )
+    return int(rows.result_rows[0][0])
+
+
+def export_view(
+    client: Client, name: str, days: list[Range | None], form: FileFormat, out: BinaryIO, done: Callable[[], None]
+) -> int:
+    """Write the `parts` of a view, each in the order of its columns, to one file; returns the number of rows.
+
+    `done` is called after each part. In CSV, text that a spreadsheet would run as a formula begins with an apostrophe. Raises
+    UserError where the store does not answer.
+    """
+    column = VIEWS[name].time
+    selects = [
+        f"SELECT * FROM {name} WHERE {day.condition(column) if day and column else 1} ORDER BY ALL" for day in days
+    ]
+    return write_parts(client, selects or [f"SELECT * FROM {name} WHERE 0"], form, out, done)
+
+
+def _cut(day: date, whole: Range) -> Range:
+    start = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
+    end = start + timedelta(days=1) // timedelta(milliseconds=1)
+    return Range(
+        start if whole.since is None else max(start, whole.since), end if whole.until is None else min(end, whole.until)
+    )

@@ -1,0 +1,46 @@
+"""Reading about persons from the command line: which questions do, why they may be asked, and their note in the log."""
+
+import re
+from collections.abc import Collection
+from typing import Final
+
+from pipeline.access.door import Door
+from pipeline.audit import AuditLog, operator
+from pipeline.errors import UserError
+from pipeline.settings import Settings
+
+#: Views and tables with a row for a person, or about a case.
+_PERSONS: Final = (
+    "scans|visits|cases|exposures|scan_set|visit_rows|report_set|case_rows|exposure_rows|interval_rows|repair_rows|"
+    "published_rows"
+)
+#: Table functions that reach a table without its name in the question.
+_INDIRECT: Final = r"merge\w*|loop|view\w*|remote\w*|cluster\w*|dictionary|system\.\w*log\w*"
+_ABOUT_PERSONS: Final = re.compile(rf"\b(?:{_PERSONS})\b|\b(?:{_INDIRECT})\s*\(|system\.\w*log", re.IGNORECASE)
+
+UNSTATED: Final = "unstated"
+
+
+def about_persons(statement: str) -> bool:
+    """Whether a statement, in ClickHouse's own spelling, may read a table of persons: by the names in it."""
+    return _ABOUT_PERSONS.search(statement) is not None
+
+
+def checked_purpose(settings: Settings, purpose: str | None) -> str:
+    """The purpose as it is noted. Raises UserError for one that is not known, and for none where access is configured."""
+    known = ", ".join(settings.purposes)
+    if purpose is None:
+        if Door(settings).configured:
+            raise UserError(f"say with --purpose why persons are read about: {known}")
+        return UNSTATED
+    if purpose not in settings.purposes:
+        raise UserError(f"--purpose {purpose}: is not one of {known}; the setting purposes has them")
+    return purpose
+
+
+def note_read(
+    settings: Settings, action: str, purpose: str, *, case: str | None, persons: Collection[str] | int, what: str = ""
+) -> None:
+    """Note a read before it is answered. `persons`: whose pseudonyms, or how many at most. Raises UserError if it cannot be."""
+    count = persons if isinstance(persons, int) else len(set(persons))
+    AuditLog(settings.audit_path).append(operator(), action, purpose=purpose, case=case, persons=count, what=what)

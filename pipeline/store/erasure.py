@@ -1,0 +1,132 @@
+"""One visitor taken out of the store for good, and kept out: by the hash of the pseudonym, which is all that stays.
+
+SHA-256 without a key: a pseudonym that nobody can guess cannot be guessed from it either, and whoever reads a topic anew needs
+nothing but the list.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+
+from pipeline.store.retention import among, delete, note_removed
+from pipeline.store.tables import strings
+from pipeline.store.writer import quoted, store_errors
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+else:
+    Client = Any
+
+#: Tables with a row for a visitor, but the scans.
+_OF_VISITORS: Final = ("visit_rows", "exposure_rows", "repair_rows")
+_OF_PERSONS: Final = ("scan_set", *_OF_VISITORS, "interval_rows", "case_rows", "report_set", "published_rows")
+#: How soon replaced parts go, in seconds.
+_HURRIED: Final = {"old_parts_lifetime": 5, "cleanup_delay_period": 5, "max_cleanup_delay_period": 10}
+
+
+def digest_of(visitor: bytes) -> bytes:
+    """What a pseudonym is known by once it is erased."""
+    return sha256(visitor).digest()
+
+
+def erased(client: Client) -> frozenset[bytes]:
+    """The digests of all erased pseudonyms. Raises StoreUnavailableError."""
+    return frozenset(bytes.fromhex(str(row[0])) for row in _rows(client, "SELECT digest FROM erased_rows FINAL"))
+
+
+def bury(client: Client, digest: bytes, receipt: str, *, finished: bool = False) -> None:
+    """Note that a pseudonym is erased: from here on its scans and reports are not taken. Raises StoreUnavailableError."""
+    now = int(datetime.now(UTC).timestamp() * 1000)
+    row = {
+        "digest": strings([digest.hex()]),
+        "receipt": strings([receipt]),
+        "erased_at": pa.array([now], pa.int64()).cast(pa.timestamp("ms")),
+        "finished": pa.array([int(finished)], pa.uint8()),
+    }
+    with store_errors():
+        client.insert_arrow("erased_rows", pa.table(row))
+
+
+def receipt_of(client: Client, digest: bytes) -> str | None:
+    """The receipt of an erasure that has begun; None if none has. Raises StoreUnavailableError."""
+    rows = _rows(client, f"SELECT receipt FROM erased_rows FINAL WHERE digest = {quoted(digest.hex())}")
+    return str(rows[0][0]) if rows else None
+
+
+def pairs_of(client: Client, visitor: str) -> list[tuple[str, str]]:
+    """The visitor's pairs (venue, visitor), whatever is known of them. Raises StoreUnavailableError."""
+    rows = _rows(
+        client,
+        f"SELECT DISTINCT venue_id FROM scan_set WHERE visitor_id = {quoted(visitor)} "
+        f"UNION DISTINCT SELECT venue_id FROM visit_rows WHERE visitor_id = {quoted(visitor)}",
+    )
+    return [(str(row[0]), visitor) for row in rows]
+
+
+def remove_scans(client: Client, visitor: str, receipt: str) -> None:
+    """Delete the visitor's scans, accounted for under the receipt. Raises StoreUnavailableError."""
+    if not _rows(client, f"SELECT 1 FROM removed_rows FINAL WHERE reason = 'erasure' AND key = {quoted(receipt)}"):
+        scans = _rows(client, f"SELECT count() FROM scan_set FINAL WHERE visitor_id = {quoted(visitor)}")[0][0]
+        note_removed(client, "erasure", [(receipt, int(scans))])
+    delete(client, "scan_set", among("visitor_id", [visitor]))
+
+
+def remove_rest(client: Client, visitor: str) -> None:
+    """Delete all else about the visitor: visits, exposures, and the cases reported of it with what followed from them.
+
+    Raises StoreUnavailableError.
+    """
+    cases = [
+        str(row[0])
+        for row in _rows(
+            client,
+            "SELECT DISTINCT case_id FROM report_set "
+            f"WHERE JSONExtractString(newest.2, 'visitor_id') = {quoted(visitor)} "
+            f"UNION DISTINCT SELECT case_id FROM case_rows WHERE visitor_id = {quoted(visitor)}",
+        )
+    ]
+    doomed = [(table, among("visitor_id", [visitor])) for table in _OF_VISITORS]
+    if cases:
+        of_cases = among("case_id", cases)
+        doomed += [(table, of_cases) for table in ("exposure_rows", "interval_rows", "case_rows", "report_set")]
+        doomed.append(("published_rows", f"topic = 'exposures' AND {among('key', cases)}"))
+    for table, condition in doomed:
+        if _rows(client, f"SELECT count() FROM {table} WHERE {condition}")[0][0]:
+            delete(client, table, condition)
+
+
+def hurry(client: Client, *, on: bool) -> None:
+    """Have ClickHouse take replaced parts off the disk within a minute, or again at its own pace, which outlives a power cut.
+
+    Raises StoreUnavailableError.
+    """
+    for table in _OF_PERSONS:
+        names = ", ".join(_HURRIED)
+        change = f"MODIFY SETTING {', '.join(f'{name} = {value}' for name, value in _HURRIED.items())}"
+        with store_errors():
+            client.command(f"ALTER TABLE {table} {change if on else f'RESET SETTING {names}'}")
+            if on:
+                # Whoever takes parts off the disk sleeps for its former period first, but not in a table that begins.
+                client.command(f"DETACH TABLE {table}")
+                client.command(f"ATTACH TABLE {table}")
+
+
+def on_disk(client: Client) -> int:
+    """Parts that hold rows which were deleted, and wait to be taken off the disk. Raises StoreUnavailableError."""
+    tables = ", ".join(map(quoted, _OF_PERSONS))
+    return int(
+        _rows(
+            client,
+            "SELECT count() FROM system.parts WHERE database = currentDatabase() AND NOT active "
+            f"AND table IN ({tables})",
+        )[0][0]
+    )
+
+
+def _rows(client: Client, sql: str) -> Sequence[Sequence[Any]]:
+    with store_errors():
+        rows: Sequence[Sequence[Any]] = client.query(sql).result_rows
+    return rows

@@ -1,0 +1,258 @@
+"""What is older than the retention: found, dropped by day, and accounted for.
+
+Two instants decide. Before `kept_from` nothing about a person is kept: scans and visits are what a pipeline would make of the
+scans from then on, had it never seen older ones. Before `closed_before`, a day later, minutes and hours are history: a visit
+lasts a day at most, so every minute from then on can still be counted from the visits that are kept, and no older one can.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.core.pools import HARD_LIMIT
+from pipeline.store.tables import strings
+from pipeline.store.writer import quoted, repair_table, store_errors
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+else:
+    Client = Any
+
+_DAY: Final = 86_400_000
+#: Lists of hashes stand in the query's text; the parser's own limit is a quarter of a megabyte.
+_QUERY: Final = {"max_query_size": 64 << 20}
+
+#: Tables of persons that are partitioned by day, and the time that decides.
+_BY_DAY: Final = {"scan_set": "occurred_at", "visit_rows": "checked_in_at", "exposure_rows": "checked_in_at"}
+
+
+class Bounds(NamedTuple):
+    """What a cut keeps; both in ms since the epoch, on a UTC day: see the module."""
+
+    kept_from: int
+    closed_before: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """Rows that should be gone: how many of which table, and the oldest one's time in ms."""
+
+    table: str
+    rows: int
+    oldest: int
+
+
+def bounds_of(as_of: int, retention: int) -> Bounds:
+    """The bounds at an instant (ms) for a retention (ms)."""
+    closed = (as_of - retention) // _DAY * _DAY
+    return Bounds(max(closed - HARD_LIMIT, 0), max(closed, 0))
+
+
+def bounds_in_force(client: Client) -> Bounds:
+    """Those of the last cut; zeros before the first one. Raises StoreUnavailableError."""
+    row = _rows(
+        client,
+        "SELECT toUnixTimestamp64Milli(max(kept_from)), toUnixTimestamp64Milli(max(closed_before)) FROM retention_rows",
+    )[0]
+    return Bounds(max(int(row[0]), 0), max(int(row[1]), 0))
+
+
+def overdue(client: Client, bounds: Bounds) -> list[Overdue]:
+    """What a cut at these bounds would remove, table by table. Raises StoreUnavailableError."""
+    found = []
+    for table, time, condition in _doomed(client, bounds):
+        rows, oldest = _rows(
+            client, f"SELECT count(), toUnixTimestamp64Milli(min({time})) FROM {table} WHERE {condition}"
+        )[0]
+        if rows:
+            found.append(Overdue(table, int(rows), int(oldest)))
+    return found
+
+
+def cut(client: Client, bounds: Bounds, version: int) -> None:
+    """Remove everything about persons from before the bounds, and account for the scans among it.
+
+    Corrections of the visits over the edge are asked for first (under `version`, which must beat any row of `repair_rows`); the
+    engine makes them. May be broken off and called again. Raises StoreUnavailableError.
+    """
+    _ask_for_visits_over(client, bounds.kept_from, version)
+    number = _begin(client, bounds)
+    _count_scans(client, bounds.kept_from, number)
+    day = _day(bounds.kept_from)
+    for table in _BY_DAY:
+        for (partition,) in _rows(
+            client,
+            "SELECT DISTINCT partition FROM system.parts WHERE database = currentDatabase() AND active "
+            f"AND table = {quoted(table)} AND partition < {quoted(day)}",
+        ):
+            _do(client, f"ALTER TABLE {table} DROP PARTITION {quoted(str(partition))}")
+    for table, _, condition in _doomed(client, bounds):
+        if _rows(client, f"SELECT count() FROM {table} WHERE {condition}")[0][0]:
+            delete(client, table, condition)
+    forget_repairs(client, version)
+    _end(client, number, bounds)
+
+
+def delete(client: Client, table: str, condition: str) -> None:
+    """Delete rows for good: from every answer now, from the disk within ten minutes or so.
+
+    ClickHouse keeps the text of a condition on the disk: let it hold no pseudonym. Raises StoreUnavailableError.
+    """
+    _do(client, f"ALTER TABLE {table} DELETE WHERE {condition} SETTINGS mutations_sync = 2")
+
+
+def forget_repairs(client: Client, version: int) -> None:
+    """Delete the pairs of corrections that are made; those asked for before `version` and not made yet stay."""
+    made = f"version < {version} AND (venue_id, visitor_id) NOT IN (SELECT venue_id, visitor_id FROM repair_rows FINAL)"
+    if _rows(client, f"SELECT count() FROM repair_rows WHERE {made}")[0][0]:
+        delete(client, "repair_rows", made)
+
+
+def asked_pairs(client: Client, scope: str) -> set[tuple[str, str]]:
+    """Corrections that are asked for in a scope of venues and not made yet. Raises StoreUnavailableError."""
+    return {
+        (str(venue), str(visitor))
+        for venue, visitor in _rows(client, f"SELECT venue_id, visitor_id FROM repair_rows FINAL WHERE {scope}")
+    }
+
+
+def newest_version(client: Client) -> int:
+    """A version that beats every row of `repair_rows` written so far, for who is no engine. Raises StoreUnavailableError."""
+    rows = _rows(client, "SELECT max(version) FROM progress_rows UNION ALL SELECT max(version) + 1 FROM repair_rows")
+    return max(int(row[0]) for row in rows)
+
+
+def _doomed(client: Client, bounds: Bounds) -> list[tuple[str, str, str]]:
+    # (table, the time that is shown of it, condition). Case reports go last: what is left of a case is found by them.
+    kept = f"fromUnixTimestamp64Milli({bounds.kept_from}, 'UTC')"
+    doomed = [(table, time, f"{time} < {kept}") for table, time in _BY_DAY.items()]
+    doomed += [
+        (table, time, f"{time} < {kept}")
+        for table, time in (("exposure_rows", "case_checked_in_at"), ("interval_rows", "checked_in_at"))
+    ]
+    past = [
+        str(row[0])
+        for row in _rows(
+            client,
+            f"SELECT case_id FROM report_set GROUP BY case_id HAVING max(newest).1 < {bounds.kept_from} "
+            f"AND case_id NOT IN (SELECT case_id FROM case_rows FINAL WHERE infectious_until > {kept})",
+        )
+    ]
+    if past:
+        some = among("{}", past)
+        doomed += [
+            ("exposure_rows", "checked_in_at", some.format("case_id")),
+            ("interval_rows", "checked_in_at", some.format("case_id")),
+            ("published_rows", "toDateTime64(0, 3, 'UTC')", f"topic = 'exposures' AND {some.format('key')}"),
+            ("case_rows", "reported_at", some.format("case_id")),
+            ("report_set", "fromUnixTimestamp64Milli(newest.1, 'UTC')", some.format("case_id")),
+        ]
+    return doomed
+
+
+def among(column: str, values: Iterable[str]) -> str:
+    """The condition that a column is one of some values, which it does not show: ClickHouse keeps its text on the disk."""
+    return (
+        f"hex(SHA256({column})) IN ({', '.join(quoted(sha256(each.encode()).hexdigest().upper()) for each in values)})"
+    )
+
+
+def _ask_for_visits_over(client: Client, kept_from: int, version: int) -> None:
+    # A visit over the edge goes as a whole. It makes a difference to what stays only if it took in a check-in after the edge,
+    # which then begins a visit of its own.
+    kept = f"fromUnixTimestamp64Milli({kept_from}, 'UTC')"
+    pairs = _rows(
+        client,
+        f"""
+        SELECT DISTINCT venue_id, visitor_id
+        FROM (
+            SELECT venue_id, visitor_id, occurred_at FROM scan_set
+            WHERE occurred_at >= {kept} AND occurred_at <= {kept} + INTERVAL {HARD_LIMIT // 1000} SECOND
+              AND event_type = 'check_in'
+        ) AS scan
+        INNER JOIN (
+            SELECT venue_id, visitor_id, left_at FROM visit_rows FINAL WHERE checked_in_at < {kept} AND left_at >= {kept}
+        ) AS visit USING (venue_id, visitor_id)
+        WHERE occurred_at <= left_at
+        """,
+    )
+    if pairs:
+        with store_errors():
+            client.insert_arrow(
+                "repair_rows", repair_table([(str(v), str(p)) for v, p in pairs], version, deleted=False)
+            )
+
+
+def _begin(client: Client, bounds: Bounds) -> int:
+    # From here on the bounds hold. A cut that was broken off is taken up under its number, so that no scan is counted twice.
+    known = _rows(client, "SELECT number, finished FROM retention_rows FINAL ORDER BY number DESC LIMIT 1")
+    number = 1 if not known else int(known[0][0]) + int(known[0][1])
+    _note(client, number, bounds, finished=False)
+    return number
+
+
+def _end(client: Client, number: int, bounds: Bounds) -> None:
+    _note(client, number, bounds, finished=True)
+
+
+def _note(client: Client, number: int, bounds: Bounds, *, finished: bool) -> None:
+    times = {
+        "kept_from": bounds.kept_from,
+        "closed_before": bounds.closed_before,
+        "cut_at": int(datetime.now(UTC).timestamp() * 1000),
+    }
+    row = {name: pa.array([value], pa.int64()).cast(pa.timestamp("ms")) for name, value in times.items()}
+    with store_errors():
+        client.insert_arrow(
+            "retention_rows",
+            pa.table(
+                {"number": pa.array([number], pa.uint64()), **row, "finished": pa.array([int(finished)], pa.uint8())}
+            ),
+        )
+
+
+def _count_scans(client: Client, kept_from: int, number: int) -> None:
+    rows = _rows(
+        client,
+        "SELECT toString(toDate(occurred_at)), count() FROM scan_set FINAL "
+        f"WHERE occurred_at < fromUnixTimestamp64Milli({kept_from}, 'UTC') GROUP BY ALL",
+    )
+    note_removed(client, "retention", [(f"{day} {number}", int(scans)) for day, scans in rows])
+
+
+def note_removed(client: Client, reason: str, scans: Sequence[tuple[str, int]]) -> None:
+    """Account for scans that are about to be removed: (key, how many). A key that is noted again replaces itself."""
+    if not scans:
+        return
+    table = pa.table(
+        {
+            "reason": strings([reason] * len(scans)),
+            "key": strings([key for key, _ in scans]),
+            "scans": pa.array([count for _, count in scans], pa.uint64()),
+            "noted_at": pa.array(np.full(len(scans), int(datetime.now(UTC).timestamp() * 1000))).cast(
+                pa.timestamp("ms")
+            ),
+        }
+    )
+    with store_errors():
+        client.insert_arrow("removed_rows", table)
+
+
+def _day(at: int) -> str:
+    return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d")
+
+
+def _rows(client: Client, sql: str) -> Sequence[Sequence[Any]]:
+    with store_errors():
+        rows: Sequence[Sequence[Any]] = client.query(sql, settings=_QUERY).result_rows
+    return rows
+
+
+def _do(client: Client, sql: str) -> None:
+    with store_errors():
+        client.command(sql, settings=_QUERY)

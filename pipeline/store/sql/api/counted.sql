@@ -1,0 +1,1 @@
+SELECT venue_id, occupancy FROM now_rows FINAL ORDER BY venue_id

@@ -1,0 +1,1 @@
+SELECT count() AS records, max(version) AS newest FROM estimate_rows

@@ -1,0 +1,105 @@
+"""A visitor is erased: from every view at once, from every file of the store, and for good."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.isolated import run_isolated
+from tests.reference import DAY, HOUR, Scan, line_of
+
+#: A Monday; the visitor `erased-one` was at both venues, was a case, and was exposed by another.
+MONDAY = 1_632_096_000_000
+GONE = "erased-one-0123456789"
+SCANS = [
+    Scan(venue, visitor, kind, MONDAY + day * DAY + hour * HOUR + i, 1 + i % 2, f"{kind}-{day}-{i}")
+    for day in (0, 2)
+    for venue in ("museum", "cafe")
+    for i, visitor in enumerate((GONE, "stays", "other"))
+    for kind, hour in (("check_in", 9 + i), ("check_out", 12 + i))
+]
+CASES = [
+    {
+        "case_id": name,
+        "visitor_id": visitor,
+        "status": "confirmed",
+        "reported_at": "2021-09-23T00:00:00Z",
+        "onset_date": "2021-09-20",
+    }
+    for name, visitor in (("c-gone", GONE), ("c-stays", "stays"))
+]
+
+
+def fill(folder: str, scans: list[Scan], reports: bool) -> dict[str, int]:
+    """In an interpreter of its own: feed scans as a topic has them; returns the counters."""
+    from pipeline.engine import open_engine
+    from pipeline.settings import Settings
+    from pipeline.tracing.replayed import trace_all
+
+    settings = Settings(home=Path(folder), store=Path(folder) / "store")
+    engine = open_engine(settings, clock="events")
+    offset = engine.assign("t", [0])[0] or 0
+    lines = [line_of(scan) for scan in scans]
+    engine.process("t", 0, range(offset, offset + len(lines)), [0] * len(lines), lines)
+    engine.settle()
+    counters = dict(engine.counters())
+    engine.close()
+    if reports:
+        trace_all(settings, [json.dumps(case).encode() for case in CASES])
+    return counters
+
+
+def shown(folder: str, scans: list[Scan], checked: bool) -> dict[str, Any]:
+    """In an interpreter of its own: differences to a world of these scans, and what verify and the views say of the erased."""
+    from pipeline.settings import Settings
+    from pipeline.store.client import open_store
+    from pipeline.store.verify import verify
+    from pipeline.tracing.verify import verify_tracing
+    from tests.reference import expected_views
+    from tests.views import differences, read_views
+
+    settings = Settings(home=Path(folder), store=Path(folder) / "store")
+    client = open_store(settings, read_only=True)
+    as_of = max(scan.occurred_at_ms for scan in SCANS)
+    checks = [*verify(client, settings).checks, *verify_tracing(client, settings)] if checked else []
+    return {
+        "differences": differences(read_views(client), expected_views(scans, {}, {}, as_of)),
+        "wrong": [(check.name, check.examples) for check in checks if not check.ok],
+        "cases": [row[0] for row in client.query("SELECT case_id FROM cases ORDER BY case_id").result_rows],
+        "exposed": client.query("SELECT count() FROM exposures").result_rows[0][0],
+    }
+
+
+def files_with(folder: Path, text: str) -> list[str]:
+    return [str(path) for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
+
+
+def test_an_erased_visitor_is_in_no_view_and_no_file_and_does_not_come_back(tmp_path: Path) -> None:
+    run_isolated(fill, str(tmp_path), SCANS, True)
+    assert files_with(tmp_path, GONE)
+    others = [scan for scan in SCANS if scan.visitor_id != GONE]
+    command = [sys.executable, "-m", "pipeline", "erase", GONE, "--store", str(tmp_path / "store")]
+    done = subprocess.run(
+        command,
+        env={**os.environ, "PIPELINE_HOME": str(tmp_path), "PIPELINE_PURPOSES": '["legal-request"]'},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    receipt = json.loads(done.stdout)
+    assert (receipt["scans"], receipt["off_the_disk"]) == (8, True)
+    found = run_isolated(shown, str(tmp_path), others, False)
+    assert found["differences"] == ""
+    assert found["cases"] == ["c-stays"]
+    assert found["exposed"] > 0
+    assert files_with(tmp_path, GONE) == []
+    # The topic is read anew, and the visitor goes on scanning.
+    later = [*SCANS, Scan("cafe", GONE, "check_in", MONDAY + 2 * DAY + 13 * HOUR)]
+    counters = run_isolated(fill, str(tmp_path), later, True)
+    assert (counters["stored"], counters["duplicates"]) == (24, 25)
+    again = run_isolated(shown, str(tmp_path), others, True)
+    assert (again["differences"], again["wrong"], again["cases"]) == ("", [], ["c-stays"])
+    assert files_with(tmp_path, GONE) == []

@@ -1,0 +1,80 @@
+"""The SQL for a server's users: ClickHouse knows each statement and table, and who may read aggregates reads no person."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.person_reads import about_persons
+from tests.isolated import run_isolated
+
+_ROOT = Path(__file__).resolve().parents[2]
+_SQL = _ROOT / "infra" / "clickhouse" / "users.sql"
+
+
+def statements() -> list[str]:
+    lines = [line for line in _SQL.read_text().splitlines() if not line.startswith("--")]
+    return [each.strip() for each in "\n".join(lines).split(";") if each.strip()]
+
+
+def grants(role: str) -> set[str]:
+    found = re.findall(rf"GRANT SELECT ON (checkins\.\w+) TO {role}\b", "\n".join(statements()))
+    return set(found)
+
+
+def known(folder: str, asked: list[str]) -> tuple[list[str], list[str], dict[str, list[str]]]:
+    """In an interpreter of its own: what ClickHouse cannot parse, the tables that are there, and what each view rests on."""
+    from pipeline.settings import Settings
+    from pipeline.store.client import open_store
+
+    client: Any = open_store(Settings(store=Path(folder)))
+    wrong = [
+        sql
+        for sql in asked
+        if client.query("SELECT formatQueryOrNull({sql:String}) IS NULL", {"sql": sql}).result_rows[0][0]
+    ]
+    rows = client.query(
+        "SELECT name, create_table_query, engine FROM system.tables WHERE database = 'checkins'"
+    ).result_rows
+    views = {
+        str(name): re.findall(r"(?:FROM|JOIN)\s+checkins\.(\w+)", str(text))
+        for name, text, engine in rows
+        if engine == "View"
+    }
+    return wrong, [str(row[0]) for row in rows], views
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], list[str], dict[str, list[str]]]:
+    found: tuple[list[str], list[str], dict[str, list[str]]] = run_isolated(
+        known, str(tmp_path_factory.mktemp("store")), statements()
+    )
+    return found
+
+
+def test_every_statement_is_clickhouses_and_names_what_is_there(
+    server: tuple[list[str], list[str], dict[str, list[str]]],
+) -> None:
+    wrong, tables, _ = server
+    assert wrong == []
+    named = set(re.findall(r"\bcheckins\.(\w+)", "\n".join(statements())))
+    assert named <= set(tables)
+
+
+@pytest.mark.parametrize("role", ["checkins_viewer", "checkins_tracer"])
+def test_a_view_comes_with_the_tables_behind_it(
+    role: str, server: tuple[list[str], list[str], dict[str, list[str]]]
+) -> None:
+    may = {name.removeprefix("checkins.") for name in grants("checkins_viewer") | grants(role)}
+    views = server[2]
+    for name in may & views.keys():
+        assert set(views[name]) <= may, name
+
+
+def test_who_may_read_aggregates_reads_no_person_and_a_tracer_no_scan() -> None:
+    assert grants("checkins_viewer")
+    assert not [name for name in grants("checkins_viewer") if about_persons(name)]
+    assert grants("checkins_tracer").isdisjoint(
+        {f"checkins.{name}" for name in ("scans", "scan_set", "visits", "visit_rows")}
+    )
