@@ -107,7 +107,7 @@ class Snapshot:
 def read_snapshot(client: Client, before: Snapshot | None) -> Snapshot:
     """The view `occupancy_now` in columns; of the registry and the estimates what `before` knows is kept while it holds.
 
-    Asking the view itself takes five times as long. Raises StoreUnavailableError.
+    Asking the view itself takes two to three times the CPU time. Raises StoreUnavailableError.
     """
     # The clock first: figures may then be newer than as_of says, never older.
     standing = Standing(**ask_rows(client, sql("standing"))[0])
