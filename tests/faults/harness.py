@@ -36,6 +36,9 @@ _SETTINGS: Final = {
     ),
 }
 
+#: What may never go back is looked at so often, in seconds.
+LOOK_SECONDS: Final = 2.0
+
 #: What may happen, and how often of a hundred.
 WEIGHTS: Final = {
     "worker killed": 18,
@@ -125,6 +128,7 @@ class Harness:
         self._watch = Watch(promise_of(self.world))
         self._ends: list[tuple[float, Callable[[], None]]] = []
         self._metrics: list[str] = []
+        self._look_at = 0.0
 
     # --- a run
 
@@ -204,8 +208,9 @@ class Harness:
             time.sleep(0.2)
 
     def _look(self) -> None:
-        if not self._shared:
+        if not self._shared or time.monotonic() < self._look_at:
             return
+        self._look_at = time.monotonic() + LOOK_SECONDS
         with suppress(ClickHouseError, KafkaError, OSError, IndexError):
             before = committed(self.world.kafka, self.world.group)
             metrics = {worker.pid: worker.metrics() for worker in self.workers[:1]}
