@@ -35,13 +35,15 @@ bench: install  ## scans/s beside a bare read of the same topic; tracing over tw
 	$(BIN)/python -m benchmarks.main
 	$(BIN)/python -m benchmarks.tracing
 	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.gateway
 	$(BIN)/python -m benchmarks.presence
 
 accuracy: install  ## error of the estimated occupancy against a simulated truth, beside simpler rules
 	$(BIN)/python -m benchmarks.accuracy
 
-faults: install  ## kill workers at random under load and compare with the reference, for longer than the tests do
-	$(BIN)/python -m pytest tests/integration/test_worker_killed.py --faults-rounds 20
+faults: install  ## hurt a running pipeline 1,200 times, plant bugs that must be caught, overload it: hours; see docs/reliability.md
+	$(BIN)/python -m tests.faults.run $(FAULTS)
+	$(BIN)/python -m pytest tests/integration/test_gateway.py --faults
 
 schemas: install  ## write the JSON Schemas and the AsyncAPI document from the pydantic models
 	$(BIN)/python -m schemas.export

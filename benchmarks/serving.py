@@ -90,7 +90,7 @@ def command(
             scripts[name].write_text(_SCRIPT.format(venues=plan.options.venue_count, end=end))
         with _worker(Path(folder), broker.address, plan) as port, _stream(broker.address, plan, before, scans):
             url = f"http://127.0.0.1:{port}"
-            _wait_for(f"{url}/api/v1/venues/ven-000000/now")
+            wait_for(f"{url}/api/v1/venues/ven-000000/now")
             _wait_until_stored(url, before)
             time.sleep(3)  # the stream has come into its stride, and every venue of the fast path is known
             results: dict[str, list[Round]] = {name: [] for name in scripts}
@@ -99,21 +99,21 @@ def command(
                 for name, script in scripts.items():
                     asked = [wrk, "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script), url]
                     said = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
-                    results[name].append(_round(said))
+                    results[name].append(measured(said))
                     last = results[name][-1]
                     click.echo(f"{number + 1}/{rounds} {name}: {last.rate:,.0f}/s, 99 % in {last.p99:.1f} ms", err=True)
                 if venues:
                     pages.append(watch(url))
                     click.echo(f"{number + 1}/{rounds} the page: {median(pages[-1].pauses):.1f} s apart", err=True)
-            stored, lag = _metric(url, "pipeline_scans_stored_total"), _metric(url, "pipeline_consumer_lag_scans")
+            stored, lag = metric(url, "pipeline_scans_stored_total"), metric(url, "pipeline_consumer_lag_scans")
     options = f"--seconds {seconds} --rounds {rounds} --connections {connections} --scans {scans}"
     options += f" --venues {venues} --before {before}" if venues else ""
     rows = [
         [
             name,
-            _spread([each.rate for each in found], 0),
-            _spread([each.p50 for each in found], 1),
-            _spread([each.p99 for each in found], 1),
+            spread([each.rate for each in found], 0),
+            spread([each.p50 for each in found], 1),
+            spread([each.p99 for each in found], 1),
             str(sum(each.failed for each in found)),
         ]
         for name, found in results.items()
@@ -137,13 +137,14 @@ def _day(venues: int | None, before: int) -> SimulationOptions:
 
 def _wait_until_stored(url: str, scans: int) -> None:
     deadline = time.monotonic() + _START_SECONDS
-    while _metric(url, "pipeline_scans_accepted_total") < scans * _VALID:
+    while metric(url, "pipeline_scans_accepted_total") < scans * _VALID:
         if time.monotonic() > deadline:
             raise UserError(f"{scans:,} scans are not stored after {_START_SECONDS:.0f} s")
         time.sleep(0.5)
 
 
-def _spread(values: list[float], digits: int) -> str:
+def spread(values: list[float], digits: int) -> str:
+    """The median, and the least and the most."""
     return f"{median(values):,.{digits}f} ({min(values):,.{digits}f}–{max(values):,.{digits}f})"
 
 
@@ -163,7 +164,7 @@ def _worker(home: Path, address: str, plan: DayPlan) -> Iterator[int]:
             stderr=log,
         )
         try:
-            _wait_for(f"http://127.0.0.1:{port}/readyz")
+            wait_for(f"http://127.0.0.1:{port}/readyz")
             yield port
         finally:
             end_process(process, 15)
@@ -198,7 +199,8 @@ def _stream(address: str, plan: DayPlan, at_once: int, rate: int) -> Iterator[No
             thread.join()
 
 
-def _wait_for(url: str) -> None:
+def wait_for(url: str) -> None:
+    """Return once an address answers well. Raises UserError after two minutes."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         with suppress(OSError), urllib.request.urlopen(url, timeout=2):
@@ -207,12 +209,14 @@ def _wait_for(url: str) -> None:
     raise UserError(f"{url} does not answer after {_START_SECONDS:.0f} s")
 
 
-def _metric(url: str, name: str) -> float:
+def metric(url: str, name: str, labels: str = "") -> float:
+    """The sum of a metric's series whose labels contain `labels`."""
     text = get(f"{url}/metrics").decode()
-    return sum(map(float, re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE)))
+    return sum(map(float, re.findall(rf"^{name}(?:{{.*{re.escape(labels)}.*}})? (\S+)$", text, re.MULTILINE)))
 
 
-def _round(said: str) -> Round:
+def measured(said: str) -> Round:
+    """What wrk said."""
     rate = float(_found(r"Requests/sec:\s+([\d.]+)", said)[1])
     failed = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
     p50, p99 = (_milliseconds(_found(rf"{share}%\s+([\d.]+)(us|ms|s)", said)) for share in (50, 99))

@@ -20,6 +20,8 @@ COMMANDS = {
     "produce": ("produce", "Send files of scans to Kafka."),
     "replay": ("replay", "Process files of scans without a broker: same decoding, same results."),
     "venues": ("venues", "Load the venue registry."),
+    "gateway": ("gateway", "Take scans with raw identifiers over HTTP, pseudonymise them, send them to Kafka."),
+    "keys": ("keys", "The keys of pseudonyms: create, list, rotate, destroy, link."),
     "case": ("case", "Report cases."),
     "trace": ("trace", "Whom a case exposed, where, and where it may come from."),
     "query": ("query", "Ask the store in SQL, read-only."),

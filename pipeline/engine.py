@@ -5,6 +5,7 @@ what has changed into a `Write`, `write` stores it (beside the next `process`, i
 the store and memory in step: corrections further back than memory reaches, and new rules of venues.
 """
 
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -67,6 +68,12 @@ _QUIET_SECONDS = 2.0
 #: Corrections from the store wait so long (seconds), that many share one pass over it.
 _SETTLE_SECONDS = 5.0
 
+#: Rows of former owners that came late are looked for this often (seconds).
+_STRANGERS_SECONDS = 5.0
+
+#: Of the running number in a version, the bits that a claim of partitions leaves to chance.
+_CLAIM_BITS = 30
+
 #: Refreshing the rolling windows takes at most this share of the time.
 _ROLLING_SHARE = 0.1
 
@@ -102,6 +109,9 @@ class Engine:
         # Versions of alerts: stored up to, handed on up to, known to be told up to; and whether those in force were handed on.
         self._alerts_stored = self._alerts_handed = self._alerts_told = 0
         self._handed_open = False
+        # Where former owners' rows may come in late, those known, and when they were last looked for (monotonic seconds).
+        self._left_behind, self._strangers, self._looked_at = "0", set[tuple[object, ...]](), 0.0
+        self._came_late = ""
         self._unknown_venue_scans = self._late_scans = 0
         self._compared_hour, self._undercounted = BEGINNING, 0
         #: By how many seconds each scan of the last batch came after it happened, by its Kafka timestamp.
@@ -185,21 +195,26 @@ class Engine:
         known = {(row.topic, row.partition): row for row in standing.progress}
         self._progress = {key: replace(known.get(key, Progress(*key))) for key in owned}
         durable = recovery.durable_of(standing, owned, everything=self._embedded)
+        left = recovery.left_behind(durable, everything=self._embedded)
+        left = self._left_behind = f"({left} OR {self._came_late})" if self._came_late else left
         self._epoch = max(self._epoch, standing.epoch) + 1
         self._version = self._epoch << recovery.EPOCH_SHIFT
+        if not self._embedded:
+            # Two workers may have read the same epoch, and both begin the next one: this tells their rows apart.
+            self._version += secrets.randbits(_CLAIM_BITS)
         # Made known before anything else is written: whatever a crash leaves from here on, the next owner's epoch beats.
-        self._writer.announce(
-            Write(
-                self._next_versions(1),
-                self._version,
-                [replace(row) for row in self._progress.values()],
-                standing.newest,
-                standing.watermark,
-                standing.as_of,
-                self._clock,
-            ),
-            durable,
+        claim = Write(
+            self._next_versions(1),
+            self._version,
+            [replace(row) for row in self._progress.values()],
+            standing.newest,
+            standing.watermark,
+            standing.as_of,
+            self._clock,
         )
+        self._writer.announce(claim, durable)
+        if not self._embedded:
+            self._writer.hold(claim)
         self._registry.refresh()
         self._refresh_timeline()
         self._bounds = retention.bounds_in_force(client)
@@ -211,7 +226,7 @@ class Engine:
         if standing.newest:
             self._newest, self._watermark, self._as_of = standing.newest, standing.watermark, standing.as_of
             shard.start_at(self._horizon(standing.watermark))
-        unfinished = recovery.find_unfinished(client, scope, durable)
+        unfinished = recovery.find_unfinished(client, scope, left)
         self._writer.unaccounted = recovery.unaccounted_scans(client, scope, standing.progress, shard.horizon)
 
         # What lies after the clock is not computed again below, and must not be left from a write that had come further.
@@ -234,7 +249,7 @@ class Engine:
         self._estimated = shard.codes_of(recovery.estimated_venues(client, scope))
         self._book.start(shard, self._as_of)
         self._load_alerts(scope)
-        for venue, raised_at in crowding.unfinished_alerts(client, scope, durable).items():
+        for venue, raised_at in crowding.unfinished_alerts(client, left).items():
             self._crowd_again(venue, raised_at - 1)
         for venue, span in spans.items():
             self._crowd_again(venue, span.start)
@@ -255,6 +270,10 @@ class Engine:
         self._alerts_stored = self._version
         self._handed_open = False
         self._broken_off = False
+        if not self._embedded:
+            self._strangers = recovery.rows_left_behind(client, left, self._epoch << recovery.EPOCH_SHIFT)
+            self._looked_at = time.monotonic()
+        self._came_late = ""
         return known
 
     def _follow_stays(self, scope: str) -> None:
@@ -672,12 +691,25 @@ class Engine:
     def write(self, write: Write) -> dict[tuple[str, int], int]:
         """Store a write, in the order of `take`. Returns what may be committed: the first offset not stored.
 
-        Raises StoreUnavailableError; the same write may be tried again.
+        Raises StoreUnavailableError; the same write may be tried again. Raises OwnershipLostError if another worker has taken
+        over meanwhile: then nothing is to be committed, and partitions are to be assigned anew.
         """
         stored = self._writer.write(write)
+        self._look_for_strangers()
         self._expect_repairs(write)
         self._expect_alerts(write)
         return stored
+
+    def _look_for_strangers(self) -> None:
+        # What a former owner had sent when it lost the partitions may come in after it was looked for.
+        if self._embedded or self._broken_off or time.monotonic() - self._looked_at < _STRANGERS_SECONDS:
+            return
+        self._looked_at = time.monotonic()
+        began = self._epoch << recovery.EPOCH_SHIFT
+        if recovery.rows_left_behind(self._writing_client, self._left_behind, began) - self._strangers:
+            self._came_late = f"(version < {began} AND {self._left_behind})"
+            self._broken_off = True
+            self._settle_at = time.monotonic()
 
     def _expect_repairs(self, write: Write) -> None:
         if write.asked:

@@ -10,3 +10,7 @@ class UserError(Exception):
 
 class StoreUnavailableError(Exception):
     """The store does not answer for now: the same call may succeed later. Its text is one line for the log."""
+
+
+class OwnershipLostError(Exception):
+    """Another worker has taken partitions over while this one stood still: what it has in memory may be out of date."""

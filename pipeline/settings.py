@@ -20,6 +20,7 @@ from pydantic_settings import (
 
 from pipeline.core.levels import LEVELS, LONGEST_HOLD, Rule
 from pipeline.errors import UserError
+from pipeline.privacy.canonical import check_country
 
 #: A check-out more than this after its check-in never closes that visit (contract, section 2).
 HARD_LIMIT = timedelta(hours=24)
@@ -130,6 +131,11 @@ class Settings(BaseSettings):
     buffer_scans: int = Field(
         400_000, ge=1_000, description="Scans held while the store is away; then fetching pauses. Nothing is dropped."
     )
+    dead_letter_share: float = Field(
+        0.5, ge=0, le=1, description="A worker stops when more than this share of what it reads would be dead letters …"
+    )
+    dead_letter_least: int = Field(1_000, ge=1, description="… and at least so many …")
+    dead_letter_window: timedelta = Field(timedelta(minutes=1), description="… within this time. A share of 1: never.")
     store_memory_mib: int = Field(2048, ge=256, description="Memory limit of the embedded ClickHouse, in MiB.")
     durable_writes: bool = Field(False, description="fsync each insert: survives a power cut, at some cost in delay.")
 
@@ -157,6 +163,46 @@ class Settings(BaseSettings):
     )
     timezone: str = Field("UTC", description="IANA name of the time zone whose days onset and specimen are given in.")
 
+    keys: Path | None = Field(None, description="The ring of keys for pseudonyms lives here. Default: HOME/keys.")
+    master_key: SecretStr | None = Field(
+        None,
+        description="The master key of the ring, instead of the file KEYS/master.key; NEW,OLD while it is renewed.",
+    )
+    vault_url: SecretStr | None = Field(
+        None, description="HashiCorp Vault, whose transit engine is the master key instead: https://host:port."
+    )
+    vault_token: SecretStr | None = Field(None, description="The vault's token.")
+    vault_mount: str = Field("transit", description="Where the vault's transit engine is mounted.")
+    vault_key_prefix: str = Field("check-ins", description="What the names of our transit keys begin with.")
+    phone_country: str = Field(
+        "", description="Prefix, without +, of phone numbers that begin with one 0. Default: such numbers are refused."
+    )
+
+    gateway_host: str = Field(
+        "127.0.0.1",
+        description="Where the gateway listens. Anything but loopback needs gateway_devices and gateway_certificate.",
+    )
+    gateway_port: int = Field(8081, ge=0, le=65535, description="The gateway's port; 0 takes a free one.")
+    gateway_devices: Path | None = Field(
+        None,
+        description="The file of the devices that may send, with the hashes of their tokens. Default: anybody on loopback.",
+    )
+    gateway_certificate: Path | None = Field(None, description="The gateway's TLS certificate chain, PEM …")
+    gateway_certificate_key: Path | None = Field(None, description="… and its private key, PEM.")
+    gateway_device_rate: float = Field(50, gt=0, description="Scans a second that one device may send in the long run.")
+    gateway_venue_rate: float = Field(
+        200, gt=0, description="Scans a second that may be sent of one venue in the long run."
+    )
+    gateway_burst_seconds: float = Field(30, ge=1, description="How many seconds' worth of both may come at once.")
+    gateway_pending: int = Field(
+        20_000, ge=100, description="Scans that wait for Kafka before the gateway answers 503."
+    )
+    venue_codes: Literal["optional", "required", "fresh"] = Field(
+        "optional",
+        description="required: the gateway takes scans with a venue's signed code only; fresh: of a changing display only.",
+    )
+    venue_code_keys: Path | None = Field(None, description="The public keys that venue codes are judged by (JWKS).")
+
     @field_validator("max_stay", "max_stay_by_category")
     @classmethod
     def _stay_is_within_a_day(cls, value: timedelta | dict[str, timedelta]) -> timedelta | dict[str, timedelta]:
@@ -180,12 +226,25 @@ class Settings(BaseSettings):
         except (KeyError, ValueError, OSError):
             raise ValueError("must be an IANA time zone such as Asia/Jakarta") from None
 
+    @field_validator("phone_country")
+    @classmethod
+    def _country_has_a_prefix(cls, value: str) -> str:
+        return check_country(value)
+
     @field_validator("alertmanager_url")
     @classmethod
     def _alertmanager_speaks_http(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not value.get_secret_value().startswith(("http://", "https://")):
             raise ValueError("must begin with http:// or https://")
         return value
+
+    @model_validator(mode="after")
+    def _required_codes_can_be_judged(self) -> "Settings":
+        if self.venue_codes != "optional" and self.venue_code_keys is None:
+            raise ValueError(f"venue_codes = {self.venue_codes} needs venue_code_keys")
+        if (self.gateway_certificate is None) != (self.gateway_certificate_key is None):
+            raise ValueError("gateway_certificate and gateway_certificate_key need each other")
+        return self
 
     @model_validator(mode="after")
     def _crowding_clears_below_where_it_is_raised(self) -> "Settings":
@@ -221,6 +280,16 @@ class Settings(BaseSettings):
     def store_path(self) -> Path:
         """Where the embedded ClickHouse lives."""
         return (self.store or self.home / "store").absolute()
+
+    @cached_property
+    def keys_path(self) -> Path:
+        """Where the ring of keys lives."""
+        return (self.keys or self.home / "keys").absolute()
+
+    @property
+    def longest_stay(self) -> timedelta:
+        """The longest `max_stay` of any category."""
+        return max([self.max_stay, *self.max_stay_by_category.values()])
 
     @property
     def tokens_path(self) -> Path:

@@ -18,6 +18,7 @@ from schemas.alert import CrowdingAlert
 from schemas.case_report import CaseReport
 from schemas.dead_letter import DeadLetter
 from schemas.exposure import Exposure
+from schemas.gateway_scan import GatewayScan
 from schemas.scan import Scan
 from schemas.venue import Venue
 from schemas.venue_warning import VenueWarning
@@ -127,6 +128,8 @@ def exported() -> dict[Path, str]:
         HERE / "json" / f"{channel.name}.schema.json": json.dumps(json_schema(channel.model), indent=2) + "\n"
         for channel in CHANNELS
     }
+    # Not of a topic: it comes over HTTP, to the gateway.
+    files[HERE / "json" / "gateway_scan.schema.json"] = json.dumps(json_schema(GatewayScan), indent=2) + "\n"
     files[HERE / "asyncapi.yaml"] = "# Written by `python -m schemas.export`.\n" + yaml.dump(
         json.loads(json.dumps(asyncapi())), Dumper=yaml.SafeDumper, sort_keys=False, allow_unicode=True, width=120
     )

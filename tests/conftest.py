@@ -17,9 +17,7 @@ settings.load_profile("patient")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--faults-rounds", type=int, default=4, metavar="N", help="how many workers are killed (`make faults`)"
-    )
+    parser.addoption("--faults", action="store_true", help="the long form of the tests of faults (`make faults`)")
     parser.addoption("--screenshots", action="store_true", help="write docs/images anew (tests/browser)")
 
 

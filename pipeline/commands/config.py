@@ -31,6 +31,14 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "crowding_by_category": {"mall": {"warning": {"raise_at": 0.8, "raise_for": "PT5M", "clear_below": 0.75}}},
     "crowding_by_venue": {"mall-0042": {"critical": {"raise_at": 1.0, "clear_for": "PT10M"}}},
     "alertmanager_url": "http://127.0.0.1:9093",
+    "keys": "/var/lib/check-in-keys",
+    "master_key": "a secret: better in the environment than here",
+    "vault_url": "https://vault.example:8200",
+    "gateway_devices": "/etc/check-ins/devices",
+    "gateway_certificate": "/etc/check-ins/gateway.pem",
+    "gateway_certificate_key": "/etc/check-ins/gateway-key.pem",
+    "venue_code_keys": "/etc/check-ins/venue-keys.json",
+    "vault_token": "a secret: better in the environment than here",
 }
 
 
@@ -62,7 +70,9 @@ def command(form: str, descriptions: bool, example: bool) -> None:
     if settings.kafka:
         values["kafka"] = _without_password(settings.kafka)
     values |= {
-        name: _without_password(secret.get_secret_value()) for name, secret in settings if isinstance(secret, SecretStr)
+        name: _without_password(secret.get_secret_value()) if name.endswith("_url") else _HIDDEN
+        for name, secret in settings
+        if isinstance(secret, SecretStr)
     }
     if form == "json":
         click.echo(json.dumps({n: _entry(n, v, sources[n], descriptions) for n, v in values.items()}, indent=2))

@@ -51,12 +51,11 @@ def alert_table(changes: Sequence[AlertChange], venues: Names, version: int) -> 
     )
 
 
-def unfinished_alerts(client: Client, scope: str, durable: int) -> dict[str, int]:
-    """Per venue of a scope, when (ms) the first alert was raised of which a write that did not end may have left a row."""
+def unfinished_alerts(client: Client, left: str) -> dict[str, int]:
+    """Per venue, when (ms) the first alert was raised of which a write that did not end may have left a row: `left_behind`."""
     with store_errors():
         rows = client.query(
-            "SELECT venue_id, toUnixTimestamp64Milli(min(raised_at)) FROM alert_rows "
-            f"WHERE version >= {durable} AND {scope} GROUP BY venue_id"
+            f"SELECT venue_id, toUnixTimestamp64Milli(min(raised_at)) FROM alert_rows WHERE {left} GROUP BY venue_id"
         ).result_rows
     return {str(venue): int(raised_at) for venue, raised_at in rows}
 

@@ -5,6 +5,7 @@ is found. The visits of the pairs concerned are folded again from their scans. T
 of the late window and the day before it.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +24,10 @@ else:
     Client = Any
 
 
+#: A partition: (topic, number).
+Place = tuple[str, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Where the store stands.
@@ -32,7 +37,7 @@ class Standing:
 
     progress: list[Progress]
     epoch: int
-    durable: dict[tuple[str, int], int]
+    durable: dict[Place, int]
     newest: int
     watermark: int
     as_of: int
@@ -47,16 +52,36 @@ class Unfinished:
     repairs: set[tuple[str, str]] = field(default_factory=set)
 
 
-def durable_of(standing: Standing, owned: list[tuple[str, int]], *, everything: bool) -> int:
-    """The version from which rows in the scope of `owned` may be of a write that did not end.
+def durable_of(standing: Standing, owned: Sequence[Place], *, everything: bool) -> dict[Place, int]:
+    """Per partition owned, the version from which rows of its venues may be of a write that did not end.
 
     An embedded store has one writer at a time, so the newest write speaks for all (`everything`); a server's workers write side
-    by side, so only the oldest word about the partitions in question is safe.
+    by side, so each partition has its own.
     """
     if everything:
-        return max(standing.durable.values(), default=0)
-    return min((standing.durable[key] for key in owned if key in standing.durable), default=0)
+        return dict.fromkeys(owned, max(standing.durable.values(), default=0))
+    return {key: standing.durable.get(key, 0) for key in owned}
 
+
+def left_behind(durable: Mapping[Place, int], *, everything: bool) -> str:
+    """A SQL condition on venue_id and version: rows of the partitions that may be of a write that did not end."""
+    if everything:
+        return f"version >= {max(durable.values(), default=0)}"
+    places: dict[int, list[Place]] = {}
+    for key, version in durable.items():
+        places.setdefault(version, []).append(key)
+    parts = [f"(version >= {version} AND {scope_of(some, everything=False)})" for version, some in places.items()]
+    return f"({' OR '.join(parts) or '0'})"
+
+
+#: The derived rows that outlive a recovery that does not find them, and their keys. (A recovery writes all of now_rows.)
+_KEYS: Final = {
+    "visit_rows": "venue_id, visitor_id, toUnixTimestamp64Milli(checked_in_at)",
+    "minute_rows": "venue_id, toUnixTimestamp(minute)",
+    "hour_rows": "venue_id, toUnixTimestamp(hour)",
+    "rolling_rows": "venue_id, width",
+    "alert_rows": "venue_id, toInt8(level), toUnixTimestamp64Milli(raised_at)",
+}
 
 #: Scans of one query: some 200 MiB of the store's memory.
 _SCANS: Final = 500_000
@@ -91,7 +116,7 @@ def read_standing(client: Client) -> Standing:
     )
 
 
-def scope_of(owned: list[tuple[str, int]], *, everything: bool) -> str:
+def scope_of(owned: Sequence[Place], *, everything: bool) -> str:
     """A SQL condition on venue_id: the venues of some partitions, or all (an embedded store has one owner)."""
     if everything:
         return "1"
@@ -99,24 +124,33 @@ def scope_of(owned: list[tuple[str, int]], *, everything: bool) -> str:
     return f"venue_id IN (SELECT venue_id FROM venue_rows FINAL WHERE (topic, partition) IN ({places}))"
 
 
-def find_unfinished(client: Client, scope: str, durable: int) -> Unfinished:
-    """What a crash has left, in the venues of `scope`."""
+def find_unfinished(client: Client, scope: str, left: str) -> Unfinished:
+    """What a crash has left (`left_behind`), and the corrections asked for in the venues of `scope`."""
     found = Unfinished()
     with store_errors():
         for venue, visitor in client.query(
-            f"SELECT DISTINCT venue_id, visitor_id FROM visit_rows WHERE version >= {durable} AND {scope}"
+            f"SELECT DISTINCT venue_id, visitor_id FROM visit_rows WHERE {left}"
         ).result_rows:
             found.pairs.add((venue, visitor))
         for table, column, seconds in (("minute_rows", "minute", 60), ("hour_rows", "hour", 60)):
             for venue, minute in client.query(
-                f"SELECT DISTINCT venue_id, intDiv(toUnixTimestamp({column}), {seconds}) FROM {table} "
-                f"WHERE version >= {durable} AND {scope}"
+                f"SELECT DISTINCT venue_id, intDiv(toUnixTimestamp({column}), {seconds}) FROM {table} WHERE {left}"
             ).result_rows:
                 found.minutes.setdefault(venue, set()).add(int(minute))
         for venue, visitor in client.query(
             f"SELECT venue_id, visitor_id FROM repair_rows FINAL WHERE {scope}"
         ).result_rows:
             found.repairs.add((venue, visitor))
+    return found
+
+
+def rows_left_behind(client: Client, left: str, before: int) -> set[tuple[object, ...]]:
+    """The rows that former owners have `left_behind`, of a version under `before`: their table, key and version."""
+    found: set[tuple[object, ...]] = set()
+    with store_errors():
+        for table, key in _KEYS.items():
+            sql = f"SELECT {key}, version FROM {table} WHERE version < {before} AND {left}"
+            found |= {(table, *row) for row in client.query(sql).result_rows}
     return found
 
 

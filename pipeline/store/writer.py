@@ -6,7 +6,7 @@ finds derived rows newer than `durable` and computes them again from the scans. 
 is the progress row; the Kafka offset is committed after it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.columns import ScanColumns
 from pipeline.dead_letters import DeadLetter
-from pipeline.errors import StoreUnavailableError
+from pipeline.errors import OwnershipLostError, StoreUnavailableError
 from pipeline.store.client import INSERT_SETTINGS
 from pipeline.store.tables import scan_table, strings
 
@@ -128,12 +128,15 @@ class Writer:
         self._found: dict[tuple[str, int], tuple[int, int]] = {}
         #: Ancient scans that were stored but not accounted for before a crash; each counts as stored once more.
         self.unaccounted: set[tuple[bytes, bytes, int, int]] = set()
+        #: On a server, where other workers write too: the partitions claimed, and the highest version said of them.
+        self._claim: tuple[list[tuple[str, int]], int] | None = None
         #: Told of every row of `visit_rows` once it is stored, in the thread that stores it.
         self.visits_stored: Callable[[pa.Table], None] | None = None
 
     def insert(self, table: str, rows: pa.Table) -> None:
-        """Insert rows, if there are any."""
+        """Insert rows, if there are any. Raises OwnershipLostError if another worker has claimed the partitions meanwhile."""
         if rows.num_rows:
+            self._hold_claim()
             with store_errors():
                 self._client.insert_arrow(table, rows, settings=INSERT_SETTINGS)
             if table == "visit_rows" and self.visits_stored is not None:
@@ -159,19 +162,49 @@ class Writer:
         for key, (stored, duplicates) in found.items():
             before = totals.get(key, (0, 0))
             totals[key] = (before[0] + stored, before[1] + duplicates)
+        self._say_claim(write)
         self.insert("progress_rows", _progress_table(write, totals))
         self.insert("repair_rows", repair_table(write.repaired, write.first_version, deleted=True))
         self._found = totals
         self.unaccounted -= {(scan.venue, scan.visitor, scan.kind, scan.at) for scan in write.ancient}
         return {(row.topic, row.partition): row.next_offset for row in write.progress}
 
-    def announce(self, write: Write, durable: int) -> None:
+    def announce(self, write: Write, durable: Mapping[tuple[str, int], int]) -> None:
         """Make a new owner known: progress as it was, under a new version; what is not `durable` stays so."""
+        self._claim = None
         self._found = {}  # it is in the progress that was read
         table = _progress_table(write, {})
         place = table.column_names.index("durable")
-        column = pa.array(np.full(table.num_rows, durable, np.uint64))
+        column = pa.array([durable[row.topic, row.partition] for row in write.progress], pa.uint64())
         self.insert("progress_rows", table.set_column(place, "durable", column))
+
+    def hold(self, write: Write) -> None:
+        """From now on, before each insert, see whether partitions are still claimed by nobody after `write`.
+
+        A worker that stood still (paused, swapped out, cut off) may go on after another has taken over. Its progress rows would
+        lose, having the lower versions; its other rows only where the new owner writes the same keys.
+        """
+        self._claim = [(row.topic, row.partition) for row in write.progress], write.end_version
+
+    def _say_claim(self, write: Write) -> None:
+        # Before it is said: an answer may be lost.
+        if self._claim:
+            self._claim = self._claim[0], write.end_version
+
+    def _hold_claim(self) -> None:
+        if self._claim is None:
+            return
+        places, version = self._claim
+        if places and self._newest_claim(places) > version:
+            raise OwnershipLostError
+
+    def _newest_claim(self, places: Sequence[tuple[str, int]]) -> int:
+        some = ", ".join(f"({quoted(topic)}, {partition})" for topic, partition in places)
+        with store_errors():
+            rows = self._client.query(
+                f"SELECT max(version) FROM progress_rows WHERE (topic, partition) IN ({some})"
+            ).result_rows
+        return int(rows[0][0])
 
     def close(self) -> None:
         """Give the connection back."""

@@ -342,6 +342,14 @@ class BatchConsumer(faust_aiokafka.Consumer):  # type: ignore[misc]
         await super().on_partitions_assigned(assigned, generation_id)
         self._take_over_task = asyncio.create_task(self._take_over(ours, self.epoch))
 
+    def take_over_again(self) -> None:
+        """Have the listener load the state of all that is assigned anew, and read on from what the store says then."""
+        ours = {tp for tp in self.assignment() if self._is_batch(tp)}
+        self.held = frozenset(ours)
+        self.unpacked.clear()
+        self.epoch += 1
+        self._take_over_task = asyncio.create_task(self._take_over(ours, self.epoch))
+
     async def _take_over(self, assigned: set[TP], epoch: int) -> None:
         by_topic = {topic: {tp for tp in assigned if tp.topic == topic} for topic in self.transport.topics}
         listener = self.transport.listener

@@ -80,7 +80,8 @@ class Engine(Protocol[W]):
     def write(self, write: W) -> Mapping[Partition, int]:
         """Store it. Returns per partition the offset up to which everything is stored (exclusive): what to commit.
 
-        Raises StoreUnavailableError: the same write is tried again. Any other exception is a bug and stops the process.
+        Raises StoreUnavailableError: the same write is tried again; OwnershipLostError: another worker has taken over, the
+        partitions are revoked and assigned anew. Any other exception is a bug and stops the process.
         """
 
     def settle(self) -> None:

@@ -110,6 +110,7 @@ class _Service:
             commit=lambda offsets: app.consumer.commit_stored(offsets),
             publish=lambda letters: publish_dead_letters(app, letters),
             tracing=tracing,
+            take_over_again=lambda: app.consumer.take_over_again(),
         )
         app.transport.listener = worker
         alertmanager = self._alertmanager()
@@ -140,7 +141,10 @@ class _Service:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if worker.failure.done():
             error = worker.failure.result()
-            log.critical("stopping after a bug, to read on from what is stored: %r", error, exc_info=error)
+            if isinstance(error, UserError):
+                log.critical("%s", error)
+            else:
+                log.critical("stopping after a bug, to read on from what is stored: %r", error, exc_info=error)
             await _within(LEAVE_SECONDS, app.stop())
             return _exit_now(1)
         seconds = time.monotonic() - (worker.reading_since or time.monotonic())

@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -19,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.dead_letters import DeadLetter
-from pipeline.errors import StoreUnavailableError
+from pipeline.errors import OwnershipLostError, StoreUnavailableError, UserError
 from pipeline.settings import Settings
 from pipeline.streaming.alert_delivery import AlertDelivery
+from pipeline.streaming.dead_letter_limit import DeadLetterLimit
 from pipeline.streaming.metrics import Metrics
 from pipeline.streaming.ports import Engine, Partition, RecordBatch, W
 from pipeline.streaming.tracing import TracingLoop
@@ -39,6 +41,8 @@ FIRST_PAUSE, LAST_PAUSE = 0.5, 15.0
 LAST_WRITE_SECONDS = 10.0
 #: How long scans wait at the start for the venue registry to be read. Results do not depend on it, rewriting does.
 VENUES_FIRST_SECONDS = 30.0
+#: So long does a worker wait that others have claimed partitions of, before it claims them again, if they are still its own.
+TAKEN_OVER_SECONDS = 3.0
 #: The venues at a glance are counted so often, in seconds.
 OVERVIEW_SECONDS = 10.0
 #: Whether an hour has closed whose scans are to be compared with the weeks before is asked so often, in seconds.
@@ -64,7 +68,7 @@ class Worker(Generic[W]):
     """One worker's loop over an engine. It is the batch transport's listener.
 
     `commit` sends next offsets to Kafka and says whether that worked; `publish` sends dead letters, trying until it
-    has.
+    has; `take_over_again` has the transport assign all partitions anew.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class Worker(Generic[W]):
         commit: Callable[[Mapping[Partition, int]], Awaitable[bool]],
         publish: Callable[[list[DeadLetter]], Coroutine[None, None, None]],
         tracing: TracingLoop | None = None,
+        take_over_again: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._settings = settings
@@ -82,6 +87,7 @@ class Worker(Generic[W]):
         self._commit = commit
         self._publish = publish
         self._tracing = tracing
+        self._take_over_again = take_over_again
         self._alerts: AlertDelivery | None = None
         self._engine_thread = ThreadPoolExecutor(1, "engine")
         self._write_thread = ThreadPoolExecutor(1, "write")
@@ -106,6 +112,8 @@ class Worker(Generic[W]):
         self._timestamps_ms: list[NDArray[np.int64]] = []
         self._venues_done: dict[Partition, int] = {}
         self._reasons: Counter[str] = Counter()
+        self._limit = DeadLetterLimit(settings)
+        self._refused_too_many: UserError | None = None
         self._overviewed_at = -OVERVIEW_SECONDS
 
         self._pending_since = 0.0
@@ -119,7 +127,7 @@ class Worker(Generic[W]):
         self._flushes: list[tuple[asyncio.Future[bool], bool]] = []
         self._calls = 0
         self._settling = False
-        self._give_up = False
+        self._give_up = self._stopping = False
         self._outage_since: float | None = None
         self._reading: set[Partition] = set()
         self._venues_next: dict[int, int] = {}
@@ -189,9 +197,13 @@ class Worker(Generic[W]):
             return await self._tracing.assigned(partitions)
         self._metrics.rebalances.inc()
         begun = time.monotonic()
-        nexts = await self._until_stored(
-            self._engine_thread, lambda: self._engine.assign(topic, partitions), lambda: epoch == self.epoch
-        )
+        nexts = None
+        while nexts is None and epoch == self.epoch:
+            # Two that take over at once may each find the other's claim: the last one has it.
+            with suppress(OwnershipLostError):
+                nexts = await self._until_stored(
+                    self._engine_thread, lambda: self._engine.assign(topic, partitions), lambda: epoch == self.epoch
+                )
         self._metrics.recovery_seconds.set(time.monotonic() - begun)
         return nexts if nexts is not None else dict.fromkeys(partitions)
 
@@ -254,15 +266,18 @@ class Worker(Generic[W]):
                 flushes, self._flushes = self._flushes, []
                 retain = self._retention_due()
                 self._settling = retain or self._engine.settle_due or any(settle for _, settle in flushes)
-                done = await self._write_once(idle)
+                done = False
+                try:
+                    done = await self._write_once(idle) and (not self._settling or await self._settle_once(retain))
+                    await self._hand_on_alerts()
+                    await self._count_undercounted()
+                except OwnershipLostError:
+                    await self._begin_anew()
                 if self._settling:
-                    done = done and await self._settle_once(retain)
                     self._settling = False
                     self._room.set()
                 for future, _ in flushes:
                     future.set_result(done)
-                await self._hand_on_alerts()
-                await self._count_undercounted()
         except Exception as error:
             self.fail(error)
         finally:
@@ -285,6 +300,7 @@ class Worker(Generic[W]):
 
         With a backlog the clock stays: what is unread belongs before it.
         """
+        self._stopping = True
         await self._finish(settle=self._backlog() == 0)
         if self._tracing is not None:
             await self._tracing.stop()
@@ -330,6 +346,11 @@ class Worker(Generic[W]):
 
     def _process(self, batch: RecordBatch) -> None:
         letters = self._engine.process(batch.topic, batch.partition, batch.offsets, batch.timestamps_ms, batch.values)
+        try:
+            self._limit.note(time.monotonic(), len(batch), (letter.reason for letter in letters))
+        except UserError as error:
+            self._refused_too_many = error
+            raise
         for letter in letters:
             self._letters.append(replace(letter, key=batch.keys[bisect_left(batch.offsets, letter.offset)]))
         self._reasons.update(letter.reason for letter in letters)
@@ -350,6 +371,8 @@ class Worker(Generic[W]):
         self._venues_done[batch.topic, batch.partition] = batch.offsets[-1] + 1
 
     def _take(self, idle: bool) -> _Cut[W]:
+        if self._refused_too_many:
+            raise self._refused_too_many  # what was processed since the last write stays unwritten, to be read again
         cut = _Cut(self._engine.take(idle=idle), self._letters, self._timestamps_ms, self._venues_done)
         self._letters, self._timestamps_ms, self._venues_done = [], [], {}
         self._pending = 0
@@ -370,6 +393,10 @@ class Worker(Generic[W]):
         while True:
             now = time.monotonic()
             due = self._last_idle + IDLE_SECONDS
+            if self.epoch is None and not self._flushes and now >= due:
+                # What is revoked is written once, before it is forgotten, and not again beside that.
+                self._last_idle = now
+                continue
             if now >= due:
                 self._last_idle = now
                 # With a backlog the clock must wait: it would expire visits whose check-out is still unread.
@@ -417,6 +444,20 @@ class Worker(Generic[W]):
         await sent
         self.note_stored({**offsets, **cut.venues})
         return True
+
+    async def _begin_anew(self) -> None:
+        # Who has stood still for too long is about to be told so by the group; whoever owns the partitions ends up the last to
+        # have claimed them. Waiting lets the others finish theirs first.
+        log.warning("another worker has taken partitions over while this one stood still: loading their state anew")
+        epoch, self.epoch = self.epoch, None
+        self._room.set()
+        self._venues_read.set()
+        numbers = [partition for topic, partition in self._reading if topic == CHECK_INS]
+        await self._in_engine_thread(self._engine.revoke, CHECK_INS, numbers)
+        self._committable.clear()
+        await asyncio.sleep(TAKEN_OVER_SECONDS)
+        if epoch is not None and self.epoch is None and not self._stopping:
+            self._take_over_again()
 
     def _reads_scans(self) -> bool:
         # Not while state is being loaded: that has the store for itself.

@@ -319,6 +319,19 @@ def test_a_refused_record_goes_to_dead_letters_with_its_bytes_and_origin(bench: 
     assert (headers["topic"], headers["reason"]) == (b"check-ins", b"not_json")
 
 
+def test_a_bad_release_stops_the_worker_before_it_becomes_dead_letters(bench: Bench) -> None:
+    bench.produce([SCAN] * 100 + [b"bad"] * 300, keys=[b"a"] * 400)
+    limits = {"dead_letter_least": 200, "dead_letter_share": 0.5}
+    worker = bench.start(settings=limits)
+    assert worker.wait(PATIENCE) == 1
+    *_, said = bench.log_of(worker).splitlines()
+    assert "300 of the last 400 records of check-ins would be dead letters" in said
+    assert "Traceback" not in bench.log_of(worker)
+    assert not any(bench.stored().values())
+
+    assert bench.drain(settings=limits | {"dead_letter_share": 1.0})["dead_letters"] == 300
+
+
 def test_the_venue_registry_is_read_before_the_scans_that_wait_with_it(bench: Bench) -> None:
     bench.produce([SCAN] * 20_000)
     bench.produce([b"{}"] * 500, topic="venues", keys=[f"venue-{each}".encode() for each in range(500)])

@@ -51,6 +51,13 @@ def test_every_setting_is_shown_with_where_it_comes_from(monkeypatch: pytest.Mon
     }
 
 
+def test_keys_and_tokens_are_hidden_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PIPELINE_MASTER_KEY", "PIPELINE_VAULT_TOKEN"):
+        monkeypatch.setenv(name, "s3cret-s3cret-s3cret")
+    for shown in (config(), config("--format", "json"), config("--descriptions")):
+        assert "s3cret" not in shown
+
+
 def test_what_is_shown_is_a_settings_file_with_the_same_effect(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIPELINE_GROUP", 'ga"tes\\é')
     monkeypatch.setenv("PIPELINE_MAX_STAY_BY_CATEGORY", '{"night.club": "PT23H"}')

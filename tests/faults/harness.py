@@ -1,0 +1,397 @@
+"""The fault harness: a running pipeline, hurt at random from a seed, watched meanwhile and compared with its log at the end."""
+
+import json
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from clickhouse_connect.driver.exceptions import ClickHouseError
+from kafka.errors import KafkaError
+
+from tests.faults import feed as feeds
+from tests.faults.feed import Feed
+from tests.faults.sick import POINTS
+from tests.faults.verifier import Promise, Verdict, Watch, committed, verify
+from tests.faults.world import Process, World
+
+PARTITIONS: Final = 4
+MOST_WORKERS: Final = 4
+
+_SETTINGS: Final = {
+    "PIPELINE_FLUSH_ROWS": "2000",
+    "PIPELINE_FLUSH_SECONDS": "0.2",
+    # The least: so that scans that are days late, or hours, are corrected from the store.
+    "PIPELINE_LATE_WINDOW": "PT2H",
+    "PIPELINE_MAX_STAY": "PT2M",
+    "PIPELINE_MAX_STAY_BY_CATEGORY": '{"kiosk": "PT1M", "mall": "PT3M", "office": "PT12H"}',
+    "PIPELINE_CROWDING": json.dumps(
+        {level: {"raise_for": "PT5S", "clear_for": "PT5S"} for level in ("warning", "critical")}
+    ),
+}
+
+#: What may happen, and how often of a hundred.
+WEIGHTS: Final = {
+    "worker killed": 18,
+    "worker killed at a point": 18,
+    "worker stopped 5 s": 5,
+    "worker stopped 20 s": 3,
+    "worker stopped 70 s": 1,
+    "worker joins": 6,
+    "worker leaves": 6,
+    "local state deleted": 3,
+    "connections to Kafka cut": 9,
+    "Kafka slow": 5,
+    "Kafka black-holed": 5,
+    "broker killed": 3,
+    "store killed": 3,
+    "store refuses": 4,
+    "store answers are lost": 4,
+    "store answers are cut": 4,
+    "store slow": 3,
+    "store hangs": 2,
+    "disk full": 4,
+    "venue changed": 4,
+}
+
+#: What may happen to the one worker of an embedded store.
+ALONE: Final = {
+    "worker killed": 30,
+    "worker killed at a point": 40,
+    "connections to Kafka cut": 8,
+    "Kafka slow": 4,
+    "Kafka black-holed": 4,
+    "broker killed": 4,
+    "venue changed": 10,
+}
+
+#: After a fault of these it is measured how long it takes until everything that was sent before it is stored.
+MEASURED: Final = {"worker killed": 15.0, "broker killed": 30.0}
+
+
+@dataclass(slots=True)
+class Result:
+    """What a run found."""
+
+    seed: int
+    seconds: float = 0.0
+    faults: Counter[str] = field(default_factory=Counter)
+    recovery: dict[str, list[float]] = field(default_factory=dict)
+    exits: Counter[str] = field(default_factory=Counter)
+    looks: int = 0
+    wrong: list[str] = field(default_factory=list)
+    verdict: Verdict | None = None
+
+
+def promise_of(world: World) -> Promise:
+    """What the verifier has to be told."""
+    millisecond = timedelta(milliseconds=1)
+    return Promise(
+        world.kafka,
+        world.store_url,
+        world.group,
+        feeds.MAX_STAY // millisecond,
+        {category: stay // millisecond for category, stay in feeds.STAYS.items()},
+        secrets=(feeds.SECRET,),
+    )
+
+
+class Harness:
+    """One run. `bug`: every worker has this one of tests/faults/bugs.py. `shared`: several workers on one store, or one alone."""
+
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        rate: float = 150.0,
+        bug: str | None = None,
+        say: Callable[[str], None] = print,
+        shared: bool = True,
+    ) -> None:
+        self.result = Result(seed)
+        self._chance = random.Random(seed)
+        self._say = say
+        self._shared = shared
+        self._bug = {"FAULTS_BUG": bug} if bug else {}
+        self.world = World(folder, PARTITIONS, dict(_SETTINGS), shared=shared)
+        self.feed = Feed(self.world.kafka, random.Random(seed + 1), rate)
+        self.workers: list[Process] = []
+        self._watch = Watch(promise_of(self.world))
+        self._ends: list[tuple[float, Callable[[], None]]] = []
+        self._metrics: list[str] = []
+
+    # --- a run
+
+    def run(self, faults: int, seconds: float, pace: float, kinds: Mapping[str, int] = WEIGHTS) -> Result:
+        """Start, hurt until there were so many faults or the time is over, and compare at the end."""
+        begun = time.monotonic()
+        try:
+            self.start(2 if self._shared else 1)
+            if faults:
+                self._hurt(faults, time.monotonic() + seconds, pace, kinds)
+            else:
+                self.tend(seconds)
+            if self._bug and self.result.wrong:
+                return self.result
+            self.rest()
+            self.result.verdict = verify(promise_of(self.world), [self.world.logs(), *self._metrics])
+            self.result.wrong += self.result.verdict.wrong
+            self._verify_by_itself()
+        finally:
+            self.close()
+        self.result.looks = self._watch.looks
+        self.result.seconds = time.monotonic() - begun
+        return self.result
+
+    def start(self, workers: int) -> None:
+        """Register the venues, start workers, begin to send; returns when everything is being read."""
+        for record in feeds.venues(self._chance):
+            self.feed.register(record)
+        self.feed.start()
+        for _ in range(workers):
+            self._start_worker()
+        while self.feed.sent < self.feed.rate:
+            time.sleep(0.1)
+        self.wait_until_stored(240)
+
+    def _hurt(self, faults: int, until: float, pace: float, kinds: Mapping[str, int]) -> None:
+        names, weights = list(kinds), list(kinds.values())
+        done = 0
+        while done < faults and time.monotonic() < until:
+            if done == faults // 2:
+                self.feed.version = 2
+            if done % 10 == 5:
+                self.feed.report(f"case-{done}", f"p-{self._chance.randrange(feeds.VISITORS)}")
+            name = self._chance.choices(names, weights)[0]
+            if "worker" in name or "local" in name:
+                self._wait_for_a_worker()
+            since = time.monotonic()
+            self._inflict(name)
+            done += 1
+            if self._bug and self.result.wrong:
+                return
+            if name in MEASURED and not self._ends and self._chance.random() < 0.6:
+                self._measure(name, since)
+            self.tend(pace * self._chance.uniform(0.3, 1.7))
+
+    def _inflict(self, name: str) -> None:
+        self.result.faults[name] += 1
+        self._say(f"{time.strftime('%H:%M:%S')} {name}")
+        getattr(self, f"_{name.replace(' ', '_').replace('-', '_').lower()}")()
+
+    def _measure(self, name: str, since: float) -> None:
+        self.wait_until_stored(120)
+        self.result.recovery.setdefault(name, []).append(round(time.monotonic() - since, 2))
+
+    def tend(self, seconds: float) -> None:
+        """Look on for some time: bring back workers that died, end faults that have lasted, watch what may not go back."""
+        until = time.monotonic() + seconds
+        while True:
+            now = time.monotonic()
+            for each in [each for each in self._ends if each[0] <= now]:
+                self._ends.remove(each)
+                each[1]()
+            self._bury()
+            self._look()
+            if time.monotonic() >= until:
+                return
+            time.sleep(0.2)
+
+    def _look(self) -> None:
+        if not self._shared:
+            return
+        with suppress(ClickHouseError, KafkaError, OSError, IndexError):
+            before = committed(self.world.kafka, self.world.group)
+            metrics = {worker.pid: worker.metrics() for worker in self.workers[:1]}
+            self.result.wrong += [f"meanwhile: {each}" for each in self._watch.look(before, metrics)]
+
+    def _bury(self) -> None:
+        for worker in list(self.workers):
+            if worker.status is not None:
+                self.workers.remove(worker)
+                self.result.exits[f"status {worker.status}"] += 1
+                if worker.status not in (0, -signal.SIGKILL):
+                    self._say(f"a worker ended with {worker.status}: {worker.log[-2000:]}")
+                self._start_worker()
+
+    def wait_until_stored(self, patience: float) -> None:
+        """Return once all that is in the log now is stored; AssertionError after `patience` seconds."""
+        ends = self.world.ends()
+        until = time.monotonic() + patience
+        while any(self.world.accounting().get(partition, 0) < end for partition, end in ends.items() if end):
+            self._bury()
+            for each in [each for each in self._ends if each[0] <= time.monotonic()]:
+                self._ends.remove(each)
+                each[1]()
+            assert time.monotonic() < until, (
+                f"not stored after {patience:.0f} s: {ends}, {self.world.accounting()}\n{self.world.logs()[-6000:]}"
+            )
+            time.sleep(0.1)
+
+    def rest(self) -> None:
+        """Stop sending, heal everything, have everything stored, and bring all to one clock with a last worker."""
+        for _, heal in self._ends:
+            heal()
+        self._ends.clear()
+        self.feed.stop()
+        self.wait_until_stored(240)
+        self._metrics += [str(worker.metrics()) for worker in self.workers]
+        for worker in self.workers:
+            status = worker.stop()
+            self.result.exits[f"status {status}"] += 1
+            if status:
+                self.result.wrong.append(f"a worker that was asked to stop ended with {status}")
+        self.workers.clear()
+        self.world.run("worker", "--drain", module="tests.faults.sick", **self._bug)
+        if not self._shared:
+            self.world.share_store()
+
+    def _verify_by_itself(self) -> None:
+        if not self._bug:
+            try:
+                self.world.run("verify")
+            except AssertionError as error:
+                self.result.wrong.append(f"pipeline verify: {error}")
+
+    def close(self) -> None:
+        """End everything, whatever happened."""
+        with suppress(AssertionError, RuntimeError):
+            self.feed.stop()
+        for worker in self.workers:
+            worker.kill()
+        self.world.close()
+
+    # --- the faults
+
+    def _start_worker(self, **patches: str) -> Process:
+        worker = self.world.start_worker(**self._bug, **patches)
+        self.workers.append(worker)
+        return worker
+
+    def _any_worker(self) -> Process:
+        # One that has come to read, mostly: on a busy machine a worker that was just started does nothing worth interrupting.
+        up = [worker for worker in self.workers if "reading partitions" in worker.log]
+        return self._chance.choice(up if up and self._chance.random() < 0.9 else self.workers)
+
+    def _wait_for_a_worker(self) -> None:
+        until = time.monotonic() + 60
+        while not any("reading partitions" in worker.log for worker in self.workers) and time.monotonic() < until:
+            self.tend(0.5)
+
+    def _later(self, seconds: float, heal: Callable[[], None]) -> None:
+        self._ends.append((time.monotonic() + seconds, heal))
+
+    def _worker_killed(self) -> None:
+        self._any_worker().kill()
+        self._bury()
+
+    def _worker_killed_at_a_point(self) -> None:
+        # It takes the place of another, comes to its point sooner or later, and is replaced by a healthy one.
+        point = self._chance.choice(POINTS)
+        self._any_worker().kill()
+        self.workers = [worker for worker in self.workers if worker.status is None]
+        self._start_worker(FAULTS_KILL=f"{point}:{self._chance.choice((1, 2, 5, 20))}")
+        self.result.faults[f"… {point}"] += 1
+
+    def _paused(self, seconds: float) -> None:
+        worker = self._any_worker()
+        worker.signal(signal.SIGSTOP)
+        self._later(seconds, lambda: worker.signal(signal.SIGCONT))
+
+    def _worker_stopped_5_s(self) -> None:
+        self._paused(5)
+
+    def _worker_stopped_20_s(self) -> None:
+        self._paused(20)
+
+    def _worker_stopped_70_s(self) -> None:
+        self._paused(70)
+
+    def _worker_joins(self) -> None:
+        if len(self.workers) < MOST_WORKERS:
+            self._start_worker()
+        else:
+            self._worker_leaves()
+
+    def _worker_leaves(self) -> None:
+        if len(self.workers) > 1:
+            worker = self._any_worker()
+            self.workers.remove(worker)
+            worker.signal(signal.SIGCONT)
+            worker.signal(signal.SIGTERM)
+            self._later(30, worker.kill)
+        else:
+            self._start_worker()
+
+    def _local_state_deleted(self) -> None:
+        self._any_worker().kill()
+        self.world.forget_local_state()
+        self._bury()
+
+    def _connections_to_kafka_cut(self) -> None:
+        self.world.proxy.cut()
+
+    def _kafka_slow(self) -> None:
+        self.world.proxy.slow(self._chance.uniform(0.1, 1.0))
+        self._later(self._chance.uniform(2, 10), lambda: self.world.proxy.slow(0))
+
+    def _kafka_black_holed(self) -> None:
+        self.world.proxy.hole(True)
+        self._later(self._chance.uniform(2, 15), lambda: self.world.proxy.hole(False))
+
+    def _broker_killed(self) -> None:
+        self.world.restart_broker()
+
+    def _store_killed(self) -> None:
+        self.world.restart_front()
+
+    def _bad_store(self, name: str, share: float) -> None:
+        self.world.store_mode(name, share, self._chance.uniform(2, 10))
+
+    def _store_refuses(self) -> None:
+        self._bad_store("refuse", self._chance.choice((0.2, 1.0)))
+
+    def _store_answers_are_lost(self) -> None:
+        self._bad_store("lost", self._chance.choice((0.1, 0.5)))
+
+    def _store_answers_are_cut(self) -> None:
+        self._bad_store("cut", self._chance.choice((0.1, 0.5)))
+
+    def _store_slow(self) -> None:
+        self._bad_store("slow", 1.0)
+
+    def _store_hangs(self) -> None:
+        self._bad_store("hang", 1.0)
+
+    def _disk_full(self) -> None:
+        self._bad_store("full", self._chance.choice((0.3, 1.0)))
+
+    def _venue_changed(self) -> None:
+        number = self._chance.randrange(feeds.VENUES - 3)
+        category = self._chance.choice((*feeds.STAYS, "restaurant"))
+        self.feed.register(feeds.venue(number, category, self._chance.randint(3, 30)))
+
+
+def summary(result: Result) -> dict[str, Any]:
+    """As JSON has it."""
+    verdict = result.verdict
+    return {
+        "seed": result.seed,
+        "seconds": round(result.seconds),
+        "faults": {name: count for name, count in result.faults.items() if not name.startswith("…")},
+        "points": {name[2:]: count for name, count in result.faults.items() if name.startswith("…")},
+        "recovery": result.recovery,
+        "exits": dict(result.exits),
+        "looks": result.looks,
+        "records": verdict.records if verdict else 0,
+        "rows": verdict.rows if verdict else 0,
+        "dead_letters": verdict.dead_letters if verdict else 0,
+        "duplicates": verdict.duplicates if verdict else 0,
+        "wrong": result.wrong,
+    }

@@ -1,0 +1,86 @@
+"""docs/reliability.md, as far as it is figures, from docs/reliability.json."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from math import ceil
+from typing import Any, Final
+
+from benchmarks.report import ROOT, table, write_between
+
+PAGE: Final = ROOT / "docs" / "reliability.md"
+
+#: With no failure in n trials the rate is, at 95 %, below 3/n.
+RULE_OF_THREE: Final = 3
+
+
+def write(recorded: Sequence[Mapping[str, Any]]) -> None:
+    """Write all that was recorded into the page."""
+    write_between("counts", _counts(recorded), PAGE)
+
+
+def _counts(recorded: Sequence[Mapping[str, Any]]) -> str:
+    runs = [run for each in recorded for run in each.get("runs", ())]
+    faults, points, exits = (_summed(run[name] for run in runs) for name in ("faults", "points", "exits"))
+    failures = sum(1 for run in runs if run["wrong"])
+    total = sum(faults.values())
+    parts = [
+        f"**{total:,} faults in {len(runs)} runs**, {sum(run['seconds'] for run in runs) / 60:,.0f} minutes; "
+        f"{sum(run['records'] for run in runs):,} records, of which {sum(run['dead_letters'] for run in runs):,} dead letters "
+        f"and {sum(run['duplicates'] for run in runs):,} duplicates; {sum(run['rows'] for run in runs):,} rows compared at rest, "
+        f"{sum(run['looks'] for run in runs):,} looks meanwhile. Runs with anything wrong: **{failures}**."
+    ]
+    if total and not failures:
+        parts.append(
+            f"No failure in {total:,} faults: at 95 % fewer than {RULE_OF_THREE / total:.2%} of such faults lose or double any."
+        )
+    parts.append(table(("fault", "times"), [(name, f"{count:,}") for name, count in sorted(faults.items())]))
+    if points:
+        parts.append(
+            table(("killed at", "times armed"), [(name, f"{count:,}") for name, count in sorted(points.items())])
+        )
+    parts.append(_recovery(runs))
+    parts.append("How workers ended: " + ", ".join(f"{name}: {count:,}" for name, count in sorted(exits.items())) + ".")
+    for each in recorded:
+        if bugs := each.get("bugs"):
+            rows = [
+                (bug, f"`{sign[:110]}`".replace("|", "/") if sign else "**not caught**") for bug, sign in bugs.items()
+            ]
+            parts.append(table(("planted bug", "caught by"), rows))
+        if load := each.get("overload"):
+            parts.append(_overload(load))
+    parts += ["Recorded by:", *(each["setting"] for each in recorded)]
+    return "\n\n".join(parts)
+
+
+def _summed(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    return sum((Counter(each) for each in counts), Counter[str]())
+
+
+def _recovery(runs: Sequence[Mapping[str, Any]]) -> str:
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        for name, seconds in run["recovery"].items():
+            found.setdefault(name, []).extend(seconds)
+    rows = [
+        (name, str(len(some)), *(f"{sorted(some)[ceil(len(some) * share) - 1]:.1f}" for share in (0.5, 0.9, 0.99, 1)))
+        for name, some in sorted(found.items())
+    ]
+    header = ("seconds until all that was sent is stored", "measured", "half", "90 %", "99 %", "most")
+    return table(header, rows) if rows else "No recovery was measured."
+
+
+def _overload(load: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = [
+        (
+            name,
+            f"{figures['scans_per_second']:,.0f}",
+            f"{figures['seconds']:,.0f}",
+            f"{figures['lag']['most']:,}",
+            f"{figures['buffer_fill']['most']:.3f}",
+            f"{figures['memory']['first third']:,.0f} → {figures['memory']['last third']:,.0f}",
+            f"{figures['caught_up_in']:.1f}",
+        )
+        for name, figures in load.items()
+    ]
+    header = ("load", "scans/s", "for s", "most lag", "most buffered", "MiB, first → last third", "caught up in s")
+    return table(header, rows)

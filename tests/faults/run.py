@@ -1,0 +1,127 @@
+"""`make faults`: hurt a running pipeline for as long as asked, plant bugs, overload it, and write down what came of it.
+
+Prints its seeds; a run with the same `--seed` chooses the same faults in the same order (what they hit is the machine's).
+"""
+
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import click
+
+from benchmarks.report import ROOT, setting
+from tests.faults import report
+from tests.faults.bugs import BUGS, STANDING_STILL
+from tests.faults.harness import ALONE, WEIGHTS, Harness, summary
+from tests.faults.overload import NATIONAL_MEAN, Overload
+
+COUNTS: Final = ROOT / "docs" / "reliability.json"
+
+#: A run ends and is compared after so many faults; then the next begins, with a new broker and store.
+FAULTS_PER_RUN: Final = 60
+
+#: Of so many runs one is of one worker with an embedded store of its own.
+ALONE_EACH: Final = 4
+
+#: What a bug needs at most: so many faults, so far apart.
+_BUG_FAULTS, _BUG_SECONDS, _BUG_PACE = 6, 20.0, 3.0
+
+
+@click.command(epilog="Example: python -m tests.faults.run --faults 100 --minutes 10 --seed 7")
+@click.option("--faults", type=click.IntRange(0), default=1_200, show_default=True, help="Faults in all.")
+@click.option("--minutes", type=click.FloatRange(0), default=240.0, show_default=True, help="… or so long at most.")
+@click.option("--seed", type=int, help="Default: another one each time.")
+@click.option("--rate", type=click.FloatRange(1), default=150.0, show_default=True, help="Scans a second meanwhile.")
+@click.option("--pace", type=click.FloatRange(0), default=2.0, show_default=True, help="Mean seconds between faults.")
+@click.option("--bugs/--no-bugs", default=True, show_default=True, help="Plant bugs, each of which must be caught.")
+@click.option("--bug", "chosen", multiple=True, type=click.Choice(list(BUGS)), help="Only these bugs.")
+@click.option(
+    "--overload", type=click.FloatRange(0), default=60.0, show_default=True, help="Minutes at ten times the load."
+)
+@click.option("--record/--no-record", default=False, help="Add to docs/reliability.json, and make docs/reliability.md.")
+def command(
+    faults: int,
+    minutes: float,
+    seed: int | None,
+    rate: float,
+    pace: float,
+    bugs: bool,
+    chosen: tuple[str, ...],
+    overload: float,
+    record: bool,
+) -> None:
+    """Hurt a pipeline of real processes, and compare what it stored with what its log says."""
+    found: dict[str, Any] = {"setting": setting(f"python -m tests.faults.run {' '.join(sys.argv[1:])}")}
+    chance = random.Random(seed if seed is not None else time.time_ns())
+    failed = False
+    if faults and minutes:
+        found["runs"] = _runs(faults, minutes, chance, rate, pace)
+        failed |= any(run["wrong"] for run in found["runs"])
+    if bugs:
+        found["bugs"] = {bug: _caught(bug, chance.randrange(1 << 32), rate) for bug in chosen or BUGS}
+        failed |= not all(found["bugs"].values())
+    if overload:
+        found["overload"] = _overload(overload * 60)
+    if record:
+        _record(found)
+    click.echo(json.dumps(found, indent=1))
+    sys.exit(failed)
+
+
+def _runs(faults: int, minutes: float, chance: random.Random, rate: float, pace: float) -> list[dict[str, Any]]:
+    until, runs, done = time.monotonic() + minutes * 60, [], 0
+    while done < faults and time.monotonic() < until:
+        seed = chance.randrange(1 << 32)
+        click.echo(f"seed {seed}")
+        with TemporaryDirectory(prefix="faults-") as folder:
+            shared = len(runs) % ALONE_EACH != ALONE_EACH - 1
+            harness = Harness(Path(folder), seed, rate, say=click.echo, shared=shared)
+            some = min(FAULTS_PER_RUN, faults - done)
+            result = harness.run(some, until - time.monotonic(), pace, WEIGHTS if shared else ALONE)
+        runs.append(summary(result))
+        done += sum(runs[-1]["faults"].values())
+        click.echo(f"{done} faults, {len(result.wrong)} things wrong {result.wrong}")
+    return runs
+
+
+def _caught(bug: str, seed: int, rate: float) -> str:
+    """How a planted bug showed itself; nothing if it did not."""
+    click.echo(f"seed {seed}: planting {bug!r}")
+    with TemporaryDirectory(prefix="faults-") as folder:
+        harness = Harness(Path(folder), seed, rate, bug=bug, say=click.echo)
+        try:
+            result = harness.run(_BUG_FAULTS if BUGS[bug] else 0, _BUG_SECONDS, _BUG_PACE, BUGS[bug])
+            signs = result.wrong
+        except (AssertionError, subprocess.TimeoutExpired) as error:
+            # A pipeline that stands still is no sign of a bug on a busy machine, but of those that make it stand still.
+            click.echo(str(error))
+            signs = [str(error).splitlines()[0]] if bug in STANDING_STILL else []
+    click.echo(f"{bug}: {'caught: ' + signs[0] if signs else 'NOT CAUGHT'}")
+    return signs[0][:200] if signs else ""
+
+
+def _overload(seconds: float) -> dict[str, Any]:
+    with TemporaryDirectory(prefix="faults-") as folder:
+        overload = Overload(Path(folder), 2, {})
+        try:
+            tenfold = overload.load(10 * NATIONAL_MEAN, seconds, 600).figures()
+            burst = overload.load(20 * NATIONAL_MEAN, min(60.0, seconds), 600).figures()
+        finally:
+            overload.close()
+    return {"ten times": tenfold, "twenty times": burst}
+
+
+def _record(found: dict[str, Any]) -> None:
+    known = json.loads(COUNTS.read_text()) if COUNTS.is_file() else []
+    known.append(found)
+    COUNTS.write_text(json.dumps(known, indent=1) + "\n")
+    report.write(known)
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,80 @@
+"""The verifier is independent of what it verifies, and its own counting is right where it can be done by hand."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.faults import recount
+from tests.faults.recount import HOUR, MINUTE, Record, Scan
+
+ROOT = Path(__file__).resolve().parents[2]
+
+_IMPORTS = """
+import sys, tests.faults.verifier
+print([name for name in sys.modules if name.split(".")[0] in ("pipeline", "schemas") or name.startswith("tests.reference")])
+"""
+
+
+def test_the_verifier_imports_nothing_of_what_it_verifies() -> None:
+    done = subprocess.run([sys.executable, "-c", _IMPORTS], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def scan(at: int, kind: str = "check_in", visitor: str = "p", party: int = 1, event: str = "e") -> Scan:
+    return Scan("v", visitor, kind, at, party, event, "app")
+
+
+def record(timestamp: int = 0, **fields: object) -> Record:
+    value = {
+        "event_id": "e",
+        "event_type": "check_in",
+        "venue_id": "v",
+        "visitor_id": "p",
+        "occurred_at": "1970-01-10T00:00:00.5Z",
+    }
+    return Record(0, 0, timestamp, json.dumps(value | fields).encode())
+
+
+def test_records_are_judged_as_the_contract_says() -> None:
+    nine_days = 9 * recount.DAY
+    assert recount.judge(record(), None) == Scan("v", "p", "check_in", nine_days + 500, 1, "e", "app")
+    assert recount.judge(record(occurred_at="1970-01-10T07:00:00+07:00", extra=1), None) == scan(nine_days)
+    assert recount.judge(record(visitor_id="0812 3456"), None) == "schema"
+    assert recount.judge(record(party_size=True), None) == "schema"
+    assert recount.judge(record(nine_days + 2 * HOUR), HOUR) == "too_old"
+    assert recount.judge(record(nine_days - HOUR), HOUR) == "from_the_future"
+    assert recount.judge(Record(0, 0, 0, b"\xff"), None) == "not_utf8"
+    assert recount.judge(Record(0, 0, 0, b"{"), None) == "not_json"
+    assert recount.judge(Record(0, 0, 0, b" " * 65_537), None) == "too_large"
+
+
+def test_of_one_identity_the_larger_party_wins_then_the_smaller_event() -> None:
+    assert recount.winners([scan(1, party=2, event="b"), scan(1, party=2, event="a"), scan(1, event="0")]) == [
+        scan(1, party=2, event="a")
+    ]
+
+
+def test_scans_fold_into_visits_by_the_contract() -> None:
+    def visits(*scans: Scan, as_of: int = 100 * HOUR) -> list[tuple[int, int, str]]:
+        return [(visit.start, visit.left, visit.ended) for visit in recount.fold(scans, {}, 4 * HOUR, as_of)]
+
+    out = "check_out"
+    assert visits(scan(0), scan(HOUR, out)) == [(0, HOUR, out)]
+    assert visits(scan(0), scan(HOUR), scan(23 * HOUR, out)) == [(0, 23 * HOUR, out)]
+    assert visits(scan(0), scan(5 * HOUR), scan(6 * HOUR, out)) == [(0, 4 * HOUR, "expired"), (5 * HOUR, 6 * HOUR, out)]
+    assert visits(scan(0), scan(25 * HOUR, out)) == [(0, 4 * HOUR, "expired")]
+    assert visits(scan(0), as_of=HOUR) == [(0, 4 * HOUR, "open")]
+    assert visits(scan(0, out), scan(0)) == [(0, 0, out)]
+
+
+def test_occupancy_follows_from_the_visits() -> None:
+    visits = recount.fold(
+        [scan(0, party=3), scan(90_000, "check_out"), scan(30_000, visitor="q")], {}, 4 * HOUR, 2 * MINUTE
+    )
+    shown = recount.views(visits, {"v": 4}, 2 * MINUTE)
+    assert shown["occupancy_minutes"] == {("v", 0, 4, 0, 4, 4), ("v", 60, 0, 3, 1, 4)}
+    assert shown["occupancy_now"] == {("v", 1, 4, 0.25)}
+    [hour] = shown["occupancy_hours"]
+    assert hour == ("v", 0, 4, 3, (3 * 90_000 + HOUR - 30_000) / HOUR, 4, 0.0, (3 * 30_000 + 6 * MINUTE) / MINUTE)
+    assert ("v", "15m", 120, 4, 2, 4, (3 * 90_000 + 90_000) / (15 * MINUTE), 1.5) in shown["rolling_occupancy"]

@@ -1,0 +1,324 @@
+"""An independent verifier: reads the topics and the views, and says where the pipeline breaks its promise.
+
+Imports nothing of the pipeline (tests/faults/test_verifier.py holds that): only what any consumer of the topics and any reader of
+the views could use. `Watch` looks again and again while faults happen, `verify` once everything is at rest.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import clickhouse_connect
+from kafka import KafkaConsumer, TopicPartition
+from kafka.admin import KafkaAdminClient
+
+from tests.faults import recount
+from tests.faults.recount import Record, Row, Scan
+
+#: Differences shown of each kind.
+SHOWN: Final = 3
+
+#: What each view shows, as `recount` counts it.
+_COLUMNS: Final = {
+    "visits": "venue_id, visitor_id, toUnixTimestamp64Milli(checked_in_at), toUnixTimestamp64Milli(left_at), ended_by, "
+    "party_size",
+    "occupancy_minutes": "venue_id, toUnixTimestamp(minute), arrivals, departures, occupancy, peak",
+    "occupancy_hours": "venue_id, toUnixTimestamp(hour), arrivals, departures, mean_occupancy, peak, minutes_over_capacity, "
+    "person_contact_minutes",
+    "rolling_occupancy": "venue_id, `window`, toUnixTimestamp(window_end), arrivals, unique_visitors, peak, mean_occupancy, "
+    "median_dwell_minutes",
+    "occupancy_now": "venue_id, occupancy, capacity, ratio",
+}
+
+#: No venue holds so many: a count that has fallen below zero shows itself as more.
+_IMPOSSIBLE: Final = 1 << 30
+
+_OUTPUTS: Final = ("crowding-alerts", "exposures", "venue-warnings")
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What is to be held: the settings that results depend on. Times in ms; `retention` None on the clock `events`."""
+
+    kafka: str
+    store: str
+    group: str
+    max_stay: int
+    max_stay_by_category: Mapping[str, int] = field(default_factory=dict)
+    retention: int | None = 14 * recount.DAY
+    #: No raw identifier may be anywhere but in what was sent: strings that hold or begin one.
+    secrets: tuple[str, ...] = ()
+
+
+def read_topic(kafka: str, topic: str) -> list[Any]:
+    """Every record of a topic, in order of partition and offset."""
+    consumer = KafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False, consumer_timeout_ms=60_000)
+    try:
+        partitions = [TopicPartition(topic, each) for each in sorted(consumer.partitions_for_topic(topic) or ())]
+        consumer.assign(partitions)
+        ends = consumer.end_offsets(partitions)
+        starts = consumer.beginning_offsets(partitions)
+        records: list[Any] = []
+        for partition in partitions:
+            consumer.assign([partition])
+            consumer.seek(partition, starts[partition])
+            while consumer.position(partition) < ends[partition]:
+                for some in consumer.poll(1_000).values():
+                    records += some
+        return records
+    finally:
+        consumer.close()
+
+
+def committed(kafka: str, group: str) -> dict[int, int]:
+    """What a group has committed of check-ins, by partition."""
+    admin = KafkaAdminClient(bootstrap_servers=kafka)
+    try:
+        found = admin.list_group_offsets({group: None})[group]
+        return {tp.partition: at.offset for tp, at in found.items() if tp.topic == "check-ins" and at.offset >= 0}
+    finally:
+        admin.close()
+
+
+class Watch:
+    """What may never go back, looked at while faults happen. `look` returns what is wrong; call it as often as you like."""
+
+    def __init__(self, promise: Promise) -> None:
+        self._promise = promise
+        self._client: Any = None
+        self._stored: dict[int, tuple[int, ...]] = {}
+        self._as_of: Any = None
+        self._watermarks: dict[object, float] = {}
+        #: How often it saw anything.
+        self.looks = 0
+
+    def look(self, committed_before: Mapping[int, int], metrics: Mapping[object, Mapping[str, float]]) -> list[str]:
+        """`committed_before`: offsets committed, asked for before this call; `metrics`: of each living worker.
+
+        Raises what the store's client raises where the store does not answer.
+        """
+        client = self._client = self._client or clickhouse_connect.get_client(
+            dsn=self._promise.store, send_receive_timeout=20
+        )
+        wrong = []
+        rows = client.query(
+            "SELECT partition, next_offset, consumed, accepted, stored, duplicates, dead_lettered FROM checkins.accounting "
+            "WHERE topic = 'check-ins'"
+        ).result_rows
+        now = {row[0]: tuple(row[1:]) for row in rows}
+        for partition, row in self._stored.items():
+            if partition not in now or now[partition][0] < row[0] or now[partition][1] < row[1]:
+                wrong.append(f"the accounting of partition {partition} went back from {row} to {now.get(partition)}")
+        for partition, (_, consumed, accepted, stored, duplicates, dead) in now.items():
+            if consumed != accepted + dead or accepted != stored + duplicates:
+                wrong.append(f"the accounting of partition {partition} does not add up: {now[partition]}")
+        for partition, offset in committed_before.items():
+            if offset > now.get(partition, (0,))[0]:
+                wrong.append(
+                    f"partition {partition} is committed up to {offset}, stored up to {now.get(partition, (0,))[0]}"
+                )
+        self._stored = now
+        [(as_of, fewest, most)] = client.query(
+            "SELECT (SELECT max(as_of) FROM checkins.occupancy_now), "
+            "(SELECT min(occupancy) FROM checkins.occupancy_minutes), (SELECT max(occupancy) FROM checkins.occupancy_minutes)"
+        ).result_rows
+        if self._as_of is not None and as_of is not None and as_of < self._as_of:
+            wrong.append(f"as_of went back from {self._as_of} to {as_of}")
+        self._as_of = as_of or self._as_of
+        if fewest is not None and (fewest < 0 or most > _IMPOSSIBLE):
+            wrong.append(f"occupancy is {fewest} to {most}")
+        for worker, figures in metrics.items():
+            mark = figures.get("pipeline_watermark_timestamp_seconds", 0.0)
+            if mark < self._watermarks.get(worker, 0.0):
+                wrong.append(f"the watermark of worker {worker} went back by {self._watermarks[worker] - mark:.3f} s")
+            self._watermarks[worker] = max(mark, self._watermarks.get(worker, 0.0))
+        self.looks += 1
+        return wrong
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What was found at rest."""
+
+    wrong: list[str]
+    records: int = 0
+    stored: int = 0
+    duplicates: int = 0
+    dead_letters: int = 0
+    rows: int = 0
+
+
+def verify(promise: Promise, texts: Iterable[str] = ()) -> Verdict:
+    """Compare everything, with nothing running. `texts`: logs and metrics, which may hold no raw identifier either."""
+    return _Comparison(promise, texts).verdict
+
+
+class _Comparison:
+    def __init__(self, promise: Promise, texts: Iterable[str]) -> None:
+        self._promise = promise
+        self._client = clickhouse_connect.get_client(dsn=promise.store)
+        self.verdict = Verdict([])
+        self._records = [
+            Record(each.partition, each.offset, each.timestamp, each.value)
+            for each in read_topic(promise.kafka, "check-ins")
+        ]
+        self.verdict.records = len(self._records)
+        self._judged = [recount.judge(record, promise.retention) for record in self._records]
+        self._scans = recount.winners(each for each in self._judged if isinstance(each, Scan))
+        self._compare_accounting()
+        self._compare_scans()
+        self._compare_views()
+        self._compare_dead_letters()
+        self._compare_outputs()
+        self._look_for_secrets(texts)
+
+    # --- what is compared
+
+    def _compare_accounting(self) -> None:
+        seen: set[tuple[str, str, str, int]] = set()
+        counts: dict[int, Counter[str]] = defaultdict(Counter)
+        for record, judged in zip(self._records, self._judged, strict=True):
+            count = counts[record.partition]
+            count["next_offset"] = record.offset + 1
+            count["consumed"] += 1
+            if isinstance(judged, str):
+                count["dead_lettered"] += 1
+                continue
+            count["accepted"] += 1
+            count["duplicates" if judged.identity in seen else "stored"] += 1
+            seen.add(judged.identity)
+        names = ("next_offset", "consumed", "accepted", "stored", "duplicates", "dead_lettered")
+        true = {(partition, *(count[name] for name in names)) for partition, count in counts.items()}
+        rows = self._query(
+            f"SELECT partition, {', '.join(names)} FROM checkins.accounting WHERE topic = 'check-ins' AND consumed > 0"
+        )
+        self._compare("accounting", rows, true)
+        total = sum((Counter(count) for count in counts.values()), Counter[str]())
+        self.verdict.stored, self.verdict.duplicates = total["stored"], total["duplicates"]
+        self.verdict.dead_letters = total["dead_lettered"]
+        done = committed(self._promise.kafka, self._promise.group)
+        for partition, offset in done.items():
+            if offset > counts[partition]["next_offset"]:
+                self._say(
+                    "committed",
+                    f"partition {partition} at {offset}, its log ends at {counts[partition]['next_offset']}",
+                )
+
+    def _compare_scans(self) -> None:
+        rows = self._query(
+            "SELECT venue_id, visitor_id, toString(event_type), toUnixTimestamp64Milli(occurred_at), party_size, event_id, "
+            "source FROM checkins.scans"
+        )
+        self._compare("scans", rows, set(map(tuple, self._scans)))
+
+    def _compare_views(self) -> None:
+        venues = self._registry()
+        [(as_of,)] = self._query("SELECT toUnixTimestamp64Milli(max(as_of)) FROM checkins.occupancy_now")
+        stays = {
+            venue: self._promise.max_stay_by_category[record["category"]]
+            for venue, record in venues.items()
+            if record["category"] in self._promise.max_stay_by_category
+        }
+        capacities = {
+            venue: record["capacity"] for venue, record in venues.items() if record.get("capacity") is not None
+        }
+        visits = recount.fold(self._scans, stays, self._promise.max_stay, as_of)
+        for view, true in recount.views(visits, capacities, as_of).items():
+            some = " WHERE occupancy > 0" if view == "occupancy_now" else ""
+            self._compare(view, self._query(f"SELECT {_COLUMNS[view]} FROM checkins.{view}{some}"), true)
+
+    def _registry(self) -> dict[str, dict[str, Any]]:
+        newest: dict[str, dict[str, Any]] = {}
+        for record in read_topic(self._promise.kafka, "venues"):
+            if record.value is None:
+                newest.pop(record.key.decode(), None)
+            else:
+                venue = json.loads(record.value)
+                newest[venue["venue_id"]] = venue
+        return newest
+
+    def _compare_dead_letters(self) -> None:
+        true = {
+            ("check-ins", record.partition, record.offset, judged, recount.digest(record.value))
+            for record, judged in zip(self._records, self._judged, strict=True)
+            if isinstance(judged, str)
+        }
+        rows = self._query(
+            "SELECT topic, partition, offset, reason, sha256 FROM checkins.dead_letters WHERE topic = 'check-ins'"
+        )
+        self._compare("dead_letters", rows, true)
+        sent = set()
+        for letter in read_topic(self._promise.kafka, "dead-letters"):
+            told = {name: value.decode() for name, value in letter.headers}
+            if told["topic"] == "check-ins":
+                sent.add(
+                    (
+                        told["topic"],
+                        int(told["partition"]),
+                        int(told["offset"]),
+                        told["reason"],
+                        recount.digest(letter.value),
+                    )
+                )
+        self._differ("topic dead-letters", sent, true)
+
+    def _compare_outputs(self) -> None:
+        for topic, view, name in (
+            ("crowding-alerts", "crowding_alerts", "alert_id"),
+            ("exposures", "exposures", "exposure_id"),
+            ("venue-warnings", "venue_warnings", "warning_id"),
+        ):
+            newest: dict[str, dict[str, Any]] = {}
+            for record in read_topic(self._promise.kafka, topic):
+                if record.value is not None:
+                    message = json.loads(record.value)
+                    newest[message[name]] = message
+            standing = {each for each, message in newest.items() if not _is_taken_back(message)}
+            stored = [row[0] for row in self._query(f"SELECT {name} FROM checkins.{view}")]
+            for each, times in Counter(stored).items():
+                if times > 1:
+                    self._say(view, f"{name} {each} is stored {times} times")
+            self._differ(f"topic {topic}", standing, set(stored))
+
+    def _look_for_secrets(self, texts: Iterable[str]) -> None:
+        places: list[tuple[str, str]] = [("a log or metric", text) for text in texts]
+        for view in (*_COLUMNS, "scans", "dead_letters", "crowding_alerts", "cases", "exposures", "venue_warnings"):
+            places.append((f"view {view}", str(self._query(f"SELECT * FROM checkins.{view}"))))
+        for topic in _OUTPUTS:
+            for record in read_topic(self._promise.kafka, topic):
+                places.append((f"topic {topic}", f"{record.key!r} {record.value!r} {record.headers!r}"))
+        for letter in read_topic(self._promise.kafka, "dead-letters"):
+            places.append(("a header of topic dead-letters", repr(letter.headers)))
+        for place, text in places:
+            for secret in self._promise.secrets:
+                if secret in text:
+                    self._say("raw identifier", f"{secret}… is in {place}")
+
+    # --- how
+
+    def _query(self, sql: str) -> list[Row]:
+        return [tuple(row) for row in self._client.query(sql).result_rows]
+
+    def _compare(self, view: str, rows: list[Row], true: set[Row]) -> None:
+        self.verdict.rows += len(rows)
+        twice = [row for row, times in Counter(rows).items() if times > 1]
+        if twice:
+            self._say(view, f"{len(twice)} rows are there more than once, such as {twice[0]}")
+        self._differ(view, set(rows), true)
+
+    def _differ(self, what: str, found: set[Any], true: set[Any]) -> None:
+        for word, some in (("lacks", true - found), ("has too much", found - true)):
+            if some:
+                examples = "; ".join(map(str, sorted(some, key=str)[:SHOWN]))
+                self._say(what, f"{word} {len(some)}: {examples}")
+
+    def _say(self, what: str, text: str) -> None:
+        self.verdict.wrong.append(f"{what}: {text}")
+
+
+def _is_taken_back(message: Mapping[str, Any]) -> bool:
+    if "raised_at" in message:
+        return bool(message["cleared_at"] == message["raised_at"])
+    return message.get("tier") == "withdrawn" or message.get("case_count") == 0

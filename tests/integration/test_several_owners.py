@@ -1,0 +1,116 @@
+"""Several workers on one server's store: who stood still and goes on writing changes nothing for good."""
+
+from pathlib import Path
+from typing import Any
+
+from tests.isolated import run_isolated
+from tests.reference import MINUTE, Scan, line_of
+
+_SUNDAY = 1_632_009_600_000
+_LINES = [line_of(Scan("v", "p", "check_in", _SUNDAY + minute * MINUTE)) for minute in (5, 0, 30)]
+
+
+def _workers(folder: str, count: int) -> tuple[Any, list[Any]]:
+    # Engines that believe to be workers of a server; what they share is an embedded store.
+    from pipeline import engine as engines
+    from pipeline.settings import Settings
+    from pipeline.store.client import DATABASE, connect, open_store
+
+    engines._STRANGERS_SECONDS = 0.0
+    store = Settings(store=Path(folder))
+
+    def client() -> Any:
+        opened = connect(store)
+        opened.command(f"USE {DATABASE}")
+        return opened
+
+    views = open_store(store)
+    served = store.model_copy(update={"clickhouse_url": "http://nowhere"})
+    return views, [engines.Engine(client(), client(), served, "events") for _ in range(count)]
+
+
+def _read(engine: Any, partition: int, offset: int, lines: list[bytes]) -> Any:
+    engine.process("check-ins", partition, range(offset, offset + len(lines)), [0] * len(lines), lines)
+    return engine.take(idle=True)
+
+
+def rows_that_come_late(folder: str, sent: bool) -> tuple[str, bool, str]:
+    """In an interpreter of its own: what becomes of the late write, whether the owner looks again, and what differs at the end.
+
+    `sent`: the worker stood still after its last look at who owns the partitions.
+    """
+    from pipeline.errors import OwnershipLostError
+    from tests.reference import expected_views
+    from tests.views import differences, read_views
+
+    views, (paused, owner) = _workers(folder, 2)
+    paused.assign("check-ins", [0])
+    late = _read(paused, 0, 0, _LINES[:1])
+    owner.assign("check-ins", [0])
+    # It reads all at once: the visit that begins at the fifth minute never is one.
+    owner.write(_read(owner, 0, 0, _LINES[:2]))
+    if sent:
+        paused._writer._claim = None
+    try:
+        paused.write(late)
+        outcome = "taken"
+    except OwnershipLostError:
+        outcome = "refused"
+    owner.write(_read(owner, 0, 2, _LINES[2:]))
+    looks_again = owner.settle_due
+    owner.settle()
+    scans = [Scan("v", "p", "check_in", _SUNDAY + minute * MINUTE) for minute in (5, 0, 30)]
+    return outcome, looks_again, differences(read_views(views), expected_views(scans))
+
+
+def test_a_worker_that_stood_still_writes_nothing_after_its_partitions_went(tmp_path: Path) -> None:
+    assert run_isolated(rows_that_come_late, str(tmp_path), False) == ("refused", False, "")
+
+
+def test_what_such_a_worker_had_sent_already_is_found_and_undone(tmp_path: Path) -> None:
+    assert run_isolated(rows_that_come_late, str(tmp_path), True) == ("taken", True, "")
+
+
+def claims_at_once(folder: str) -> list[str]:
+    """In an interpreter of its own: what two workers are told that claimed a partition at the same moment."""
+    from pipeline.errors import OwnershipLostError
+    from pipeline.store import recovery
+
+    _, (one, other) = _workers(folder, 2)
+    standing = recovery.read_standing(one._client)
+    recovery.read_standing = lambda _: standing  # type: ignore[assignment]
+    for engine in (one, other):
+        engine.assign("check-ins", [0])
+    told = []
+    for engine in (one, other):
+        try:
+            engine.write(_read(engine, 0, 0, _LINES[:1]))
+            told.append("yours")
+        except OwnershipLostError:
+            told.append("lost")
+    return sorted(told)
+
+
+def test_of_two_workers_that_claim_a_partition_at_once_one_has_it(tmp_path: Path) -> None:
+    assert run_isolated(claims_at_once, str(tmp_path)) == ["lost", "yours"]
+
+
+def left_behind_after_long_apart(folder: str) -> int:
+    """In an interpreter of its own: how many pairs are folded again when partitions of two workers come together."""
+    from pipeline.store import recovery
+
+    _, (one, other, heir) = _workers(folder, 3)
+    one.assign("check-ins", [0])
+    one.write(_read(one, 0, 0, [line_of(Scan("a", "p", "check_in", _SUNDAY))]))
+    other.assign("check-ins", [1])
+    for minute in range(20):
+        scan = Scan("b", f"p{minute}", "check_in", _SUNDAY + minute * MINUTE)
+        other.write(_read(other, 1, minute, [line_of(scan)]))
+    find, found = recovery.find_unfinished, []
+    recovery.find_unfinished = lambda *given: found.append(find(*given)) or found[-1]  # type: ignore[func-returns-value]
+    heir.assign("check-ins", [0, 1])
+    return len(found[0].pairs)
+
+
+def test_one_partition_that_stood_still_has_nothing_of_another_computed_again(tmp_path: Path) -> None:
+    assert run_isolated(left_behind_after_long_apart, str(tmp_path)) == 0

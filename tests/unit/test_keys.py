@@ -1,0 +1,430 @@
+"""Keys: derived by the book, wrapped, rotated without a gap, destroyed for good, and never shown."""
+
+import hmac
+import json
+import os
+import threading
+from base64 import b64decode, b64encode, urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from pathlib import Path
+from secrets import token_bytes
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.algorithms import AES256
+from cryptography.hazmat.primitives.ciphers.modes import ECB
+
+from pipeline.commands.keys import command
+from pipeline.errors import UserError
+from pipeline.privacy.derive import derive
+from pipeline.privacy.master import LocalMaster, MasterKey
+from pipeline.privacy.pseudonyms import Linker, NoKeyError, Pseudonymiser
+from pipeline.privacy.ring import OVERLAP, KeyRing
+from pipeline.privacy.vault import VaultMaster
+from schemas.fields import parse_instant
+
+MINUTE = 60_000
+DAY = 86_400_000
+EDGE = parse_instant("2021-09-12T20:00:00Z")
+NOW = EDGE + 3 * DAY
+RETENTION = timedelta(days=14)
+SOMEBODY = "+6281234567890"
+
+
+def new_ring(folder: Path, master: MasterKey | None = None) -> tuple[KeyRing, MasterKey]:
+    folder.mkdir(mode=0o700, exist_ok=True)
+    key = master or LocalMaster.create_file(folder / "master.key")
+    return KeyRing.create(folder, key, NOW, RETENTION, timedelta(days=14), EDGE), key
+
+
+def from_file(folder: Path) -> MasterKey:
+    return LocalMaster.from_file(folder / "master.key")
+
+
+def pseudonymiser(folder: Path) -> Pseudonymiser:
+    return Pseudonymiser(folder, lambda: from_file(folder))
+
+
+def by_hand(secret: bytes, purpose: bytes, context: bytes) -> bytes:
+    """SP 800-108r1, section 4.1: one block of PRF(secret, counter ‖ label ‖ 0x00 ‖ context ‖ length in bits)."""
+    fixed = purpose + b"\0" + context + (256).to_bytes(4, "big")
+    return hmac.new(secret, (1).to_bytes(4, "big") + fixed, sha256).digest()
+
+
+@pytest.mark.parametrize(("purpose", "context"), [("visitor pseudonym", "202109122000"), ("wrap", ""), ("x", "é")])
+def test_keys_are_derived_as_sp_800_108_has_it(purpose: str, context: str) -> None:
+    secret = bytes(range(32))
+    assert derive(secret, purpose, context) == by_hand(secret, purpose.encode(), context.encode())
+
+
+def test_keys_of_other_purposes_contexts_and_secrets_differ() -> None:
+    keys = {
+        derive(secret, purpose, context) for secret in (b"a" * 32, b"b" * 32) for purpose in "pq" for context in "xy"
+    }
+    assert len(keys) == 8
+
+
+def test_the_cipher_passes_the_test_vector_of_fips_197() -> None:
+    # FIPS 197, appendix C.3.
+    encryptor = Cipher(AES256(bytes(range(32))), ECB()).encryptor()
+    assert (
+        encryptor.update(bytes.fromhex("00112233445566778899aabbccddeeff")).hex() == "8ea2b7ca516745bfeafc49904b496089"
+    )
+
+
+def test_a_pseudonym_is_an_hmac_enciphered_under_its_periods_key(tmp_path: Path) -> None:
+    ring, master = new_ring(tmp_path)
+    made = pseudonymiser(tmp_path).visitor_id("phone", SOMEBODY, NOW)
+    assert made == f"p202109122000.{made[14:]}"
+    assert len(made) == 36
+
+    identity = by_hand(ring.identity_secret(master), b"visitor identity", ring.ring.encode())
+    expected = hmac.new(identity, b"phone\0" + SOMEBODY.encode(), sha256).digest()[:16]
+    period = next(each for each in ring.periods if each.id == "202109122000")
+    key = by_hand(ring.period_secret(master, period), b"visitor pseudonym", b"202109122000")
+    decryptor = Cipher(AES256(key), ECB()).decryptor()
+    assert decryptor.update(urlsafe_b64decode(made[14:] + "==")) == expected
+
+
+def test_kinds_are_kept_apart(tmp_path: Path) -> None:
+    new_ring(tmp_path)
+    made = pseudonymiser(tmp_path)
+    assert made.visitor_id("device", "3171012304900001", NOW) != made.visitor_id("national_id", "3171012304900001", NOW)
+
+
+def test_periods_follow_one_another_without_a_gap_and_cover_what_may_come(tmp_path: Path) -> None:
+    ring, _ = new_ring(tmp_path)
+    periods = ring.periods
+    assert all(before.ends_at == after.starts_at for before, after in pairwise(periods))
+    assert EDGE in [each.starts_at for each in periods]
+    assert periods[0].starts_at <= NOW - (RETENTION + OVERLAP) // timedelta(milliseconds=1)
+    assert pseudonymiser(tmp_path).covered_until(NOW) >= NOW + 28 * DAY
+
+
+def test_keys_are_drawn_ahead_once(tmp_path: Path) -> None:
+    ring, master = new_ring(tmp_path)
+    assert ring.extend(master, NOW) == []
+    made = pseudonymiser(tmp_path)
+    old = made.visitor_id("phone", SOMEBODY, NOW)
+    assert [each.id for each in ring.extend(master, NOW + 14 * DAY)] == ["202110242000"]
+    made.refresh()
+    assert made.visitor_id("phone", SOMEBODY, NOW) == old
+    assert made.covered_until(NOW + 14 * DAY) >= NOW + 42 * DAY
+
+
+def test_pseudonyms_of_different_periods_have_nothing_in_common_without_the_keys(tmp_path: Path) -> None:
+    new_ring(tmp_path)
+    made = pseudonymiser(tmp_path)
+    people = [f"+62812{number:07}" for number in range(500)]
+    before = {made.visitor_id("phone", each, EDGE - 1)[13:] for each in people}
+    after = {made.visitor_id("phone", each, EDGE)[13:] for each in people}
+    assert len(before) == len(after) == len(people)
+    assert not before & after
+
+
+def test_the_tracer_links_over_an_edge_with_a_key_that_can_do_nothing_else(tmp_path: Path) -> None:
+    _, master = new_ring(tmp_path)
+    assert isinstance(master, LocalMaster)
+    made = pseudonymiser(tmp_path)
+    before, after = (made.visitor_id("phone", SOMEBODY, at) for at in (EDGE - 1, EDGE))
+
+    tracer = tmp_path / "tracer"
+    tracer.mkdir(mode=0o700)
+    (tracer / "ring.json").write_bytes((tmp_path / "ring.json").read_bytes())
+    (tracer / "master.key").write_text(master.linking_text())
+    for file in tracer.iterdir():
+        file.chmod(0o600)
+    linker = Linker(tracer, lambda: from_file(tracer))
+    assert linker.link(before, EDGE - 1, EDGE + 1) == [before, after]
+    assert linker.link(after, EDGE - 1, EDGE + 1) == [before, after]
+    assert linker.link(after, EDGE, EDGE + 1) == [after]
+    with pytest.raises(UserError, match="for linking alone"):
+        pseudonymiser(tracer)
+
+
+@pytest.mark.parametrize("text", ["", "visitor-7", "p202109122000.", "p199909122000.AbCdEfGhIjKlMnOpQrStUg", "'; DROP"])
+def test_what_is_no_pseudonym_is_not_linked(tmp_path: Path, text: str) -> None:
+    new_ring(tmp_path)
+    with pytest.raises(UserError):
+        Linker(tmp_path, lambda: from_file(tmp_path)).link(text, EDGE, EDGE + 1)
+
+
+def test_a_destroyed_key_leaves_nothing_to_make_or_link_its_pseudonyms_with(tmp_path: Path) -> None:
+    ring, master = new_ring(tmp_path)
+    made, linker = pseudonymiser(tmp_path), Linker(tmp_path, lambda: from_file(tmp_path))
+    before, after = (made.visitor_id("phone", SOMEBODY, at) for at in (EDGE - 1, EDGE))
+    copy_of_ring = (tmp_path / "ring.json").read_bytes()
+
+    receipt = ring.destroy(master, "202108292000", NOW + 60 * DAY, RETENTION, early=False)
+    made.refresh()
+    linker.refresh()
+    with pytest.raises(NoKeyError, match="destroyed"):
+        made.visitor_id("phone", SOMEBODY, EDGE - 1)
+    with pytest.raises(UserError, match="cannot be linked"):
+        linker.link(before, EDGE - DAY, EDGE + DAY)
+    assert linker.link(after, EDGE - DAY, EDGE + DAY) == [after]
+    assert made.visitor_id("phone", SOMEBODY, EDGE) == after
+
+    # Not even with a copy of the ring from before: the master key that it was wrapped with is gone too.
+    (tmp_path / "ring.json").write_bytes(copy_of_ring)
+    with pytest.raises(UserError, match="did not wrap"):
+        pseudonymiser(tmp_path)
+    assert (receipt.period, receipt.fingerprint) == ("202108292000", ring.periods[0].fingerprint)
+    assert "202108292000" not in receipt.keys_left
+    assert json.loads((tmp_path / "receipts" / "202108292000.json").read_text()) == receipt.model_dump()
+
+
+def test_a_key_is_not_destroyed_while_its_scans_may_come_or_be_stored(tmp_path: Path) -> None:
+    ring, master = new_ring(tmp_path)
+    last = EDGE + 16 * DAY - 1
+    with pytest.raises(UserError, match="may still come"):
+        ring.destroy(master, "202108292000", last, RETENTION, early=False)
+    with pytest.raises(UserError, match="current"):
+        ring.destroy(master, "202109122000", NOW, RETENTION, early=True)
+    with pytest.raises(UserError, match="no period"):
+        ring.destroy(master, "202109122001", NOW, RETENTION, early=True)
+    ring.destroy(master, "202108292000", last + 1, RETENTION, early=False)
+    with pytest.raises(UserError, match="already"):
+        ring.destroy(master, "202108292000", last + 1, RETENTION, early=True)
+
+
+class _BrokenError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_a_destruction_broken_off_anywhere_loses_no_other_key(tmp_path: Path, step: int, monkeypatch: Any) -> None:
+    ring, master = new_ring(tmp_path)
+    before = pseudonymiser(tmp_path).visitor_id("phone", SOMEBODY, NOW)
+    written = 0
+
+    def write(path: Path, text: str) -> None:
+        nonlocal written
+        if written == step:
+            raise _BrokenError
+        written += 1
+        path.write_text(text)
+
+    for module in ("ring", "master"):
+        monkeypatch.setattr(f"pipeline.privacy.{module}.write_secret_file", write)
+    with pytest.raises(_BrokenError):
+        ring.destroy(master, "202108292000", NOW + 60 * DAY, RETENTION, early=False)
+    monkeypatch.undo()
+    assert pseudonymiser(tmp_path).visitor_id("phone", SOMEBODY, NOW) == before
+    again = KeyRing.open(tmp_path)
+    if again.periods[0].wrapped is not None:
+        again.destroy(from_file(tmp_path), "202108292000", NOW + 60 * DAY, RETENTION, early=False)
+    assert pseudonymiser(tmp_path).visitor_id("phone", SOMEBODY, NOW) == before
+
+
+def test_a_period_cut_short_gives_way_to_a_new_one(tmp_path: Path) -> None:
+    ring, master = new_ring(tmp_path)
+    made = pseudonymiser(tmp_path)
+    at = NOW + 20 * MINUTE
+    before, until_then = made.visitor_id("phone", SOMEBODY, at), made.visitor_id("phone", SOMEBODY, at - 1)
+    new = ring.cut(master, at, NOW)
+    made.refresh()
+    assert made.visitor_id("phone", SOMEBODY, at - 1) == until_then
+    assert made.visitor_id("phone", SOMEBODY, at) != before
+    assert made.visitor_id("phone", SOMEBODY, at).startswith(f"p{new.id}.")
+    assert made.covered_until(NOW) == ring.periods[-1].ends_at
+    for wrong in (NOW + MINUTE, at, at + MINUTE + 1, NOW + 400 * DAY):
+        with pytest.raises(UserError):
+            ring.cut(master, wrong, NOW)
+
+
+def test_keys_from_the_environment_are_renewed_by_naming_the_new_before_the_old(tmp_path: Path) -> None:
+    new, old = (os.urandom(32).hex() for _ in range(2))
+    with pytest.raises(UserError, match="no master key"):
+        LocalMaster.from_text("c2hvcnQ=")
+    text = {name: urlsafe_b64encode(bytes.fromhex(each)).decode() for name, each in (("n", new), ("o", old))}
+    new_ring(tmp_path, LocalMaster.from_text(text["o"]))
+    before = Pseudonymiser(tmp_path, lambda: LocalMaster.from_text(text["o"])).visitor_id("phone", SOMEBODY, NOW)
+    with pytest.raises(UserError, match="did not wrap"):
+        Pseudonymiser(tmp_path, lambda: LocalMaster.from_text(text["n"]))
+    KeyRing.open(tmp_path).renew(LocalMaster.from_text(f"{text['n']},{text['o']}"))
+    after = Pseudonymiser(tmp_path, lambda: LocalMaster.from_text(text["n"])).visitor_id("phone", SOMEBODY, NOW)
+    assert before == after
+
+
+@pytest.mark.parametrize("file", ["master.key", "ring.json"])
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
+def test_a_file_that_others_can_open_is_refused(tmp_path: Path, file: str, mode: int) -> None:
+    new_ring(tmp_path)
+    (tmp_path / file).chmod(mode)
+    with pytest.raises(UserError, match="chmod 600"):
+        pseudonymiser(tmp_path)
+
+
+def test_a_damaged_ring_is_one_sentence(tmp_path: Path) -> None:
+    new_ring(tmp_path)
+    (tmp_path / "ring.json").write_text('{"version": 1}')
+    with pytest.raises(UserError, match="damaged"):
+        pseudonymiser(tmp_path)
+
+
+def test_what_is_wrapped_is_bound_to_its_scope_and_name(tmp_path: Path) -> None:
+    master = LocalMaster.create_file(tmp_path / "master.key")
+    wrapped = master.wrap("period", "a", b"s" * 32)
+    assert master.unwrap("period", "a", wrapped) == b"s" * 32
+    for scope, name in (("identity", "a"), ("period", "b")):
+        with pytest.raises(UserError, match="did not wrap"):
+            master.unwrap(scope, name, wrapped)  # type: ignore[arg-type]
+
+
+class _Transit(BaseHTTPRequestHandler):
+    """A stand-in of the part of Vault's transit engine that is asked for, by its API documentation; no real Vault."""
+
+    keys: dict[str, bytes]
+    deletable: set[str]
+    token: str
+    seen: list[str]
+
+    def _answer(self, status: int, data: dict[str, Any] | None = None) -> None:
+        body = json.dumps({"data": data}).encode() if data is not None else b""
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"{}")
+        self.seen.append(f"POST {self.path}")
+        if self.headers["X-Vault-Token"] != self.token:
+            return self._answer(403, {})
+        match self.path.split("/")[3:]:
+            case ["keys", name]:
+                assert body == {"type": "aes256-gcm96"}
+                self.keys.setdefault(name, token_bytes(32))
+                return self._answer(204)
+            case ["keys", name, "config"]:
+                assert body == {"deletion_allowed": True}
+                self.deletable.add(name)
+                return self._answer(204)
+            case [("encrypt" | "decrypt") as what, name] if name in self.keys:
+                cipher, bound = AESGCM(self.keys[name]), b64decode(body["associated_data"])
+                if what == "encrypt":
+                    sealed = cipher.encrypt(bytes(12), b64decode(body["plaintext"]), bound)
+                    return self._answer(200, {"ciphertext": f"vault:v1:{sealed.hex()}"})
+                try:
+                    opened = cipher.decrypt(bytes(12), bytes.fromhex(body["ciphertext"][9:]), bound)
+                except InvalidTag:
+                    return self._answer(400, {})
+                return self._answer(200, {"plaintext": b64encode(opened).decode()})
+        return self._answer(400, {})
+
+    def do_DELETE(self) -> None:
+        self.seen.append(f"DELETE {self.path}")
+        name = self.path.split("/")[-1]
+        if name not in self.deletable:
+            return self._answer(400, {})
+        del self.keys[name]
+        return self._answer(204)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def transit() -> Iterator[tuple[VaultMaster, type[_Transit]]]:
+    handler = type("Handler", (_Transit,), {"keys": {}, "deletable": set(), "token": "t0ken", "seen": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield VaultMaster(f"http://127.0.0.1:{server.server_port}", "t0ken", "transit", "check-ins"), handler
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_vault_wraps_and_its_deleted_key_makes_every_copy_worthless(tmp_path: Path) -> None:
+    with transit() as (vault, stand_in):
+        ring, _ = new_ring(tmp_path, vault)
+        made = Pseudonymiser(tmp_path, lambda: vault)
+        after = made.visitor_id("phone", SOMEBODY, EDGE)
+        copy = (tmp_path / "ring.json").read_bytes()
+        assert "deleted in the vault" in ring.destroy(vault, "202108292000", NOW + 60 * DAY, RETENTION, early=False).how
+        assert f"check-ins-period-{ring.ring}-202108292000" not in stand_in.keys
+        made.refresh()
+        assert made.visitor_id("phone", SOMEBODY, EDGE) == after
+        (tmp_path / "ring.json").write_bytes(copy)
+        old = KeyRing.open(tmp_path)
+        with pytest.raises(UserError, match="status 400"):
+            old.period_secret(vault, old.periods[0])
+
+
+def test_a_vault_that_refuses_or_is_away_is_one_sentence_without_the_token(tmp_path: Path) -> None:
+    with transit() as (vault, stand_in):
+        stand_in.token = "another"
+        with pytest.raises(UserError, match="forbids POST keys/") as refused:
+            new_ring(tmp_path, vault)
+        assert "t0ken" not in str(refused.value)
+    with pytest.raises(UserError, match="does not answer"):
+        new_ring(tmp_path, vault)
+    with pytest.raises(UserError, match="must be https"):
+        VaultMaster("http://vault.example:8200", "t0ken", "transit", "check-ins")
+
+
+@pytest.fixture
+def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    for name in list(os.environ):
+        if name.upper().startswith("PIPELINE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    shown: list[str] = []
+
+    def run(*arguments: str) -> Result:
+        result = CliRunner().invoke(command, arguments)
+        shown.append(result.output + str(result.exception or ""))
+        return result
+
+    run.shown = shown  # type: ignore[attr-defined]
+    return run
+
+
+def test_no_command_shows_key_material(tmp_path: Path, keys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.commands.keys._now", lambda: NOW)
+    assert keys("create", "--edge", "2021-09-12T20:00:00Z").exit_code == 0
+    folder = tmp_path / ".pipeline" / "keys"
+    made = pseudonymiser(folder)
+    before, after = (made.visitor_id("phone", SOMEBODY, at) for at in (EDGE - 1, EDGE))
+    masters = [(folder / "master.key").read_text()]
+    assert "current" in keys("list").output
+    assert keys("rotate").output == "every period to come has its key already\n"
+    assert keys("rotate", "--at", "2021-09-16T20:00:00Z").exit_code == 0
+    assert keys("rotate", "--master").exit_code == 0
+    masters.append((folder / "master.key").read_text())
+    assert keys("link", after).output.split() == [before, after]
+    assert keys("linking-key", "tracer.key").exit_code == 0
+    masters.append(Path("tracer.key").read_text())
+    assert keys("destroy", "--over").exit_code == 0
+    assert keys("destroy", "202108292000").exit_code == 1
+    destroyed = keys("destroy", "202108292000", "--early")
+    assert json.loads(destroyed.output)["period"] == "202108292000"
+    assert "destroyed" in keys("list").output
+
+    ring, master = KeyRing.open(folder), from_file(folder)
+    material = [each.strip().partition(":")[2] for each in masters] + [
+        each.wrapped for each in ring.periods if each.wrapped
+    ]
+    material += [ring.period_secret(master, each).hex() for each in ring.periods if each.wrapped]
+    everything = "".join(keys.shown)
+    assert [each for each in material if each in everything] == []
+    assert all(path.stat().st_mode & 0o077 == 0 for path in folder.rglob("*"))
+
+
+def test_a_second_ring_is_refused(keys: Any) -> None:
+    assert keys("create").exit_code == 0
+    again = keys("create")
+    assert isinstance(again.exception, UserError)
+    assert "is there already" in str(again.exception)
