@@ -297,3 +297,5 @@ def test_the_command_answers_on_stdout_or_into_a_file_and_fails_in_one_line(tmp_
     assert hashlib.sha256((tmp_path / "visits.parquet").read_bytes()).digest() == complete
     # What was read about persons is noted in the folder that PIPELINE_HOME is by default.
     assert sorted(path.name for path in tmp_path.iterdir()) == [".pipeline", "store", "visits.parquet"]
+    noted = [json.loads(line) for line in (tmp_path / ".pipeline" / "audit.jsonl").read_text().splitlines()]
+    assert [(entry["action"], entry["persons"]) for entry in noted] == [("query", 2), ("query", 2)]
