@@ -43,7 +43,7 @@ accuracy: install  ## error of the estimated occupancy against a simulated truth
 
 faults: install  ## hurt a running pipeline 1,200 times, plant bugs that must be caught, overload it: hours; see docs/reliability.md
 	$(BIN)/python -m tests.faults.run $(FAULTS)
-	$(BIN)/python -m pytest tests/integration/test_worker_killed.py tests/integration/test_gateway.py --faults
+	$(BIN)/python -m pytest tests/faults tests/integration/test_worker_killed.py tests/integration/test_gateway.py --faults
 
 schemas: install  ## write the JSON Schemas and the AsyncAPI document from the pydantic models
 	$(BIN)/python -m schemas.export

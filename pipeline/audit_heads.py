@@ -40,14 +40,14 @@ def told_heads(address: str) -> list[Head]:
 
 
 async def _read(servers: list[str], partitions: int) -> list[Head]:
-    consumer = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False)
+    # Not by a seek after `assign`: the look-up of the end that assigning has begun may come back later, and win.
+    consumer = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False, auto_offset_reset="earliest")
     found = []
     try:
         await consumer.start()
         places = [TopicPartition(AUDIT_HEADS, number) for number in range(partitions)]
         consumer.assign(places)
         ends = await consumer.end_offsets(places)
-        await consumer.seek_to_beginning(*places)
         while [place for place in places if await consumer.position(place) < ends[place]]:
             for records in (await consumer.getmany(timeout_ms=_READ_MS)).values():
                 found += [Head(**json.loads(record.value)) for record in records]

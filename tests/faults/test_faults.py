@@ -27,8 +27,10 @@ SHORT = {
     ("shared", "kinds"), [(True, SHORT), (False, ALONE)], ids=["several workers", "one worker alone"]
 )
 def test_faults_at_random_lose_nothing_and_store_nothing_twice(
-    tmp_path: Path, shared: bool, kinds: Mapping[str, int]
+    tmp_path: Path, shared: bool, kinds: Mapping[str, int], pytestconfig: pytest.Config
 ) -> None:
+    if shared and not pytestconfig.getoption("--faults"):
+        pytest.skip("several workers under faults: only with --faults, see docs/reliability.md, what is open")
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     result = Harness(tmp_path, seed, shared=shared).run(faults=6, seconds=12, pace=1.5, kinds=kinds)

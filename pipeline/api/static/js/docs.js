@@ -23,16 +23,17 @@ function fields(schema) {
   return rows.length ? [table(["Field", "Type", "Meaning"], rows)] : [];
 }
 
-function route(path, operation) {
-  const content = operation.responses["200"]?.content ?? {};
+function route(path, method, operation) {
+  const content = (operation.responses["200"] ?? operation.responses["202"])?.content ?? {};
   const schema = resolve(content["application/json"]?.schema);
   const example = schema?.examples?.[0];
   const parameters = (operation.parameters ?? []).map((each) => [each.name, `${typeOf(each.schema)}${each.required ? "" : each.schema?.default == null ? ", optional" : `, default ${each.schema.default === "" ? "none" : each.schema.default}`}`, each.description ?? each.schema?.description ?? ""]);
-  const tryIt = path.includes("{") || path.endsWith("/live") ? [] : [el("p", {}, el("a", { href: path }, `Try ${path}`))];
+  const asked = parameters.some(([name]) => name === "X-Purpose");
+  const tryIt = asked || path.includes("{") || path.endsWith("/live") ? [] : [el("p", {}, el("a", { href: path }, `Try ${path}`))];
   return el(
     "details",
     {},
-    el("summary", {}, el("code", {}, `GET ${path}`), operation.summary ?? ""),
+    el("summary", {}, el("code", {}, `${method.toUpperCase()} ${path}`), operation.summary ?? ""),
     el("p", {}, operation.description ?? ""),
     ...(parameters.length ? [table(["Parameter", "Type", "Meaning"], parameters)] : []),
     ...(schema ? [el("p", {}, `Answers ${typeOf(content["application/json"].schema)}.`), ...fields(schema)] : [el("p", {}, `Answers ${Object.keys(content).join(" or ")}.`)]),
@@ -41,9 +42,14 @@ function route(path, operation) {
   );
 }
 
-const tags = Map.groupBy ? Map.groupBy(Object.entries(api.paths), ([, methods]) => methods.get.tags?.[0] ?? "others") : new Map([["all", Object.entries(api.paths)]]);
+const routes = Object.entries(api.paths).flatMap(([path, methods]) => Object.entries(methods).map(([method, operation]) => [path, method, operation]));
+const tags = new Map();
+for (const each of routes) {
+  const tag = each[2].tags?.[0] ?? "others";
+  tags.set(tag, [...(tags.get(tag) ?? []), each]);
+}
 $("waiting").remove();
 $("main").append(
   el("section", { className: "panel" }, el("h2", {}, `${api.info.title} ${api.info.version}`), ...api.info.description.trim().split("\n\n").map((text) => el("p", {}, text.replaceAll("`", ""))), el("p", {}, el("a", { href: "/api/v1/openapi.json" }, "The OpenAPI document"))),
-  ...[...tags].map(([tag, paths]) => el("section", { className: "panel" }, el("h2", {}, tag), ...paths.map(([path, methods]) => route(path, methods.get)))),
+  ...[...tags].map(([tag, paths]) => el("section", { className: "panel" }, el("h2", {}, tag), ...paths.map((each) => route(...each)))),
 );
