@@ -63,7 +63,7 @@ class Range:
 def parts(client: Client, name: str, range_: Range) -> list[Range | None]:
     """The days (UTC) of a view that hold rows within the range, cut to it; one None for a view without a time.
 
-    `client` can only read from then on. Raises UserError where the store does not answer.
+    Raises UserError where the store does not answer.
     """
     column = VIEWS[name].time
     if column is None:

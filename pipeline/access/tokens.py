@@ -20,6 +20,7 @@ from typing import Final
 
 from pipeline.access.roles import Identity, Role
 from pipeline.errors import UserError
+from pipeline.privacy.secret_files import write_secret_file
 
 #: What a token begins with, so that one in a log or a repository is recognised.
 PREFIX: Final = "checkins_"
@@ -100,12 +101,7 @@ class TokenFile:
             flock(lock, LOCK_EX)
             tokens = list(self.tokens())
             yield tokens
-            unfinished = self._path.with_suffix(".unfinished")
-            with os.fdopen(os.open(unfinished, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
-                json.dump([asdict(each) for each in tokens], file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(self._path)
+            write_secret_file(self._path, json.dumps([asdict(each) for each in tokens], indent=1))
         finally:
             os.close(lock)
 

@@ -4,8 +4,6 @@ So metrics and probes answer even if the worker's loop hangs.
 """
 
 import asyncio
-import errno
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import Thread
@@ -21,12 +19,14 @@ from pipeline.api.live import Facts, Live
 from pipeline.api.persons import kafka_sender, person_routes
 from pipeline.api.reader import Reader
 from pipeline.api.status import StatusBook
-from pipeline.errors import UserError
+from pipeline.listening import bound_socket
 from pipeline.settings import Settings
 
 #: Connections at once, and how long answers under way may take when the server ends, in seconds.
 CONNECTIONS: Final = 2_000
 LEAVE_SECONDS: Final = 2
+#: Connections that wait to be taken.
+_BACKLOG: Final = 2_048
 
 
 @contextmanager
@@ -39,7 +39,10 @@ def serve_http(
     are about the worker in this process. The store is read from its first answer on: it need not be there yet.
     """
     door = Door(settings)
-    outside, inside = _listen(settings.http_host, settings.http_port), _listen("127.0.0.1", 0)
+    outside = bound_socket(settings.http_host, settings.http_port, "PIPELINE_HTTP", " (by another worker?)")
+    inside = bound_socket("127.0.0.1", 0, "PIPELINE_HTTP")
+    for listening in (outside, inside):
+        listening.listen(_BACKLOG)
     front = FrontProcess(outside, inside.getsockname()[1])
     # The process at the door knows nobody: where access is configured, it hands everything on to us.
     book = StatusBook(front.tell if door.is_open else lambda *_: None)
@@ -81,22 +84,3 @@ def _announced(app: Any, live: Live) -> Any:
         await app(scope, receive, send)
 
     return announced
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except OSError as error:
-        listening.close()
-        if error.errno == errno.EADDRINUSE:
-            raise UserError(
-                f"port {port} on {host} is taken (by another worker?); set PIPELINE_HTTP_PORT to another, or to 0"
-            ) from None
-        raise UserError(
-            f"cannot listen on {host}:{port}: {error.strerror}; set PIPELINE_HTTP_HOST to an address of this machine"
-        ) from None
-    listening.listen(2048)
-    return listening

@@ -1,11 +1,9 @@
 """The gateway as a process: what it listens on, what it reads again every few seconds, and how it ends."""
 
 import asyncio
-import errno
 import ipaddress
 import logging
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +19,7 @@ from pipeline.gateway.metrics import GatewayMetrics
 from pipeline.gateway.outbox import CONFIRM_SECONDS, Outbox
 from pipeline.gateway.quotas import Quotas
 from pipeline.gateway.recent import Recent
+from pipeline.listening import bound_socket
 from pipeline.privacy.master import open_master
 from pipeline.privacy.pseudonyms import Pseudonymiser
 from pipeline.settings import Settings
@@ -109,7 +108,7 @@ async def _serve(settings: Settings, say: Callable[[str], None]) -> None:
             ssl_keyfile=settings.gateway_certificate_key,
         )
     )
-    listening = _listen(settings.gateway_host, settings.gateway_port)
+    listening = bound_socket(settings.gateway_host, settings.gateway_port, "PIPELINE_GATEWAY")
     await outbox.start()
     parts = [pseudonymiser.refresh, *(part.refresh for part in (devices, codes) if part is not None)]
     tasks = [asyncio.create_task(_refresh(parts, metrics)), asyncio.create_task(_watch_bodies(gateway))]
@@ -158,18 +157,3 @@ def _check_exposure(settings: Settings) -> None:
             f"identifiers would go to {settings.gateway_host} in clear: set PIPELINE_GATEWAY_CERTIFICATE and "
             "PIPELINE_GATEWAY_CERTIFICATE_KEY, or listen on loopback behind a proxy that speaks TLS"
         )
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except OSError as error:
-        listening.close()
-        if error.errno == errno.EADDRINUSE:
-            raise UserError(f"port {port} on {host} is taken; set PIPELINE_GATEWAY_PORT to another, or to 0") from None
-        raise UserError(
-            f"cannot listen on {host}:{port}: {error.strerror}; set PIPELINE_GATEWAY_HOST to an address of this machine"
-        ) from None
-    return listening

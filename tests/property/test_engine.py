@@ -40,8 +40,6 @@ class Crash(BaseException):
 
 def run_examples(folder: str, examples: int, seed: int | None) -> int:
     """In an interpreter of its own: play `examples` histories; AssertionError where the store differs from the reference."""
-    from hypothesis import HealthCheck, Phase, given, settings
-    from hypothesis import seed as with_seed
     from hypothesis import strategies as st
 
     from pipeline.core.levels import BASES, LEVELS
@@ -53,6 +51,7 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
     from pipeline.store.client import connect, open_store
     from pipeline.store.models import StoredModel, save_model, use_model
     from pipeline.store.writer import Writer
+    from tests.examples import play_examples
     from tests.presence import venue_model
     from tests.reference import VenueModel, expected_views, fold, judged_alerts, stays, winning_scans
     from tests.strategies import SUNDAY, Situation, histories, situations
@@ -252,19 +251,7 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
             engine.process("check-ins", partition, range(start, until), [0] * len(values), values)
             position[partition] = until
 
-    run = given(st.data())(play)
-    run = settings(
-        max_examples=examples,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate],
-        report_multiple_bugs=False,
-    )(run)
-    if seed is not None:
-        run = with_seed(seed)(run)
-    run()
-    return examples
+    return play_examples(play, examples, seed)
 
 
 @pytest.mark.slow

@@ -16,8 +16,6 @@ class Crash(BaseException):
 
 def run_examples(folder: str, examples: int, seed: int | None) -> int:
     """In an interpreter of its own: play `examples` cuts; AssertionError where the store differs from the reference."""
-    from hypothesis import HealthCheck, Phase, given, settings
-    from hypothesis import seed as with_seed
     from hypothesis import strategies as st
 
     from pipeline.engine import Engine
@@ -25,6 +23,7 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
     from pipeline.store import retention
     from pipeline.store.client import DATABASE, connect, open_store
     from pipeline.store.verify import verify
+    from tests.examples import play_examples
     from tests.reference import expected_views
     from tests.strategies import situations
     from tests.views import differences, read_views
@@ -140,19 +139,7 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
         verdict = verify(client, example)
         assert verdict.ok, [(check.name, check.examples) for check in verdict.checks if not check.ok]
 
-    run = given(st.data())(play)
-    run = settings(
-        max_examples=examples,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate],
-        report_multiple_bugs=False,
-    )(run)
-    if seed is not None:
-        run = with_seed(seed)(run)
-    run()
-    return examples
+    return play_examples(play, examples, seed)
 
 
 @pytest.mark.slow

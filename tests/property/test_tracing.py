@@ -19,8 +19,6 @@ class Crash(BaseException):
 
 def run_examples(folder: str, examples: int, seed: int | None) -> int:
     """In an interpreter of its own: play `examples` histories; AssertionError where the store differs from the reference."""
-    from hypothesis import HealthCheck, Phase, given, settings
-    from hypothesis import seed as with_seed
     from hypothesis import strategies as st
 
     from pipeline.case_reports import CaseJudge
@@ -33,6 +31,7 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
     from pipeline.tracing import found
     from pipeline.tracing.tracer import Tracer
     from pipeline.tracing.verify import verify_tracing
+    from tests.examples import play_examples
     from tests.expected_tracing import expected_tracing, read_tracing, told
     from tests.reference import line_of
     from tests.strategies import VISITORS, histories, situations
@@ -206,19 +205,7 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
         checks = verify_tracing(client, configured)
         assert all(check.ok for check in checks), checks
 
-    run = given(st.data())(play)
-    run = settings(
-        max_examples=examples,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate],
-        report_multiple_bugs=False,
-    )(run)
-    if seed is not None:
-        run = with_seed(seed)(run)
-    run()
-    return examples
+    return play_examples(play, examples, seed)
 
 
 @pytest.mark.slow
