@@ -71,6 +71,9 @@ _SETTLE_SECONDS = 5.0
 #: Rows of former owners that came late are looked for this often (seconds).
 _STRANGERS_SECONDS = 5.0
 
+#: What other workers have read is asked for this often (seconds).
+_FOLLOW_SECONDS = 1.0
+
 #: Of the running number in a version, the bits that a claim of partitions leaves to chance.
 _CLAIM_BITS = 30
 
@@ -111,6 +114,7 @@ class Engine:
         self._handed_open = False
         # Where former owners' rows may come in late, those known, and when they were last looked for (monotonic seconds).
         self._left_behind, self._strangers, self._looked_at = "0", set[tuple[object, ...]](), 0.0
+        self._followed_at = 0.0
         self._came_late = ""
         self._unknown_venue_scans = self._late_scans = 0
         self._compared_hour, self._undercounted = BEGINNING, 0
@@ -121,6 +125,8 @@ class Engine:
     def _forget(self) -> None:
         self._shard = Shard(self._registry.rules)
         self._as_of = self._newest = self._watermark = BEGINNING
+        # The clock was there, and does not go back.
+        self._reached = BEGINNING
         # Per partition: the typical newest scan, and when (monotonic seconds) the partition last gave something.
         self._watermarks: dict[tuple[str, int], tuple[int, float]] = {}
         self._elsewhere: set[bytes] = set()
@@ -195,6 +201,7 @@ class Engine:
         known = {(row.topic, row.partition): row for row in standing.progress}
         self._progress = {key: replace(known.get(key, Progress(*key))) for key in owned}
         durable = recovery.durable_of(standing, owned, everything=self._embedded)
+        computed = recovery.computed_of(standing, owned, everything=self._embedded)
         left = recovery.left_behind(durable, everything=self._embedded)
         left = self._left_behind = f"({left} OR {self._came_late})" if self._came_late else left
         self._epoch = max(self._epoch, standing.epoch) + 1
@@ -212,7 +219,7 @@ class Engine:
             standing.as_of,
             self._clock,
         )
-        self._writer.announce(claim, durable)
+        self._writer.announce(claim, durable, standing.computed)
         if not self._embedded:
             self._writer.hold(claim)
         self._registry.refresh()
@@ -224,12 +231,13 @@ class Engine:
         self._follow_stays(scope)
         shard = self._shard
         if standing.newest:
-            self._newest, self._watermark, self._as_of = standing.newest, standing.watermark, standing.as_of
+            self._newest, self._watermark, self._reached = standing.newest, standing.watermark, standing.as_of
             shard.start_at(self._horizon(standing.watermark))
+            self._as_of = max(computed, shard.cells_from)
         stored: set[tuple[str, str, int, int]] = set()
         if not self._embedded:
             # What a former owner had sent may reach the server while we read: its scans are looked for again below, its
-            # other rows by `_look_for_strangers`.
+            # other rows by `notice_others`.
             self._strangers = recovery.rows_left_behind(client, left, self._epoch << recovery.EPOCH_SHIFT)
             self._looked_at = time.monotonic()
             stored = recovery.unaccounted_scans(client, scope, standing.progress)
@@ -247,6 +255,10 @@ class Engine:
                     repair.include(spans, history.venue, start, start + HARD_LIMIT + 1)
         for venue, minutes in unfinished.minutes.items():
             repair.include(spans, venue, min(minutes) * MINUTE, (max(minutes) + 1) * MINUTE)
+        if standing.newest and computed < shard.cells_from:
+            # Partitions of a worker that was left behind by more than memory reaches back.
+            for venue in recovery.venues_within(client, scope):
+                repair.include(spans, venue, computed, shard.cells_from)
         recovery.load_shard(client, shard, scope, standing.progress, moves=self._timeline.active)
         if not self._embedded and recovery.unaccounted_scans(client, scope, standing.progress) != stored:
             # Scans came in between the visits' correction and the loading. Memory has them now, so nothing would be written when
@@ -446,10 +458,12 @@ class Engine:
 
     def _clock_now(self) -> int:
         if self._until is not None:
-            return self._until
-        if self._clock == "wall":
-            return time.time_ns() // 1_000_000
-        return self._newest
+            now = self._until
+        elif self._clock == "wall":
+            now = time.time_ns() // 1_000_000
+        else:
+            now = self._newest
+        return max(now, self._reached)
 
     def take(self, *, idle: bool) -> Write | None:
         """Cut what has accumulated into one write; None if there is nothing.
@@ -702,21 +716,29 @@ class Engine:
         over meanwhile: then nothing is to be committed, and partitions are to be assigned anew.
         """
         stored = self._writer.write(write)
-        self._look_for_strangers()
         self._expect_repairs(write)
         self._expect_alerts(write)
         return stored
 
-    def _look_for_strangers(self) -> None:
-        # What a former owner had sent when it lost the partitions may come in after it was looked for.
-        if self._embedded or self._broken_off or time.monotonic() - self._looked_at < _STRANGERS_SECONDS:
+    def notice_others(self) -> None:
+        """On a server, see what other workers have stored: what they have read moves the clock of `events`, and what a former
+        owner of our partitions had sent when it lost them may come in after it was looked for.
+
+        Like `write`, called by one thread and only while no write is outstanding. Raises StoreUnavailableError.
+        """
+        if self._embedded or not self._progress:
             return
-        self._looked_at = time.monotonic()
-        began = self._epoch << recovery.EPOCH_SHIFT
-        if recovery.rows_left_behind(self._writing_client, self._left_behind, began) - self._strangers:
-            self._came_late = f"(version < {began} AND {self._left_behind})"
-            self._broken_off = True
-            self._settle_at = time.monotonic()
+        now = time.monotonic()
+        if self._clock == "events" and now - self._followed_at >= _FOLLOW_SECONDS:
+            self._followed_at = now
+            self._reached = max(self._reached, recovery.read_standing(self._writing_client).newest)
+        if not self._broken_off and now - self._looked_at >= _STRANGERS_SECONDS:
+            self._looked_at = now
+            began = self._epoch << recovery.EPOCH_SHIFT
+            if recovery.rows_left_behind(self._writing_client, self._left_behind, began) - self._strangers:
+                self._came_late = f"(version < {began} AND {self._left_behind})"
+                self._broken_off = True
+                self._settle_at = time.monotonic()
 
     def _expect_repairs(self, write: Write) -> None:
         if write.asked:

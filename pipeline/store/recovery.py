@@ -32,15 +32,21 @@ Place = tuple[str, int]
 class Standing:
     """Where the store stands.
 
-    `durable`: per (topic, partition), rows of that version or a later one belong to a write that did not end.
+    Per (topic, partition): `durable`: rows of that version or a later one belong to a write that did not end; `computed`: up to
+    when (ms) its rows are computed. `as_of` is the last of these.
     """
 
     progress: list[Progress]
     epoch: int
     durable: dict[Place, int]
+    computed: dict[Place, int]
     newest: int
     watermark: int
-    as_of: int
+
+    @property
+    def as_of(self) -> int:
+        """The clock (ms)."""
+        return max(self.computed.values(), default=0)
 
 
 @dataclass(slots=True)
@@ -110,10 +116,17 @@ def read_standing(client: Client) -> Standing:
         progress,
         max((int(row[8]) >> EPOCH_SHIFT for row in rows), default=0),
         {(row[0], row[1]): int(row[7]) for row in rows},
+        {(row[0], row[1]): int(row[11]) for row in rows},
         max((int(row[9]) for row in rows), default=0),
         max((int(row[10]) for row in rows), default=0),
-        max((int(row[11]) for row in rows), default=0),
     )
+
+
+def computed_of(standing: Standing, owned: Sequence[Place], *, everything: bool) -> int:
+    """Up to when (ms) the rows of all the partitions owned are computed: workers side by side are not at one clock."""
+    if everything:
+        return standing.as_of
+    return min((at for key in owned if (at := standing.computed.get(key, 0))), default=standing.as_of)
 
 
 def scope_of(owned: Sequence[Place], *, everything: bool) -> str:

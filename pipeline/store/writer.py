@@ -184,14 +184,21 @@ class Writer:
         self._found, self._accounted = totals, write.progress
         return {(row.topic, row.partition): row.next_offset for row in write.progress}
 
-    def announce(self, write: Write, durable: Mapping[tuple[str, int], int]) -> None:
-        """Make a new owner known: progress as it was, under a new version; what is not `durable` stays so."""
+    def announce(
+        self, write: Write, durable: Mapping[tuple[str, int], int], computed: Mapping[tuple[str, int], int]
+    ) -> None:
+        """Make a new owner known: progress as it was, under a new version; what is not `durable` or `computed` stays so."""
         self._claim = None
         self._found, self._accounted = {}, write.progress  # what was found is in the progress that was read
         table = _progress_table(write, {})
-        place = table.column_names.index("durable")
-        column = pa.array([durable[row.topic, row.partition] for row in write.progress], pa.uint64())
-        self.insert("progress_rows", table.set_column(place, "durable", column))
+        places = [(row.topic, row.partition) for row in write.progress]
+        columns = {
+            "durable": pa.array([durable[place] for place in places], pa.uint64()),
+            "as_of": _times([computed.get(place, 0) for place in places]),
+        }
+        for name, column in columns.items():
+            table = table.set_column(table.column_names.index(name), name, column)
+        self.insert("progress_rows", table)
 
     def hold(self, write: Write) -> None:
         """From now on, before each insert, see whether partitions are still claimed by nobody after `write`.
@@ -289,6 +296,10 @@ def dead_letter_table(letters: Sequence[DeadLetter], version: int) -> pa.Table:
     )
 
 
+def _times(instants: list[int]) -> pa.Array:
+    return pa.array(instants, pa.int64()).cast(pa.timestamp("ms"))
+
+
 def _progress_table(write: Write, found: dict[tuple[str, int], tuple[int, int]]) -> pa.Table:
     rows = write.progress
     ancient = [found.get((row.topic, row.partition), (0, 0)) for row in rows]
@@ -305,9 +316,9 @@ def _progress_table(write: Write, found: dict[tuple[str, int], tuple[int, int]])
             "stored": pa.array(stored, pa.uint64()),
             "duplicates": pa.array(duplicates, pa.uint64()),
             "dead_lettered": pa.array([row.dead_lettered for row in rows], pa.uint64()),
-            "newest": pa.array([max(write.newest, 0)] * count, pa.int64()).cast(pa.timestamp("ms")),
-            "watermark": pa.array([max(write.watermark, 0)] * count, pa.int64()).cast(pa.timestamp("ms")),
-            "as_of": pa.array([max(write.as_of, 0)] * count, pa.int64()).cast(pa.timestamp("ms")),
+            "newest": _times([max(write.newest, 0)] * count),
+            "watermark": _times([max(write.watermark, 0)] * count),
+            "as_of": _times([max(write.as_of, 0)] * count),
             "mode": strings([write.mode] * count),
             "durable": pa.array(np.full(count, write.end_version, np.uint64)),
             "version": pa.array(np.full(count, write.end_version, np.uint64)),

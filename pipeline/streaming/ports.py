@@ -84,6 +84,12 @@ class Engine(Protocol[W]):
         partitions are revoked and assigned anew. Any other exception is a bug and stops the process.
         """
 
+    def notice_others(self) -> None:
+        """See what other workers on the same store have done that concerns this one. Called like `write`.
+
+        Raises StoreUnavailableError.
+        """
+
     def settle(self) -> None:
         """Finish corrections of very late scans and refresh rolling windows.
 

@@ -268,6 +268,7 @@ class Worker(Generic[W]):
                 self._settling = retain or self._engine.settle_due or any(settle for _, settle in flushes)
                 done = False
                 try:
+                    await self._notice_others()
                     done = await self._write_once(idle) and (not self._settling or await self._settle_once(retain))
                     await self._hand_on_alerts()
                     await self._count_undercounted()
@@ -462,6 +463,10 @@ class Worker(Generic[W]):
     def _reads_scans(self) -> bool:
         # Not while state is being loaded: that has the store for itself.
         return self.epoch is not None and any(topic == CHECK_INS for topic, _ in self._reading)
+
+    async def _notice_others(self) -> None:
+        if self._reads_scans():
+            await self._until_stored(self._write_thread, self._engine.notice_others, self._reads_scans)
 
     async def _hand_on_alerts(self) -> None:
         alerts = self._alerts

@@ -67,6 +67,9 @@ class FakeEngine:
     def undercounted(self) -> int:
         return 0
 
+    def notice_others(self) -> None:
+        pass
+
     def hand_alerts(self, told: int) -> tuple[list[object], int]:
         return [], told
 

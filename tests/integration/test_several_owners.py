@@ -1,11 +1,10 @@
 """Several workers on one server's store: who stood still and goes on writing changes nothing for good."""
 
+import json
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.isolated import run_isolated
 from tests.reference import MINUTE, Scan, line_of
@@ -61,6 +60,7 @@ def rows_that_come_late(folder: str, sent: bool) -> tuple[str, bool, str]:
     except OwnershipLostError:
         outcome = "refused"
     owner.write(_read(owner, 0, 2, _LINES[2:]))
+    owner.notice_others()
     looks_again = owner.settle_due
     owner.settle()
     scans = [Scan("v", "p", "check_in", _SUNDAY + minute * MINUTE) for minute in (5, 0, 30)]
@@ -196,7 +196,7 @@ def test_ancient_scans_that_a_killed_worker_had_sent_are_no_duplicates_of_themse
 
 
 def corrected_before_it_is_read_again(folder: str) -> dict[str, int]:
-    """In an interpreter of its own: the accounting of a scan that a crash left, whose venue gets other rules before it is read."""
+    """In an interpreter of its own: the accounting of a scan that a crash left, whose venue gets other rules first."""
     _, (killed, heir) = _workers(folder, 2)
     killed.assign("check-ins", [0])
     late = _killed_before_its_scans(killed, _read(killed, 0, 0, _LINES[:1]))
@@ -211,3 +211,40 @@ def corrected_before_it_is_read_again(folder: str) -> dict[str, int]:
 def test_a_scan_that_a_crash_left_stays_to_be_accounted_for_when_its_venue_changes(tmp_path: Path) -> None:
     counters = run_isolated(corrected_before_it_is_read_again, str(tmp_path))
     assert (counters["stored"], counters["duplicates"]) == (1, 0)
+
+
+def clocks_apart(folder: str) -> tuple[str, str]:
+    """In an interpreter of its own: what differs where two workers' clocks stand apart: one's visit ends before the other's scan.
+
+    First, once it has noticed the other; then, a day later, once a third worker has taken both partitions over instead.
+    """
+    from tests.reference import expected_views
+    from tests.views import differences, read_views
+
+    views, workers = _workers(folder, 3)
+    mall = {"category": "mall", "capacity": 1}
+    registry = [json.dumps({"venue_id": f"v{day}", "name": "V", **mall}).encode() for day in (0, 1)]
+    offsets, scans, found = [0, 0], [], []
+    for worker in workers:
+        worker.load_venues(registry, [b"v0", b"v1"])
+    for day in (0, 1):
+        for partition, (venue, minute) in enumerate((("v", 1), ("w", 20))):
+            worker = workers[partition]
+            if day == 0:
+                worker.assign("check-ins", [partition])
+            scans.append(Scan(f"{venue}{day}", "p", "check_in", _SUNDAY + (day * 1440 + minute) * MINUTE))
+            worker.write(_read(worker, partition, offsets[partition], [line_of(scans[-1])]))
+            worker.settle()
+            offsets[partition] += 1
+        if day == 0:
+            workers[0].notice_others()
+        else:
+            workers[2].assign("check-ins", [0, 1])
+        workers[2 * day].settle()
+        stays, capacities = {"v0": 7 * MINUTE, "v1": 7 * MINUTE}, {"v0": 1, "v1": 1}
+        found.append(differences(read_views(views), expected_views(scans, stays, capacities)))
+    return found[0], found[1]
+
+
+def test_what_happens_by_itself_between_the_clocks_of_two_workers_is_not_left_out(tmp_path: Path) -> None:
+    assert run_isolated(clocks_apart, str(tmp_path)) == ("", "")
