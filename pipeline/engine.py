@@ -469,6 +469,7 @@ class Engine:
         """Cut what has accumulated into one write; None if there is nothing.
 
         `idle`: nothing more is waiting to be read, so rows are computed up to the clock and automatic ends become visible.
+        Raises StoreUnavailableError, where alerts are to be corrected; it may then be called again.
         """
         if not self._progress:
             return None
@@ -483,11 +484,14 @@ class Engine:
         as_of = max(self._as_of, clock if caught_up else min(clock, behind))
         if not self._moved and as_of == self._as_of:
             return None
+        if as_of != BEGINNING:
+            self._shard.advance(as_of)
+            if self._crowded_since:
+                self._correct_alerts(as_of)  # the store may not answer: nothing is taken before
         first = self._version
         derived = self._venue_rows()
         self._as_of = as_of
         if as_of != BEGINNING:
-            self._shard.advance(as_of)
             changes = self._shard.take_changes()
             derived += self._changed_rows(changes)
             derived += self._alert_rows(changes, as_of)
@@ -598,8 +602,6 @@ class Engine:
                 self._crowd_again(venue, alert.raised_at - 1)
 
     def _alert_rows(self, changed: Changes, as_of: int) -> list[tuple[str, pa.Table]]:
-        if self._crowded_since:
-            self._correct_alerts(as_of)
         changes = self._book.advance(self._shard, changed, as_of)
         if not changes:
             return []

@@ -74,7 +74,8 @@ class Engine(Protocol[W]):
     def take(self, *, idle: bool) -> W | None:
         """Cut what has accumulated into one write. None when there is nothing to do.
 
-        `idle` also moves the clock (`as_of`) on for partitions with nothing to read, so that automatic expiry goes on.
+        `idle` also moves the clock (`as_of`) on for partitions with nothing to read, so that automatic expiry goes on. Raises
+        StoreUnavailableError: nothing was taken, it may be called again.
         """
 
     def write(self, write: W) -> Mapping[Partition, int]:
