@@ -145,7 +145,9 @@ class Watch:
         if fewest is not None and (fewest < 0 or most > _IMPOSSIBLE):
             wrong.append(f"occupancy is {fewest} to {most}")
         for worker, figures in metrics.items():
-            mark = figures.get("pipeline_watermark_timestamp_seconds", 0.0)
+            mark = figures.get("pipeline_watermark_timestamp_seconds")
+            if mark is None:
+                continue  # it did not answer, or has read nothing yet
             if mark < self._watermarks.get(worker, 0.0):
                 wrong.append(f"the watermark of worker {worker} went back by {self._watermarks[worker] - mark:.3f} s")
             self._watermarks[worker] = max(mark, self._watermarks.get(worker, 0.0))
