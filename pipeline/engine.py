@@ -195,6 +195,7 @@ class Engine:
         known = {(row.topic, row.partition): row for row in standing.progress}
         self._progress = {key: replace(known.get(key, Progress(*key))) for key in owned}
         durable = recovery.durable_of(standing, owned, everything=self._embedded)
+        computed = recovery.computed_of(standing, owned, everything=self._embedded)
         left = recovery.left_behind(durable, everything=self._embedded)
         left = self._left_behind = f"({left} OR {self._came_late})" if self._came_late else left
         self._epoch = max(self._epoch, standing.epoch) + 1
@@ -212,7 +213,7 @@ class Engine:
             standing.as_of,
             self._clock,
         )
-        self._writer.announce(claim, durable)
+        self._writer.announce(claim, durable, computed)
         if not self._embedded:
             self._writer.hold(claim)
         self._registry.refresh()
@@ -223,8 +224,9 @@ class Engine:
         self._elsewhere = recovery.venues_elsewhere(client, scope)
         self._follow_stays(scope)
         shard = self._shard
+        self._as_of = standing.as_of or BEGINNING
         if standing.newest:
-            self._newest, self._watermark, self._as_of = standing.newest, standing.watermark, standing.as_of
+            self._newest, self._watermark = standing.newest, standing.watermark
             shard.start_at(self._horizon(standing.watermark))
         unfinished = recovery.find_unfinished(client, scope, left)
         self._writer.unaccounted = recovery.unaccounted_scans(client, scope, standing.progress, shard.horizon)
@@ -241,13 +243,17 @@ class Engine:
                     repair.include(spans, history.venue, start, start + HARD_LIMIT + 1)
         for venue, minutes in unfinished.minutes.items():
             repair.include(spans, venue, min(minutes) * MINUTE, (max(minutes) + 1) * MINUTE)
+        self._include_uncomputed(computed, spans)
         recovery.load_shard(client, shard, scope, standing.progress, moves=self._timeline.active)
+        # The clock is that of the worker furthest on; rows of the others' partitions are given from where theirs stood.
+        since = min(computed.values(), default=0) or BEGINNING
+        if since != BEGINNING:
+            shard.advance(since, emit=False)
         if self._as_of != BEGINNING:
-            shard.advance(self._as_of, emit=False)
             shard.rewrite_now()
         self._shown = {width: shard.codes_of(venues) for width, venues in recovery.load_windows(client, scope)}
         self._estimated = shard.codes_of(recovery.estimated_venues(client, scope))
-        self._book.start(shard, self._as_of)
+        self._book.start(shard, since)
         self._load_alerts(scope)
         for venue, raised_at in crowding.unfinished_alerts(client, left).items():
             self._crowd_again(venue, raised_at - 1)
@@ -275,6 +281,17 @@ class Engine:
             self._looked_at = time.monotonic()
         self._came_late = ""
         return known
+
+    def _include_uncomputed(self, computed: Mapping[tuple[str, int], int], spans: dict[str, repair.Span]) -> None:
+        # What lies after a partition's own clock and before memory; what memory holds is given by the next `take`.
+        until = min(self._as_of, self._shard.cells_from)
+        for place, since in computed.items():
+            if since < until:
+                scope = recovery.scope_of([place], everything=self._embedded)
+                for venue in recovery.venues_within(self._client, scope):
+                    first, last = repair.extent(self._client, venue)
+                    if last and max(since, first) < until:
+                        repair.include(spans, venue, max(since, first), until)
 
     def _follow_stays(self, scope: str) -> None:
         # Of venues whose visits follow another max stay, all is corrected in this recovery. It is asked for first: a crash before

@@ -32,12 +32,14 @@ Place = tuple[str, int]
 class Standing:
     """Where the store stands.
 
-    `durable`: per (topic, partition), rows of that version or a later one belong to a write that did not end.
+    `durable`: per (topic, partition), rows of that version or a later one belong to a write that did not end. `computed`: likewise
+    the clock (ms) up to which its venues' rows are computed; 0 where none are. `as_of` is the newest of these.
     """
 
     progress: list[Progress]
     epoch: int
     durable: dict[Place, int]
+    computed: dict[Place, int]
     newest: int
     watermark: int
     as_of: int
@@ -61,6 +63,13 @@ def durable_of(standing: Standing, owned: Sequence[Place], *, everything: bool) 
     if everything:
         return dict.fromkeys(owned, max(standing.durable.values(), default=0))
     return {key: standing.durable.get(key, 0) for key in owned}
+
+
+def computed_of(standing: Standing, owned: Sequence[Place], *, everything: bool) -> dict[Place, int]:
+    """Per partition owned, the clock (ms) up to which the rows of its venues are computed; as in `durable_of`."""
+    if everything:
+        return dict.fromkeys(owned, standing.as_of)
+    return {key: standing.computed.get(key, 0) for key in owned}
 
 
 def left_behind(durable: Mapping[Place, int], *, everything: bool) -> str:
@@ -110,6 +119,7 @@ def read_standing(client: Client) -> Standing:
         progress,
         max((int(row[8]) >> EPOCH_SHIFT for row in rows), default=0),
         {(row[0], row[1]): int(row[7]) for row in rows},
+        {(row[0], row[1]): int(row[11]) for row in rows},
         max((int(row[9]) for row in rows), default=0),
         max((int(row[10]) for row in rows), default=0),
         max((int(row[11]) for row in rows), default=0),

@@ -169,14 +169,21 @@ class Writer:
         self.unaccounted -= {(scan.venue, scan.visitor, scan.kind, scan.at) for scan in write.ancient}
         return {(row.topic, row.partition): row.next_offset for row in write.progress}
 
-    def announce(self, write: Write, durable: Mapping[tuple[str, int], int]) -> None:
-        """Make a new owner known: progress as it was, under a new version; what is not `durable` stays so."""
+    def announce(
+        self, write: Write, durable: Mapping[tuple[str, int], int], computed: Mapping[tuple[str, int], int]
+    ) -> None:
+        """Make a new owner known: progress as it was, under a new version; what is not `durable` or `computed` stays so."""
         self._claim = None
         self._found = {}  # it is in the progress that was read
         table = _progress_table(write, {})
-        place = table.column_names.index("durable")
-        column = pa.array([durable[row.topic, row.partition] for row in write.progress], pa.uint64())
-        self.insert("progress_rows", table.set_column(place, "durable", column))
+        places = [(row.topic, row.partition) for row in write.progress]
+        as_was = {
+            "durable": pa.array([durable[place] for place in places], pa.uint64()),
+            "as_of": pa.array([computed[place] for place in places], pa.int64()).cast(pa.timestamp("ms")),
+        }
+        for name, column in as_was.items():
+            table = table.set_column(table.column_names.index(name), name, column)
+        self.insert("progress_rows", table)
 
     def hold(self, write: Write) -> None:
         """From now on, before each insert, see whether partitions are still claimed by nobody after `write`.
