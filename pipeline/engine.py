@@ -228,8 +228,14 @@ class Engine:
         if standing.newest:
             self._newest, self._watermark = standing.newest, standing.watermark
             shard.start_at(self._horizon(standing.watermark))
+        stored: set[tuple[str, str, int, int]] = set()
+        if not self._embedded:
+            # What a former owner had sent may reach the server while we read: its scans are looked for again below, its
+            # other rows by `_look_for_strangers`.
+            self._strangers = recovery.rows_left_behind(client, left, self._epoch << recovery.EPOCH_SHIFT)
+            self._looked_at = time.monotonic()
+            stored = recovery.unaccounted_scans(client, scope, standing.progress)
         unfinished = recovery.find_unfinished(client, scope, left)
-        self._writer.unaccounted = recovery.unaccounted_scans(client, scope, standing.progress, shard.horizon)
 
         # What lies after the clock is not computed again below, and must not be left from a write that had come further.
         for table, rows in repair.deletions(unfinished.minutes, self._next_versions(1)).items():
@@ -245,6 +251,10 @@ class Engine:
             repair.include(spans, venue, min(minutes) * MINUTE, (max(minutes) + 1) * MINUTE)
         self._include_uncomputed(computed, spans)
         recovery.load_shard(client, shard, scope, standing.progress, moves=self._timeline.active)
+        if not self._embedded and recovery.unaccounted_scans(client, scope, standing.progress) != stored:
+            # Scans came in between the visits' correction and the loading. Memory has them now, so nothing would be written when
+            # their records are read again: the visits must be corrected with them.
+            return self._recover(owned)
         # The clock is that of the worker furthest on; rows of the others' partitions are given from where theirs stood.
         since = min(computed.values(), default=0) or BEGINNING
         if since != BEGINNING:
@@ -276,9 +286,6 @@ class Engine:
         self._alerts_stored = self._version
         self._handed_open = False
         self._broken_off = False
-        if not self._embedded:
-            self._strangers = recovery.rows_left_behind(client, left, self._epoch << recovery.EPOCH_SHIFT)
-            self._looked_at = time.monotonic()
         self._came_late = ""
         return known
 
@@ -878,7 +885,9 @@ class Engine:
         for venue, visitor in pairs:
             wanted |= {(venue, visitor)} if visitor else repair.pairs_of_venue(self._client, venue)
         limits = {venue: self._registry.rules(venue.encode()).limit for venue, _ in wanted}
-        histories = repair.read_histories(self._client, wanted, limits)
+        histories = repair.read_histories(
+            self._client, wanted, limits, recovery.read_standing(self._client).progress if wanted else ()
+        )
         rows: list[tuple[str, str, repair.Visit, int]] = []
         for history in histories:
             starts = {visit[0] for visit in history.true}
@@ -896,11 +905,11 @@ class Engine:
     def _correction(self, history: repair.PairHistory) -> Correction:
         horizon, cells_from = self._shard.horizon, self._shard.cells_from
         first = min((visit[0] for visit in history.true if visit[0] >= cells_from), default=horizon)
-        kept = np.array([scan for scan in history.scans if scan[0] >= min(first, horizon)], np.int64).reshape(-1, 3)
+        kept = np.array([scan for scan in history.scans if scan[0] >= min(first, horizon)], np.int64).reshape(-1, 4)
         return Correction(
             history.venue.encode(),
             history.visitor.encode(),
-            (kept[:, 0].copy(), kept[:, 1].astype(np.uint8), kept[:, 2].astype(np.uint8)),
+            (kept[:, 0].copy(), *kept[:, 1:].T.astype(np.uint8)),
             [(start, left, party) for start, left, _, party in history.gone],
             [(start, left, party) for start, left, _, party in history.come],
             history.moves,

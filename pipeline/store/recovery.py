@@ -16,7 +16,7 @@ from pipeline.core.shard import Shard
 from pipeline.store.estimated_rows import load_moves
 from pipeline.store.tables import integers, scan_columns, texts_of
 from pipeline.store.venue_ranges import ranges_of
-from pipeline.store.writer import Progress, quoted, store_errors
+from pipeline.store.writer import Progress, quoted, store_errors, unaccounted
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -164,32 +164,16 @@ def rows_left_behind(client: Client, left: str, before: int) -> set[tuple[object
     return found
 
 
-def unaccounted(progress: list[Progress]) -> str:
-    """A SQL condition on scan_set: scans that a record brought which is not accounted for, and will be read again."""
-    topics: dict[str, list[Progress]] = {}
-    for row in progress:
-        topics.setdefault(row.topic, []).append(row)
-    conditions = [
-        f"(origin.2 = {quoted(topic)} AND origin.4 >= transform(origin.3, "
-        f"{[row.partition for row in rows]}, {[row.next_offset for row in rows]}, toInt64(0)))"
-        for topic, rows in topics.items()
-    ]
-    return " OR ".join(conditions) or "0"
-
-
-def unaccounted_scans(
-    client: Client, scope: str, progress: list[Progress], before: int
-) -> set[tuple[bytes, bytes, int, int]]:
-    """Unaccounted scans from before `before` (ms): (venue, visitor, kind, at)."""
+def unaccounted_scans(client: Client, scope: str, progress: list[Progress]) -> set[tuple[str, str, int, int]]:
+    """Unaccounted scans of a scope of venues: (venue, visitor, kind, ms); `progress` is that of all partitions."""
+    some = f"{unaccounted(progress)} AND {scope}"
     with store_errors():
         # Of rows of one scan the first record holds: unaccounted as a whole, it is so in some row too, and those rows are few.
-        some = f"{scope} AND occurred_at < fromUnixTimestamp64Milli({max(before, 0)}, 'UTC')"
         rows = client.query(
             "SELECT venue_id, visitor_id, toInt8(event_type), toUnixTimestamp64Milli(occurred_at) FROM scan_set FINAL "
-            f"WHERE ({unaccounted(progress)}) AND {some} AND (venue_id, visitor_id) IN "
-            f"(SELECT venue_id, visitor_id FROM scan_set WHERE ({unaccounted(progress)}) AND {some})"
+            f"WHERE {some} AND (venue_id, visitor_id) IN (SELECT venue_id, visitor_id FROM scan_set WHERE {some})"
         ).result_rows
-    return {(str(row[0]).encode(), str(row[1]).encode(), int(row[2]), int(row[3])) for row in rows}
+    return {(str(row[0]), str(row[1]), int(row[2]), int(row[3])) for row in rows}
 
 
 def _arrow(client: Client, sql: str) -> pa.Table:

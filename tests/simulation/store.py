@@ -174,7 +174,7 @@ class Store:
         """The names and rows that a query answers."""
         text = _plain(sql)
         if parameters:
-            text = text.replace("{version:UInt64}", str(parameters["version"])).replace(
+            text = text.replace(
                 "( SELECT arrayJoin(arrayZip({venues:Array(String)}, {visitors:Array(String)})) )",
                 str(tuple(zip(parameters["venues"], parameters["visitors"], strict=True))),
             )
