@@ -241,7 +241,9 @@ class Engine:
         for table, rows in repair.deletions(unfinished.minutes, self._next_versions(1)).items():
             self._writer.insert(table, rows)
         spans: dict[str, repair.Span] = {}
-        histories = self._correct_visits(unfinished.pairs | unfinished.repairs, spans)
+        # Of a scan that came in late the visit may have been taken back by a former heir, whose write was complete.
+        late = {(venue, visitor) for venue, visitor, *_ in stored}
+        histories = self._correct_visits(unfinished.pairs | unfinished.repairs | late, spans)
         for history in histories:
             # How far an unfinished correction came is not known: whatever it could have touched.
             if (history.venue, history.visitor) in unfinished.repairs or (history.venue, "") in unfinished.repairs:

@@ -166,7 +166,8 @@ class SimulatedWorker:
         self._outstanding: Write | None = None
         self._call: _Call | None = None
         self._then: Callable[[Any, Exception | None], None] = lambda _value, _error: None
-        self._writing = False
+        # `_writing`: what it stands still in is a write. `_settling`: a settlement failed, and must be done before anything else.
+        self._writing = self._settling = False
 
     # --- calls
 
@@ -211,7 +212,7 @@ class SimulatedWorker:
 
     def poll(self, count: int) -> None:
         """Read some records of each partition; beside a write that stands still, too."""
-        if not self.alive or self.wanted is not None or (self.stopped and not self._writing):
+        if not self.alive or self.wanted is not None or self._settling or (self.stopped and not self._writing):
             return
         for partition in self.owned:
             log = self._world.logs[partition]
@@ -242,9 +243,10 @@ class SimulatedWorker:
 
     def write(self, fault: Fault | None, *, idle: bool) -> None:
         """Take and store, or try again what was not stored; then commit."""
-        if not self._free() or not self.owned or self.wanted is not None:
-            return
-        self._write(fault, idle=idle)
+        if self._settling:
+            self.settle(fault)
+        elif self._free() and self.owned and self.wanted is None:
+            self._write(fault, idle=idle)
 
     def _write(self, fault: Fault | None, *, idle: bool, after: Callable[[bool], None] = lambda _stored: None) -> None:
         if self._outstanding is None:
@@ -277,6 +279,7 @@ class SimulatedWorker:
                 self.engine.retain(lead=0 in self.owned)
 
         def then(_value: Any, error: Exception | None) -> None:
+            self._settling = isinstance(error, StoreUnavailableError)
             if isinstance(error, OwnershipLostError):
                 self._begin_anew()
 
@@ -291,7 +294,7 @@ class SimulatedWorker:
         return self.alive and not self.stopped
 
     def _begin_anew(self) -> None:
-        self._outstanding = None
+        self._outstanding, self._settling = None, False
         self.engine.revoke(TOPIC, self.owned)
         self.wanted, self.owned = self.owned, []
 
@@ -303,15 +306,15 @@ class SimulatedWorker:
             return
 
         def forget(_stored: bool) -> None:
-            self._outstanding, self.wanted = None, None
+            self._outstanding, self.wanted, self._settling = None, None, False
             if self.alive:
                 self.engine.revoke(TOPIC, self.owned)
             self.owned = []
 
-        if self.owned:
+        if self.owned and not self._settling:
             self._write(fault, idle=False, after=forget)
         else:
-            self.wanted = None
+            forget(False)
 
     def assign(self, fault: Fault | None) -> None:
         """Load the state of what the group gave it; tried again when the store was away, or another was quicker."""
