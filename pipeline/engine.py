@@ -105,6 +105,8 @@ class Engine:
         self._erased: frozenset[bytes] = frozenset()
         self._progress: dict[tuple[str, int], Progress] = {}
         self._epoch = self._version = 0
+        # The version of the registry that memory and the store follow; newer rules are in `_ruled`.
+        self._followed = 0
         self._writing_client = writing_client
         # Versions of alerts: stored up to, handed on up to, known to be told up to; and whether those in force were handed on.
         self._alerts_stored = self._alerts_handed = self._alerts_told = 0
@@ -196,6 +198,7 @@ class Engine:
         self._progress = {key: replace(known.get(key, Progress(*key))) for key in owned}
         durable = recovery.durable_of(standing, owned, everything=self._embedded)
         computed = recovery.computed_of(standing, owned, everything=self._embedded)
+        rules = recovery.rules_of(standing, owned, everything=self._embedded)
         left = recovery.left_behind(durable, everything=self._embedded)
         left = self._left_behind = f"({left} OR {self._came_late})" if self._came_late else left
         self._epoch = max(self._epoch, standing.epoch) + 1
@@ -212,11 +215,13 @@ class Engine:
             standing.watermark,
             standing.as_of,
             self._clock,
+            self._followed,
         )
-        self._writer.announce(claim, durable, computed)
+        self._writer.announce(claim, durable, computed, rules)
         if not self._embedded:
             self._writer.hold(claim)
         self._registry.refresh()
+        self._followed = self._registry.version
         self._refresh_timeline()
         self._bounds = retention.bounds_in_force(client)
         self._erased = erasure.erased(client)
@@ -236,6 +241,7 @@ class Engine:
             self._looked_at = time.monotonic()
             stored = recovery.unaccounted_scans(client, scope, standing.progress)
         unfinished = recovery.find_unfinished(client, scope, left)
+        unfinished.repairs |= self._ruled_meanwhile(rules)
 
         # What lies after the clock is not computed again below, and must not be left from a write that had come further.
         for table, rows in repair.deletions(unfinished.minutes, self._next_versions(1)).items():
@@ -301,6 +307,16 @@ class Engine:
                     first, last = repair.extent(self._client, venue)
                     if last and max(since, first) < until:
                         repair.include(spans, venue, max(since, first), until)
+
+    def _ruled_meanwhile(self, rules: Mapping[tuple[str, int], int]) -> set[tuple[str, str]]:
+        # Whole venues with rules that their last owner had not heard of, or not acted on.
+        found = set()
+        for place, version in rules.items():
+            if 0 <= version < self._registry.version:
+                scope = recovery.scope_of([place], everything=self._embedded)
+                here = recovery.venues_within(self._client, scope)
+                found |= {(venue, "") for venue in self._registry.changed_since(version).intersection(here)}
+        return found
 
     def _follow_stays(self, scope: str) -> None:
         # Of venues whose visits follow another max stay, all is corrected in this recovery. It is asked for first: a crash before
@@ -424,16 +440,10 @@ class Engine:
 
         `offset` of a returned dead letter is the index in `values`.
         """
-        changed, letters = self._registry.load(values, keys, self._announce_rules)
+        changed, letters = self._registry.load(values, keys)
         self._categories, self._areas = Groups(), Groups()
         self._expect_rules(changed)
         return letters
-
-    def _announce_rules(self, venues: Iterable[bytes]) -> None:
-        # Before the registry is stored: a crash in between asks for a correction too many, never for one too few.
-        known = sorted(venue.decode() for venue in venues if self._shard.knows(venue))
-        if known:
-            repair.ask(self._client, [(venue, "") for venue in known], self._next_versions(1))
 
     def _expect_rules(self, changed: Mapping[bytes, VenueRules]) -> None:
         # Of what only a model goes by nothing follows without one.
@@ -450,6 +460,8 @@ class Engine:
         if known:
             self._ruled |= known
             self._settle_at = self._settle_at or time.monotonic() + _SETTLE_SECONDS
+        if not self._ruled:
+            self._followed = self._registry.version
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -521,6 +533,7 @@ class Engine:
             self._watermark,
             self._as_of,
             self._clock,
+            self._followed,
             derived,
             self._scans,
             self._ancient,
@@ -878,6 +891,7 @@ class Engine:
         self._write_now(repaired=sorted(self._repairs | {(venue.decode(), "") for venue in self._ruled}))
         self._repairs.clear()
         self._ruled.clear()
+        self._followed = self._registry.version
 
     def _correct_visits(
         self, pairs: Iterable[tuple[str, str]], spans: dict[str, repair.Span]

@@ -32,14 +32,16 @@ Place = tuple[str, int]
 class Standing:
     """Where the store stands.
 
-    `durable`: per (topic, partition), rows of that version or a later one belong to a write that did not end. `computed`: likewise
-    the clock (ms) up to which its venues' rows are computed; 0 where none are. `as_of` is the newest of these.
+    Per (topic, partition), of its venues' rows: `durable`, from which version on they belong to a write that did not end;
+    `computed`, up to which clock (ms) they are there, 0 where none are; `rules`, the version of the registry that they follow, −1
+    where that was not noted. `as_of` is the newest clock of all.
     """
 
     progress: list[Progress]
     epoch: int
     durable: dict[Place, int]
     computed: dict[Place, int]
+    rules: dict[Place, int]
     newest: int
     watermark: int
     as_of: int
@@ -70,6 +72,13 @@ def computed_of(standing: Standing, owned: Sequence[Place], *, everything: bool)
     if everything:
         return dict.fromkeys(owned, standing.as_of)
     return {key: standing.computed.get(key, 0) for key in owned}
+
+
+def rules_of(standing: Standing, owned: Sequence[Place], *, everything: bool) -> dict[Place, int]:
+    """Per partition owned, the version of the registry that the rows of its venues follow; as in `durable_of`."""
+    if everything:
+        return dict.fromkeys(owned, max(standing.rules.values(), default=0))
+    return {key: standing.rules.get(key, 0) for key in owned}
 
 
 def left_behind(durable: Mapping[Place, int], *, everything: bool) -> str:
@@ -111,7 +120,7 @@ def read_standing(client: Client) -> Standing:
     with store_errors():
         rows = client.query(
             "SELECT topic, partition, next_offset, consumed, stored, duplicates, dead_lettered, durable, version, "
-            "toUnixTimestamp64Milli(newest), toUnixTimestamp64Milli(watermark), toUnixTimestamp64Milli(as_of) "
+            "toUnixTimestamp64Milli(newest), toUnixTimestamp64Milli(watermark), toUnixTimestamp64Milli(as_of), rules "
             "FROM progress_rows FINAL ORDER BY topic, partition"
         ).result_rows
     progress = [Progress(*row[:7]) for row in rows]
@@ -120,6 +129,7 @@ def read_standing(client: Client) -> Standing:
         max((int(row[8]) >> EPOCH_SHIFT for row in rows), default=0),
         {(row[0], row[1]): int(row[7]) for row in rows},
         {(row[0], row[1]): int(row[11]) for row in rows},
+        {(row[0], row[1]): int(row[12]) for row in rows},
         max((int(row[9]) for row in rows), default=0),
         max((int(row[10]) for row in rows), default=0),
         max((int(row[11]) for row in rows), default=0),
