@@ -97,7 +97,8 @@ class Correction:
     """One pair's history as the store has it, to take the place of what memory holds of it.
 
     `scans` (at, kind, party, fresh as in `Shard.load`), sorted: those that memory is to hold. `gone` and `come` (start, left,
-    party): visits to be counted no longer, or from now on. `moves` (start, closed, persons): visits in the log of moves; their opposite, with persons < 0.
+    party): visits to be counted no longer, or from now on. `moves` (start, closed, persons): visits in the log of moves; their
+    opposite, with persons < 0.
     """
 
     venue: bytes

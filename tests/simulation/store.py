@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cache
 from itertools import groupby, pairwise
 from types import CodeType
@@ -20,7 +19,6 @@ import pyarrow as pa
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from tests.reference import (
-    DAY,
     AlertRow,
     HourRow,
     MinuteRow,
@@ -54,23 +52,12 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "estimate_rows": ("venue_id",),
     "erased_rows": ("digest",),
     "retention_rows": ("number",),
-    "removed_rows": ("reason", "key"),
-    "report_set": ("case_id",),
-    "exposure_rows": ("exposure_id",),
-    "interval_rows": ("case_id",),
 }
 _ENUMS: Final = {"level": {"warning": 0, "critical": 1}}
 #: Whole seconds in what is inserted; all times are kept in milliseconds.
 _SECONDS: Final = {"minute", "hour", "window_end"}
 #: What orders the rows of one key, where that is not `version`.
-_ORDER: Final = {"retention_rows": "finished", "removed_rows": "noted_at", "erased_rows": "finished"}
-_BY_DAY: Final = {
-    "scan_set": "occurred_at",
-    "visit_rows": "checked_in_at",
-    "minute_rows": "minute",
-    "hour_rows": "hour",
-    "alert_rows": "raised_at",
-}
+_ORDER: Final = {"retention_rows": "finished", "erased_rows": "finished"}
 
 
 class _Table:
@@ -99,11 +86,6 @@ class _Table:
     def merge(self) -> None:
         """What merges come to: rows that are replaced are gone. Those that say that something is deleted stay."""
         self.rows = list(self.holding.values())
-
-    def delete(self, doomed: Callable[[Row], bool]) -> None:
-        kept = [row for row in self.rows if not doomed(row)]
-        self.rows, self.holding = [], {}
-        self.insert(kept)
 
 
 def _parts(name: str, values: tuple[Any, ...]) -> Row:
@@ -157,19 +139,6 @@ class Store:
 
     # --- statements --------------------------------------------------------------------------------------------------
 
-    def command(self, sql: str) -> None:
-        """Carry out a statement that answers nothing."""
-        text = _plain(sql)
-        if match := re.fullmatch(r"ALTER TABLE (\w+) DROP PARTITION '([\d-]+)'", text):
-            table, day = match.groups()
-            begin = int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()) * 1000
-            self._tables[table].delete(lambda row: begin <= row[_BY_DAY[table]] < begin + DAY)
-        elif match := re.fullmatch(r"ALTER TABLE (\w+) DELETE WHERE (.*) SETTINGS mutations_sync = 2", text):
-            doomed = self._condition(match[2])
-            self._tables[match[1]].delete(doomed)
-        else:
-            raise AssertionError(f"the store of the simulation does not know this statement: {text}")
-
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
         """The names and rows that a query answers."""
         text = _plain(sql)
@@ -178,8 +147,8 @@ class Store:
                 "( SELECT arrayJoin(arrayZip({venues:Array(String)}, {visitors:Array(String)})) )",
                 str(tuple(zip(parameters["venues"], parameters["visitors"], strict=True))),
             )
-        for shape, answer in _SHAPES:
-            if match := re.fullmatch(shape, text):
+        for mark, shape, answer in _SHAPES:
+            if mark in text and (match := re.fullmatch(shape, text)):
                 return answer(self, *match.groups())
         if " UNION DISTINCT " in text:
             names, rows = [], set()
@@ -298,25 +267,6 @@ class Store:
         rows = sorted(newest.values(), key=lambda row: (row["venue_id"], row["raised_at"]))
         return [""] * len(terms), [tuple(eval(term, _FUNCTIONS, row) for term in terms) for row in rows]
 
-    def _partitions(self, table: str, before: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-        rows = self._tables[table].rows
-        days = {_day(row[_BY_DAY[table]]) for row in rows} if rows else set()
-        return ["partition"], [(day,) for day in sorted(days) if day < before]
-
-    def _cases_past(self, _bounds: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-        return ["case_id"], []
-
-    def _visits_over(self, scans: str, kept: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-        over = [row for row in self.final("visit_rows") if row["checked_in_at"] < int(kept) <= row["left_at"]]
-        left = {(row["venue_id"], row["visitor_id"]): row["left_at"] for row in over}
-        wanted = self._condition(scans.replace("event_type = 'check_in'", "event_type = 0"))
-        pairs = {
-            (row["venue_id"], row["visitor_id"])
-            for row in filter(wanted, self._tables["scan_set"].rows)
-            if row["occurred_at"] <= left.get((row["venue_id"], row["visitor_id"]), -1)
-        }
-        return ["venue_id", "visitor_id"], sorted(pairs)
-
     # --- views -------------------------------------------------------------------------------------------------------
 
     def views(self) -> Views:
@@ -399,8 +349,10 @@ class Store:
         }
 
 
-_SHAPES: Final[Sequence[tuple[str, Callable[..., tuple[list[str], list[tuple[Any, ...]]]]]]] = [
+#: What the queries of a shape contain, the shape, and who answers them.
+_SHAPES: Final[Sequence[tuple[str, str, Callable[..., tuple[list[str], list[tuple[Any, ...]]]]]]] = [
     (
+        " AS fresh ",
         r"SELECT venue_id, visitor_id, toInt8\(event_type\) AS kind, toUnixTimestamp64Milli\(occurred_at\) AS at, "
         r"-winner\.1 AS party, \((.*)\) AS fresh FROM \(SELECT \* FROM scan_set FINAL WHERE (.*)\) AS scan LEFT JOIN \( SELECT "
         r"venue_id, visitor_id, min\(toUnixTimestamp64Milli\(checked_in_at\)\) AS first FROM visit_rows FINAL WHERE (.*) "
@@ -409,6 +361,7 @@ _SHAPES: Final[Sequence[tuple[str, Callable[..., tuple[list[str], list[tuple[Any
         Store._scans_to_load,
     ),
     (
+        "leadInFrame",
         r"SELECT venue_id, start, left, persons, closed FROM \( SELECT venue_id, start, left, persons, multiIf\(ended = "
         r"'check_out', left, next = 0, -1, next\) AS closed FROM \( (WITH .*? )?SELECT venue_id, ended, toInt64\(party_size\) AS "
         r"persons, toUnixTimestamp64Milli\(checked_in_at\) AS start, toUnixTimestamp64Milli\(left_at\) AS left, "
@@ -416,22 +369,10 @@ _SHAPES: Final[Sequence[tuple[str, Callable[..., tuple[list[str], list[tuple[Any
         Store._closings,
     ),
     (
+        " LIMIT 1 BY ",
         r"SELECT (.*) FROM \(SELECT \* FROM alert_rows WHERE (.*) ORDER BY version DESC LIMIT 1 BY venue_id, level, raised_at\) "
         r"ORDER BY venue_id, raised_at",
         Store._changed_alerts,
-    ),
-    (
-        r"SELECT DISTINCT partition FROM system\.parts WHERE database = currentDatabase\(\) AND active "
-        r"AND table = '(\w+)' AND partition < '([\d-]+)'",
-        Store._partitions,
-    ),
-    (r"SELECT case_id FROM report_set GROUP BY case_id HAVING (.*)", Store._cases_past),
-    (
-        r"SELECT DISTINCT venue_id, visitor_id FROM \( SELECT venue_id, visitor_id, occurred_at FROM scan_set WHERE (.*) \) AS scan "
-        r"INNER JOIN \( SELECT venue_id, visitor_id, left_at FROM visit_rows FINAL WHERE checked_in_at < "
-        r"fromUnixTimestamp64Milli\((\d+), 'UTC'\) AND left_at >= .* \) AS visit USING \(venue_id, visitor_id\) "
-        r"WHERE occurred_at <= left_at",
-        Store._visits_over,
     ),
 ]
 
@@ -442,10 +383,6 @@ _SHAPES: Final[Sequence[tuple[str, Callable[..., tuple[list[str], list[tuple[Any
 def _among(*values: Any) -> Any:
     # What stands in the brackets of IN: values, or the one set that a query there has answered.
     return values[0] if len(values) == 1 and isinstance(values[0], set) else values
-
-
-def _day(at: int) -> str:
-    return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d")
 
 
 _FUNCTIONS: Final[dict[str, Any]] = {
@@ -459,8 +396,6 @@ _FUNCTIONS: Final[dict[str, Any]] = {
     "intDiv": lambda value, by: value // by,
     "ifNull": lambda value, other: other if value is None else value,
     "transform": lambda value, keys, values, other: dict(zip(keys, values, strict=True)).get(value, other),
-    "toDate": _day,
-    "toString": str,
     "_among": _among,
 }
 
@@ -567,12 +502,6 @@ class Client:
         del settings
         with self._gate(table):
             self._store.insert(table, rows)
-
-    def command(self, sql: str, settings: Mapping[str, Any] | None = None) -> None:
-        """Carry out a statement."""
-        del settings
-        with self._gate("command"):
-            self._store.command(sql)
 
     def close(self) -> None:
         """Nothing to give back."""
