@@ -165,6 +165,7 @@ class SimulatedWorker:
         self._venues_read = 0
         self._outstanding: Write | None = None
         self._call: _Call | None = None
+        self._told = 0
         self._then: Callable[[Any, Exception | None], None] = lambda _value, _error: None
         # `_writing`: what it stands still in is a write. `_settling`: a settlement failed, and must be done before anything else.
         self._writing = self._settling = False
@@ -221,10 +222,8 @@ class SimulatedWorker:
             if not records:
                 continue
             offsets = range(start, start + len(records))
-            self._world.dead_letters_seen += len(
-                self.engine.process(
-                    TOPIC, partition, offsets, [record.at for record in records], [record.value for record in records]
-                )
+            self.engine.process(
+                TOPIC, partition, offsets, [record.at for record in records], [record.value for record in records]
             )
             self._position[partition] = start + len(records)
 
@@ -280,6 +279,20 @@ class SimulatedWorker:
                 self._begin_anew()
 
         self._start(self.engine.settle, fault, then)
+
+    def tell_alerts(self, fault: Fault | None) -> None:
+        """Hand stored alerts on to Kafka, which is always there."""
+        if not self._free() or not self.owned or self.wanted is not None or self._outstanding is not None:
+            return
+
+        def then(handed: Any, error: Exception | None) -> None:
+            if error is None:
+                self._world.told |= {notice.alert_id for notice in handed[0]}
+                self._told = handed[1]
+            elif isinstance(error, OwnershipLostError):
+                self._begin_anew()
+
+        self._start(lambda: self.engine.hand_alerts(self._told), fault, then)
 
     @property
     def settle_due(self) -> bool:
@@ -342,7 +355,7 @@ class World:
     now: int = BEGINNING
     workers: list[SimulatedWorker] = field(default_factory=list)
     venue_log: list[tuple[bytes, bytes | None]] = field(default_factory=list)
-    dead_letters_seen: int = 0
+    told: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.logs: list[list[Record]] = [[] for _ in range(self.partitions)]
@@ -397,6 +410,8 @@ class World:
             worker.write(action.fault, idle=more[0] and not worker.behind)
         elif kind == "settle":
             worker.settle(action.fault)
+        elif kind == "alerts":
+            worker.tell_alerts(action.fault)
         elif kind == "venues":
             worker.read_venues(action.fault)
         elif kind == "assign":
@@ -523,6 +538,7 @@ class World:
         for _ in range(2):
             for worker in living:
                 worker.settle(None)
+                worker.tell_alerts(None)
         self._check_clock()
 
     def check(self) -> None:
@@ -536,8 +552,11 @@ class World:
         if scans and as_of != self.now:
             raise BrokenError(f"as_of is {as_of}, not {self.now}")
         expected = expected_views(scans, stays, self._capacity, as_of)
-        if found := differences(self.store.views(), expected):
+        views = self.store.views()
+        if found := differences(views, expected):
             raise BrokenError(found)
+        if untold := {row.alert_id for row in views["crowding_alerts"]} - self.told:
+            raise BrokenError(f"alerts were never told: {untold}")
 
     def _check_partition(self, partition: int, log: list[Record]) -> None:
         letters = {row["offset"] for row in self.store.final("dead_letter_rows") if row["partition"] == partition}
@@ -572,89 +591,125 @@ class World:
 # --- histories from seeds -----------------------------------------------------------------------------------------------
 
 
+#: What happens, and how often.
+_KINDS: Final = {
+    "traffic": 12,
+    "poll": 10,
+    "write": 10,
+    "settle": 3,
+    "alerts": 2,
+    "tick": 4,
+    "join": 2,
+    "rebalance": 2,
+    "resume": 4,
+    "notice": 2,
+    "kill": 1,
+    "venue": 1,
+    "merge": 1,
+    "takeover": 2,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Mixture:
+    """What a history is made of: where the scans are, whether workers share the store, and how often a call goes wrong."""
+
+    chance: random.Random
+    shared: bool
+    hurt: float
+    venues: tuple[str, ...]
+    visitors: tuple[str, ...]
+
+    def some(self) -> list[Action]:
+        """The next actions."""
+        chance = self.chance
+        who = chance.randrange(4)
+        [kind] = chance.choices(tuple(_KINDS), tuple(_KINDS.values()))
+        if kind == "traffic":
+            return [self._traffic() for _ in range(chance.choice([1, 2, 5]))]
+        if kind == "poll":
+            return [Action("poll", who, None, (chance.choice([1, 3, 100]),))]
+        if kind == "write":
+            return [Action("write", who, self._fault(14), (chance.random() < 0.6,))]
+        if kind in ("settle", "alerts"):
+            return [Action(kind, who, self._fault(40 if kind == "settle" else 4))]
+        if kind == "tick":
+            return [Action("tick", 0, None, (chance.choice([SECOND, 6 * SECOND, MINUTE, 20 * MINUTE, 2 * HOUR]),))]
+        if kind == "rebalance":
+            faults = tuple(self._fault(chance.choice([14, 45])) for _ in range(8))
+            return [Action("rebalance", 0, None, (chance.randrange(1000), faults))]
+        if kind == "resume":
+            # Of whoever is killed the statement it stood before may still arrive.
+            late = Fault("crash", 0, after=True) if chance.random() < 0.2 else None
+            return [Action("resume", who, late or self._fault(14))]
+        if kind == "notice":
+            return [Action("notice", who, self._fault(14)), Action("assign", who)]
+        if kind == "takeover":
+            return self._takeover()
+        if kind == "venue":
+            rules = (chance.choice([None, 1, 2, 4]), chance.random() < 0.3, chance.random() < 0.1)
+            return [
+                Action("venue", 0, None, (chance.choice(self.venues), *rules)),
+                *(Action("venues", who, self._fault(6)) for who in range(4)),
+            ]
+        return [Action(kind, who)]
+
+    def _takeover(self) -> list[Action]:
+        # What hurts most: writes that end or stand still half-way, partitions that go elsewhere, and rows that come late.
+        chance, everybody = self.chance, range(4)
+        kinds = ["crash", "stop", "stop"] if self.shared and self.hurt else ["crash"] if self.hurt else []
+        actions = [self._traffic() for _ in range(3)] + [Action("poll", who, None, (100,)) for who in everybody]
+        for who in everybody:
+            fault = Fault(chance.choice(kinds), chance.randrange(1, 25), chance.random() < 0.3) if kinds else None
+            actions.append(Action("write", who, fault, (chance.random() < 0.5,)))
+        actions += [Action("join"), Action("rebalance", 0, None, (chance.randrange(1000), (None,)))]
+        actions += [self._traffic() for _ in range(2)]
+        for who in everybody:
+            actions += [Action("poll", who, None, (100,)), Action("write", who, None, (True,))]
+        late = Fault("crash", 0, after=True)
+        return actions + [Action("resume", who, late if chance.random() < 0.3 else None) for who in everybody]
+
+    def _fault(self, most: int) -> Fault | None:
+        chance = self.chance
+        if chance.random() >= self.hurt:
+            return None
+        kind = chance.choice(["error", "crash", "stop", "stop"] if self.shared else ["error", "crash"])
+        return Fault(kind, chance.randrange(1, most), chance.random() < 0.5)
+
+    def _traffic(self) -> Action:
+        chance = self.chance
+        if chance.random() < 0.05:
+            return Action("poison", 0, None, (chance.choice(self.venues),))
+        if chance.random() < 0.15:
+            return Action("again", 0, None, (chance.randrange(8), chance.choice([1, 1, 3])))
+        ages = (0, 10 * SECOND, 10 * MINUTE, 50 * MINUTE, 3 * HOUR, 30 * HOUR, RETENTION + HOUR, -HOUR)
+        age = chance.choices(ages, (10, 6, 4, 2, 3, 1, 0.2, 0.2))[0] + chance.choice([0, 0, 1, SECOND])
+        scan = (
+            chance.choice(self.venues),
+            chance.choice(self.visitors),
+            chance.choice(["check_in", "check_in", "check_out"]),
+            age,
+            chance.choice([1, 1, 2]),
+            chance.choice(["e", "f"]),
+        )
+        return Action("scan", 0, None, scan)
+
+
 def history(seed: int) -> tuple[World, list[Action]]:
     """The world and the history that a seed stands for."""
     chance = random.Random(seed)
-    shared = chance.random() < 0.8
-    world = World(partitions=chance.choice([1, 2, 2, 3]), shared=shared)
-    actions = [Action("join")]
-    hurt = chance.choice([0.0, 0.15, 0.4])
-    for _ in range(chance.choice([10, 30, 60])):
-        actions += _some(chance, shared, hurt)
-    return world, actions
-
-
-def _fault(chance: random.Random, shared: bool, hurt: float, most: int) -> Fault | None:
-    if chance.random() >= hurt:
-        return None
-    kind = chance.choice(["error", "crash", "stop", "stop"] if shared else ["error", "crash"])
-    return Fault(kind, chance.randrange(1, most), chance.random() < 0.5)
-
-
-def _some(chance: random.Random, shared: bool, hurt: float) -> list[Action]:
-    who = chance.randrange(4)
-    kind = chance.choices(
-        (
-            "traffic",
-            "poll",
-            "write",
-            "settle",
-            "tick",
-            "join",
-            "rebalance",
-            "resume",
-            "notice",
-            "kill",
-            "venue",
-            "merge",
-        ),
-        (12, 10, 10, 3, 4, 2, 2, 4, 2, 1, 1, 1),
-    )[0]
-    if kind == "traffic":
-        return [_traffic(chance) for _ in range(chance.choice([1, 2, 5]))]
-    if kind == "poll":
-        return [Action("poll", who, None, (chance.choice([1, 3, 100]),))]
-    if kind == "write":
-        return [Action("write", who, _fault(chance, shared, hurt, 14), (chance.random() < 0.6,))]
-    if kind == "settle":
-        return [Action("settle", who, _fault(chance, shared, hurt, 40))]
-    if kind == "tick":
-        return [Action("tick", 0, None, (chance.choice([SECOND, 6 * SECOND, MINUTE, 20 * MINUTE, 2 * HOUR]),))]
-    if kind == "rebalance":
-        faults = tuple(_fault(chance, shared, hurt, chance.choice([14, 45])) for _ in range(8))
-        return [Action("rebalance", 0, None, (chance.randrange(1000), faults))]
-    if kind == "resume":
-        # Of whoever is killed the statement it stood before may still arrive.
-        late = Fault("crash", 0, after=True) if chance.random() < 0.2 else None
-        return [Action("resume", who, late or _fault(chance, shared, hurt, 14))]
-    if kind == "notice":
-        return [Action("notice", who, _fault(chance, shared, hurt, 14)), Action("assign", who)]
-    if kind == "venue":
-        venue = chance.choice(VENUES)
-        record = (venue, chance.choice([None, 1, 2, 4]), chance.random() < 0.3, chance.random() < 0.1)
-        return [
-            Action("venue", 0, None, record),
-            *(Action("venues", who, _fault(chance, shared, hurt, 6)) for who in range(4)),
-        ]
-    return [Action(kind, who)]
-
-
-def _traffic(chance: random.Random) -> Action:
-    if chance.random() < 0.05:
-        return Action("poison", 0, None, (chance.choice(VENUES),))
-    if chance.random() < 0.15:
-        return Action("again", 0, None, (chance.randrange(8), chance.choice([1, 1, 3])))
-    ages = (0, 10 * SECOND, 10 * MINUTE, 50 * MINUTE, 3 * HOUR, 30 * HOUR, RETENTION + HOUR, -HOUR)
-    age = chance.choices(ages, (10, 6, 4, 2, 3, 1, 0.2, 0.2))[0] + chance.choice([0, 0, 1, SECOND])
-    scan = (
-        chance.choice(VENUES),
-        chance.choice(VISITORS),
-        chance.choice(["check_in", "check_in", "check_out"]),
-        age,
-        chance.choice([1, 1, 2]),
-        chance.choice(["e", "f"]),
+    mixture = _Mixture(
+        chance,
+        shared=chance.random() < 0.8,
+        hurt=chance.choice([0.0, 0.15, 0.4]),
+        venues=VENUES[: chance.choice([2, 3, 6])],
+        visitors=VISITORS[: chance.choice([1, 2, 4])],
     )
-    return Action("scan", 0, None, scan)
+    world = World(partitions=chance.choice([1, 2, 2, 3]), shared=mixture.shared)
+    actions = [Action("join")]
+    for _ in range(chance.choice([8, 20, 40])):
+        actions += mixture.some()
+    return world, actions
 
 
 @contextmanager
