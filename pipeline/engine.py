@@ -200,7 +200,9 @@ class Engine:
         computed = recovery.computed_of(standing, owned, everything=self._embedded)
         rules = recovery.rules_of(standing, owned, everything=self._embedded)
         left = recovery.left_behind(durable, everything=self._embedded)
-        left = self._left_behind = f"({left} OR {self._came_late})" if self._came_late else left
+        scope = self._scope = recovery.scope_of(owned, everything=self._embedded)
+        # What came late at venues that are another's by now is not ours to compute.
+        left = self._left_behind = f"({left} OR ({self._came_late} AND {scope}))" if self._came_late else left
         self._epoch = max(self._epoch, standing.epoch) + 1
         self._version = self._epoch << recovery.EPOCH_SHIFT
         if not self._embedded:
@@ -225,7 +227,6 @@ class Engine:
         self._refresh_timeline()
         self._bounds = retention.bounds_in_force(client)
         self._erased = erasure.erased(client)
-        scope = self._scope = recovery.scope_of(owned, everything=self._embedded)
         self._elsewhere = recovery.venues_elsewhere(client, scope)
         self._follow_stays(scope)
         shard = self._shard
