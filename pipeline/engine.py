@@ -108,6 +108,8 @@ class Engine:
         self._erased: frozenset[bytes] = frozenset()
         self._progress: dict[tuple[str, int], Progress] = {}
         self._epoch = self._version = 0
+        # The version of the registry that memory and the store follow; newer rules are in `_ruled`.
+        self._followed = 0
         self._writing_client = writing_client
         # Versions of alerts: stored up to, handed on up to, known to be told up to; and whether those in force were handed on.
         self._alerts_stored = self._alerts_handed = self._alerts_told = 0
@@ -125,8 +127,8 @@ class Engine:
     def _forget(self) -> None:
         self._shard = Shard(self._registry.rules)
         self._as_of = self._newest = self._watermark = BEGINNING
-        # The clock was there, and does not go back.
-        self._reached = BEGINNING
+        # With the clock of events: the newest scan that any worker has read.
+        self._read_anywhere = BEGINNING
         # Per partition: the typical newest scan, and when (monotonic seconds) the partition last gave something.
         self._watermarks: dict[tuple[str, int], tuple[int, float]] = {}
         self._elsewhere: set[bytes] = set()
@@ -202,8 +204,11 @@ class Engine:
         self._progress = {key: replace(known.get(key, Progress(*key))) for key in owned}
         durable = recovery.durable_of(standing, owned, everything=self._embedded)
         computed = recovery.computed_of(standing, owned, everything=self._embedded)
+        rules = recovery.rules_of(standing, owned, everything=self._embedded)
         left = recovery.left_behind(durable, everything=self._embedded)
-        left = self._left_behind = f"({left} OR {self._came_late})" if self._came_late else left
+        scope = self._scope = recovery.scope_of(owned, everything=self._embedded)
+        # What came late at venues that are another's by now is not ours to compute.
+        left = self._left_behind = f"({left} OR ({self._came_late} AND {scope}))" if self._came_late else left
         self._epoch = max(self._epoch, standing.epoch) + 1
         self._version = self._epoch << recovery.EPOCH_SHIFT
         if not self._embedded:
@@ -218,22 +223,23 @@ class Engine:
             standing.watermark,
             standing.as_of,
             self._clock,
+            self._followed,
         )
-        self._writer.announce(claim, durable, standing.computed)
+        self._writer.announce(claim, durable, computed, rules)
         if not self._embedded:
             self._writer.hold(claim)
         self._registry.refresh()
+        self._followed = self._registry.version
         self._refresh_timeline()
         self._bounds = retention.bounds_in_force(client)
         self._erased = erasure.erased(client)
-        scope = self._scope = recovery.scope_of(owned, everything=self._embedded)
         self._elsewhere = recovery.venues_elsewhere(client, scope)
         self._follow_stays(scope)
         shard = self._shard
+        self._as_of = standing.as_of or BEGINNING
         if standing.newest:
-            self._newest, self._watermark, self._reached = standing.newest, standing.watermark, standing.as_of
+            self._newest, self._watermark = standing.newest, standing.watermark
             shard.start_at(self._horizon(standing.watermark))
-            self._as_of = max(computed, shard.cells_from)
         stored: set[tuple[str, str, int, int]] = set()
         if not self._embedded:
             # What a former owner had sent may reach the server while we read: its scans are looked for again below, its
@@ -242,12 +248,15 @@ class Engine:
             self._looked_at = time.monotonic()
             stored = recovery.unaccounted_scans(client, scope, standing.progress)
         unfinished = recovery.find_unfinished(client, scope, left)
+        unfinished.repairs |= self._ruled_meanwhile(rules)
 
         # What lies after the clock is not computed again below, and must not be left from a write that had come further.
         for table, rows in repair.deletions(unfinished.minutes, self._next_versions(1)).items():
             self._writer.insert(table, rows)
         spans: dict[str, repair.Span] = {}
-        histories = self._correct_visits(unfinished.pairs | unfinished.repairs, spans)
+        # Of a scan that came in late the visit may have been taken back by a former heir, whose write was complete.
+        late = {(venue, visitor) for venue, visitor, *_ in stored}
+        histories = self._correct_visits(unfinished.pairs | unfinished.repairs | late, spans)
         for history in histories:
             # How far an unfinished correction came is not known: whatever it could have touched.
             if (history.venue, history.visitor) in unfinished.repairs or (history.venue, "") in unfinished.repairs:
@@ -255,21 +264,21 @@ class Engine:
                     repair.include(spans, history.venue, start, start + HARD_LIMIT + 1)
         for venue, minutes in unfinished.minutes.items():
             repair.include(spans, venue, min(minutes) * MINUTE, (max(minutes) + 1) * MINUTE)
-        if standing.newest and computed < shard.cells_from:
-            # Partitions of a worker that was left behind by more than memory reaches back.
-            for venue in recovery.venues_within(client, scope):
-                repair.include(spans, venue, computed, shard.cells_from)
+        self._include_uncomputed(computed, spans)
         recovery.load_shard(client, shard, scope, standing.progress, moves=self._timeline.active)
         if not self._embedded and recovery.unaccounted_scans(client, scope, standing.progress) != stored:
             # Scans came in between the visits' correction and the loading. Memory has them now, so nothing would be written when
             # their records are read again: the visits must be corrected with them.
             return self._recover(owned)
+        # The clock is that of the worker furthest on; rows of the others' partitions are given from where theirs stood.
+        since = min(computed.values(), default=0) or BEGINNING
+        if since != BEGINNING:
+            shard.advance(since, emit=False)
         if self._as_of != BEGINNING:
-            shard.advance(self._as_of, emit=False)
             shard.rewrite_now()
         self._shown = {width: shard.codes_of(venues) for width, venues in recovery.load_windows(client, scope)}
         self._estimated = shard.codes_of(recovery.estimated_venues(client, scope))
-        self._book.start(shard, self._as_of)
+        self._book.start(shard, since)
         self._load_alerts(scope)
         for venue, raised_at in crowding.unfinished_alerts(client, left).items():
             self._crowd_again(venue, raised_at - 1)
@@ -294,6 +303,27 @@ class Engine:
         self._broken_off = False
         self._came_late = ""
         return known
+
+    def _include_uncomputed(self, computed: Mapping[tuple[str, int], int], spans: dict[str, repair.Span]) -> None:
+        # What lies after a partition's own clock and before memory; what memory holds is given by the next `take`.
+        until = min(self._as_of, self._shard.cells_from)
+        for place, since in computed.items():
+            if since < until:
+                scope = recovery.scope_of([place], everything=self._embedded)
+                for venue in recovery.venues_within(self._client, scope):
+                    first, last = repair.extent(self._client, venue)
+                    if last and max(since, first) < until:
+                        repair.include(spans, venue, max(since, first), until)
+
+    def _ruled_meanwhile(self, rules: Mapping[tuple[str, int], int]) -> set[tuple[str, str]]:
+        # Whole venues with rules that their last owner had not heard of, or not acted on.
+        found = set()
+        for place, version in rules.items():
+            if 0 <= version < self._registry.version:
+                scope = recovery.scope_of([place], everything=self._embedded)
+                here = recovery.venues_within(self._client, scope)
+                found |= {(venue, "") for venue in self._registry.changed_since(version).intersection(here)}
+        return found
 
     def _follow_stays(self, scope: str) -> None:
         # Of venues whose visits follow another max stay, all is corrected in this recovery. It is asked for first: a crash before
@@ -417,16 +447,10 @@ class Engine:
 
         `offset` of a returned dead letter is the index in `values`.
         """
-        changed, letters = self._registry.load(values, keys, self._announce_rules)
+        changed, letters = self._registry.load(values, keys)
         self._categories, self._areas = Groups(), Groups()
         self._expect_rules(changed)
         return letters
-
-    def _announce_rules(self, venues: Iterable[bytes]) -> None:
-        # Before the registry is stored: a crash in between asks for a correction too many, never for one too few.
-        known = sorted(venue.decode() for venue in venues if self._shard.knows(venue))
-        if known:
-            repair.ask(self._client, [(venue, "") for venue in known], self._next_versions(1))
 
     def _expect_rules(self, changed: Mapping[bytes, VenueRules]) -> None:
         # Of what only a model goes by nothing follows without one.
@@ -443,6 +467,8 @@ class Engine:
         if known:
             self._ruled |= known
             self._settle_at = self._settle_at or time.monotonic() + _SETTLE_SECONDS
+        if not self._ruled:
+            self._followed = self._registry.version
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -458,12 +484,10 @@ class Engine:
 
     def _clock_now(self) -> int:
         if self._until is not None:
-            now = self._until
-        elif self._clock == "wall":
-            now = time.time_ns() // 1_000_000
-        else:
-            now = self._newest
-        return max(now, self._reached)
+            return self._until
+        if self._clock == "wall":
+            return time.time_ns() // 1_000_000
+        return max(self._newest, self._read_anywhere)
 
     def take(self, *, idle: bool) -> Write | None:
         """Cut what has accumulated into one write; None if there is nothing.
@@ -520,6 +544,7 @@ class Engine:
             self._watermark,
             self._as_of,
             self._clock,
+            self._followed,
             derived,
             self._scans,
             self._ancient,
@@ -733,7 +758,7 @@ class Engine:
         now = time.monotonic()
         if self._clock == "events" and now - self._followed_at >= _FOLLOW_SECONDS:
             self._followed_at = now
-            self._reached = max(self._reached, recovery.read_standing(self._writing_client).newest)
+            self._read_anywhere = recovery.read_standing(self._writing_client).newest
         if not self._broken_off and now - self._looked_at >= _STRANGERS_SECONDS:
             self._looked_at = now
             began = self._epoch << recovery.EPOCH_SHIFT
@@ -883,6 +908,7 @@ class Engine:
         self._write_now(repaired=sorted(self._repairs | {(venue.decode(), "") for venue in self._ruled}))
         self._repairs.clear()
         self._ruled.clear()
+        self._followed = self._registry.version
 
     def _correct_visits(
         self, pairs: Iterable[tuple[str, str]], spans: dict[str, repair.Span]

@@ -32,14 +32,16 @@ Place = tuple[str, int]
 class Standing:
     """Where the store stands.
 
-    Per (topic, partition): `durable`: rows of that version or a later one belong to a write that did not end; `computed`: up to
-    when (ms) its rows are computed. `as_of` is the last of these.
+    Per (topic, partition), of its venues' rows: `durable`, from which version on they belong to a write that did not end;
+    `computed`, up to which clock (ms) they are there, 0 where none are; `rules`, the version of the registry that they follow, −1
+    where that was not noted. `as_of` is the newest clock of all.
     """
 
     progress: list[Progress]
     epoch: int
     durable: dict[Place, int]
     computed: dict[Place, int]
+    rules: dict[Place, int]
     newest: int
     watermark: int
 
@@ -67,6 +69,20 @@ def durable_of(standing: Standing, owned: Sequence[Place], *, everything: bool) 
     if everything:
         return dict.fromkeys(owned, max(standing.durable.values(), default=0))
     return {key: standing.durable.get(key, 0) for key in owned}
+
+
+def computed_of(standing: Standing, owned: Sequence[Place], *, everything: bool) -> dict[Place, int]:
+    """Per partition owned, the clock (ms) up to which the rows of its venues are computed; as in `durable_of`."""
+    if everything:
+        return dict.fromkeys(owned, standing.as_of)
+    return {key: standing.computed.get(key, 0) for key in owned}
+
+
+def rules_of(standing: Standing, owned: Sequence[Place], *, everything: bool) -> dict[Place, int]:
+    """Per partition owned, the version of the registry that the rows of its venues follow; as in `durable_of`."""
+    if everything:
+        return dict.fromkeys(owned, max(standing.rules.values(), default=0))
+    return {key: standing.rules.get(key, 0) for key in owned}
 
 
 def left_behind(durable: Mapping[Place, int], *, everything: bool) -> str:
@@ -108,7 +124,7 @@ def read_standing(client: Client) -> Standing:
     with store_errors():
         rows = client.query(
             "SELECT topic, partition, next_offset, consumed, stored, duplicates, dead_lettered, durable, version, "
-            "toUnixTimestamp64Milli(newest), toUnixTimestamp64Milli(watermark), toUnixTimestamp64Milli(as_of) "
+            "toUnixTimestamp64Milli(newest), toUnixTimestamp64Milli(watermark), toUnixTimestamp64Milli(as_of), rules "
             "FROM progress_rows FINAL ORDER BY topic, partition"
         ).result_rows
     progress = [Progress(*row[:7]) for row in rows]
@@ -117,16 +133,10 @@ def read_standing(client: Client) -> Standing:
         max((int(row[8]) >> EPOCH_SHIFT for row in rows), default=0),
         {(row[0], row[1]): int(row[7]) for row in rows},
         {(row[0], row[1]): int(row[11]) for row in rows},
+        {(row[0], row[1]): int(row[12]) for row in rows},
         max((int(row[9]) for row in rows), default=0),
         max((int(row[10]) for row in rows), default=0),
     )
-
-
-def computed_of(standing: Standing, owned: Sequence[Place], *, everything: bool) -> int:
-    """Up to when (ms) the rows of all the partitions owned are computed: workers side by side are not at one clock."""
-    if everything:
-        return standing.as_of
-    return min((at for key in owned if (at := standing.computed.get(key, 0))), default=standing.as_of)
 
 
 def scope_of(owned: Sequence[Place], *, everything: bool) -> str:

@@ -94,6 +94,8 @@ class Write:
     watermark: int
     as_of: int
     mode: str
+    #: The version of the registry whose rules all of it follows.
+    rules: int
     derived: list[tuple[str, pa.Table]] = field(default_factory=list)
     scans: list[ReadScans] = field(default_factory=list)
     ancient: list[AncientScan] = field(default_factory=list)
@@ -185,18 +187,26 @@ class Writer:
         return {(row.topic, row.partition): row.next_offset for row in write.progress}
 
     def announce(
-        self, write: Write, durable: Mapping[tuple[str, int], int], computed: Mapping[tuple[str, int], int]
+        self,
+        write: Write,
+        durable: Mapping[tuple[str, int], int],
+        computed: Mapping[tuple[str, int], int],
+        rules: Mapping[tuple[str, int], int],
     ) -> None:
-        """Make a new owner known: progress as it was, under a new version; what is not `durable` or `computed` stays so."""
+        """Make a new owner known: progress as it was, under a new version; what is to be made up for stays so.
+
+        `durable`, `computed` and `rules` are, by partition, as they were in `Standing`.
+        """
         self._claim = None
         self._found, self._accounted = {}, write.progress  # what was found is in the progress that was read
         table = _progress_table(write, {})
         places = [(row.topic, row.partition) for row in write.progress]
-        columns = {
+        as_was = {
             "durable": pa.array([durable[place] for place in places], pa.uint64()),
-            "as_of": _times([computed.get(place, 0) for place in places]),
+            "as_of": _times([computed[place] for place in places]),
+            "rules": pa.array([rules[place] for place in places], pa.int64()),
         }
-        for name, column in columns.items():
+        for name, column in as_was.items():
             table = table.set_column(table.column_names.index(name), name, column)
         self.insert("progress_rows", table)
 
@@ -320,6 +330,7 @@ def _progress_table(write: Write, found: dict[tuple[str, int], tuple[int, int]])
             "watermark": _times([max(write.watermark, 0)] * count),
             "as_of": _times([max(write.as_of, 0)] * count),
             "mode": strings([write.mode] * count),
+            "rules": pa.array([write.rules] * count, pa.int64()),
             "durable": pa.array(np.full(count, write.end_version, np.uint64)),
             "version": pa.array(np.full(count, write.end_version, np.uint64)),
         }
