@@ -45,7 +45,9 @@ def play_on_both(folder: str, seed: int) -> int:
             ]
             return found if " ORDER BY " in sql.rsplit(")", 1)[-1] and "LIMIT" not in sql else sorted(found)
 
-        # Rows that are replaced go with a merge, which comes when it likes.
+        # Rows that are replaced go with a merge, which comes when it likes: so many rows there are, or fewer.
+        if "count()" in sql:
+            ours, theirs = ([row[:-1] for row in rows] for rows in (ours, theirs))
         assert set(plain(theirs)) == set(plain(ours)) if "FINAL" in sql else set(plain(theirs)) <= set(plain(ours)), sql
 
     class Both(Client):
