@@ -157,6 +157,11 @@ class Settings(BaseSettings):
         False, description="A case that is withdrawn by the API is so once a second person has asked for it too."
     )
 
+    release_epsilon: float = Field(
+        1.0, gt=0, le=1, description="What a day's release with noise may spend of a visitor's privacy (ε of that day)."
+    )
+    release_base: Literal[5, 10] = Field(5, description="What numbers of the released table are rounded to.")
+
     policy: str = Field("who", description="The exposure policy of cases that name none.")
     policies: Path | None = Field(
         None, description="A folder with exposure policies of your own, beside the shipped ones."

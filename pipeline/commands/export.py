@@ -49,9 +49,10 @@ def command(
 
     \b
     With a time:     occupancy_minutes, occupancy_hours, crowding_alerts,
-                     undercounts, venue_warnings, dead_letters
+                     undercounts, venue_warnings, dead_letters,
+                     released_suppressed, released_private
     As they are:     occupancy_now, rolling_occupancy, venues, model_checks,
-                     accounting, clock, retention
+                     accounting, clock, retention, privacy_budget
     With --persons:  scans, visits, cases, exposures (by time)
 
     A range concerns the views with a time. Times are UTC, rows ordered by day, then by their columns. A file appears when it is
