@@ -45,7 +45,7 @@ def command() -> None:
 def suppressed(day: datetime | None, output: Path | None, store: Path | None) -> None:
     """For viewers and planners: persons who arrived, with totals by hour; rounded, and hidden where fewer than ten visitors came.
 
-    Other numbers are hidden where a small one could be worked out from them; a solver tries to, and nothing is released if it can.
+    Others are hidden where a small one could be worked out from them. A solver tries to: nothing is released if it can.
     """
     with _opened(store) as (client, settings):
         made = _release(client, settings, "suppressed", day)

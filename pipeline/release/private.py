@@ -19,7 +19,7 @@ MOST_EPSILON: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """Counts with noise, in the order of what was counted; `epsilon` as OpenDP accounts for it, the noise's `scale` in visitors."""
+    """Counts with noise, in the order of what was counted; `epsilon` by OpenDP's account, the noise's `scale` in visitors."""
 
     counts: list[int]
     epsilon: float

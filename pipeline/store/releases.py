@@ -23,7 +23,7 @@ _LATEST: Final = (1 << 64) - 1
 
 
 class Figure(NamedTuple):
-    """One row. `hour` in seconds since the epoch; None as area or category: all of them; None as a number: hidden, or not counted."""
+    """One row. `hour` in seconds since the epoch; None: all areas or categories, or a number that is hidden or not counted."""
 
     hour: int
     area: str | None
