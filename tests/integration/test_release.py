@@ -1,7 +1,6 @@
 """`pipeline release`: each day once, the same after a crash and after corrections; a visitor moves no more of it than is said."""
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.isolated import run_isolated
-from tests.reference import DAY, HOUR, MINUTE, Scan, line_of
+from tests.reference import HOUR, MINUTE, Scan, line_of
 
 #: A Sunday.
 SUNDAY = 1_632_009_600_000
@@ -49,14 +48,11 @@ def scans_of(seed: int) -> list[Scan]:
     return scans
 
 
-def fill(folder: str, scans: list[Scan]) -> tuple[Counts, Counts, list[Any]]:
-    """In an interpreter of its own: a store of these scans; visitors by cell, bounded and not, and its visits."""
-    from datetime import date
-
+def feed(folder: str, scans: list[Scan]) -> Any:
+    """Into the store of a folder; returns a connection to it."""
     from pipeline.engine import open_engine
     from pipeline.settings import Settings
     from pipeline.store.client import open_store
-    from pipeline.store.releases import visitors_by_cell
 
     settings = Settings(home=Path(folder), store=Path(folder) / "store")
     engine = open_engine(settings, clock="events")
@@ -65,7 +61,16 @@ def fill(folder: str, scans: list[Scan]) -> tuple[Counts, Counts, list[Any]]:
     engine.process("t", 0, range(offset, offset + len(lines)), [0] * len(lines), lines)
     engine.settle()
     engine.close()
-    client = open_store(settings)
+    return open_store(settings)
+
+
+def fill(folder: str, scans: list[Scan]) -> dict[str, Any]:
+    """In an interpreter of its own: visits; visitors by cell, bounded and not, also without the one who goes about all day."""
+    from datetime import date
+
+    from pipeline.store.releases import visitors_by_cell
+
+    client = feed(folder, scans)
     for venue, category, area in REGISTRY:
         client.command(
             "INSERT INTO registry_rows (venue_id, name, category, area, version, is_deleted) VALUES "
@@ -81,36 +86,55 @@ def fill(folder: str, scans: list[Scan]) -> tuple[Counts, Counts, list[Any]]:
     visits = client.query(
         "SELECT venue_id, visitor_id, toUnixTimestamp64Milli(checked_in_at), toUnixTimestamp64Milli(left_at) FROM visits"
     ).result_rows
-    return counts(CELLS), counts(1_000), visits
+    whole = {"bounded": counts(CELLS), "unbounded": counts(1_000), "visits": visits}
+    client.command(f"ALTER TABLE visit_rows DELETE WHERE visitor_id = '{BUSY}' SETTINGS mutations_sync = 1")
+    return {**whole, "bounded without": counts(CELLS), "unbounded without": counts(1_000)}
 
 
-def shown(folder: str, arguments: list[list[str]]) -> tuple[list[tuple[int, str]], dict[str, list[Any]]]:
-    """In an interpreter of its own: what `pipeline release` answers to each, and what is in the store then."""
-    from click.testing import CliRunner
-
-    from pipeline.commands.release import command
-    from pipeline.settings import Settings
-    from pipeline.store.client import open_store
-
-    said = []
-    for words in arguments:
-        done = CliRunner().invoke(command, [*words, "--store", f"{folder}/store"])
-        said.append((done.exit_code, f"{done.output}{done.exception or ''}"))
-    client = open_store(Settings(store=Path(folder, "store")), read_only=True)
+def stored(client: Any) -> dict[str, list[Any]]:
+    """What is in the store of releases: every draw, and the views."""
     asked = {
         "draws": "SELECT kind, toString(day) FROM release_rows ORDER BY ALL",
         "private": "SELECT toUnixTimestamp(hour), area, category, arrivals, occupancy FROM released_private ORDER BY ALL",
         "suppressed": "SELECT toUnixTimestamp(hour), area, category, arrivals FROM released_suppressed ORDER BY ALL",
         "budget": "SELECT toString(day), epsilon, sha256 FROM privacy_budget",
     }
-    return said, {name: [tuple(row) for row in client.query(sql).result_rows] for name, sql in asked.items()}
+    return {name: [tuple(row) for row in client.query(sql).result_rows] for name, sql in asked.items()}
 
 
-def release_and_die(folder: str, where: str) -> None:
-    """`pipeline release private` in a process that ends without a word when it comes to `where`."""
+def ask(folder: str, *words: str) -> tuple[int, str]:
+    """`pipeline release …`: its exit status and what it said."""
+    from click.testing import CliRunner
+
+    from pipeline.commands.release import command
+
+    done = CliRunner().invoke(command, [*words, "--store", f"{folder}/store"])
+    return done.exit_code, f"{done.output}{done.exception or ''}"
+
+
+def released(folder: str, arguments: list[list[str]]) -> tuple[Any, list[tuple[int, str]], Any]:
+    """In an interpreter of its own: the store before and after some commands, and what they said."""
+    from pipeline.settings import Settings
+    from pipeline.store.client import open_store
+
+    client = open_store(Settings(store=Path(folder, "store")))
+    before = stored(client)
+    return before, [ask(folder, *words) for words in arguments], stored(client)
+
+
+def corrected(folder: str, scans: list[Scan]) -> Any:
+    """In an interpreter of its own: the releases once scans came late and both were asked for again."""
+    client = feed(folder, scans)
+    for kind in ("private", "suppressed"):
+        assert ask(folder, kind, "--day", "2021-09-19")[0] == 0
+    return stored(client)
+
+
+def release_and_die(folder: str) -> None:
+    """`pipeline release private` in a process that ends before a word of what it has kept is out."""
     code = (
-        "import os, pipeline.store.releases, pipeline.release.publish, pipeline.commands.release as command\n"
-        f"{where} = lambda *_: os._exit(9)\n"
+        "import os, pipeline.commands.release as command\n"
+        "command._write = lambda *_: os._exit(9)\n"
         f"command.command(['private', '--day', '2021-09-19', '--store', {folder + '/store'!r}])\n"
     )
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -146,79 +170,71 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def filled(home: Path) -> tuple[Counts, Counts, list[Any]]:
-    answer: tuple[Counts, Counts, list[Any]] = run_isolated(fill, str(home), scans_of(1))
+def filled(home: Path) -> dict[str, Any]:
+    answer: dict[str, Any] = run_isolated(fill, str(home), scans_of(1))
     return answer
 
 
-def test_a_visitor_moves_four_cells_of_a_day_at_most(filled: tuple[Counts, Counts, list[Any]], tmp_path: Path) -> None:
-    bounded, unbounded, visits = filled
-    assert unbounded == cells_of(visits)
-    assert len(cells_of(visits, BUSY)) > CELLS
-    without = run_isolated(fill, str(tmp_path), [scan for scan in scans_of(1) if scan.visitor_id != BUSY])
+@pytest.fixture(scope="module")
+def told(home: Path, filled: dict[str, Any]) -> tuple[Any, list[tuple[int, str]], Any]:  # noqa: ARG001
+    """A crash, then the store before and after the same is asked for again, with another ε."""
+    release_and_die(str(home))
+    words = [
+        ["private", "--output", str(home / "told.json")],
+        ["suppressed", "--day", "2021-09-19"],
+        ["check", "--day", "2021-09-19"],
+        ["private", "--day", "2021-09-20"],
+        ["budget", "--format", "csv"],
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIPELINE_RELEASE_EPSILON", "0.5")
+        answer: tuple[Any, list[tuple[int, str]], Any] = run_isolated(released, str(home), words)
+    return answer
+
+
+def test_a_visitor_moves_four_cells_of_a_day_at_most(filled: dict[str, Any]) -> None:
+    assert filled["unbounded"] == cells_of(filled["visits"])
+    assert len(cells_of(filled["visits"], BUSY)) > CELLS
     for which in (0, 1):
-        assert distance(unbounded, without[1], which) > CELLS
-        assert 0 < distance(bounded, without[0], which) <= CELLS
+        assert distance(filled["unbounded"], filled["unbounded without"], which) > CELLS
+        assert 0 < distance(filled["bounded"], filled["bounded without"], which) <= CELLS
     # Nobody else's cells depend on the one who is left out.
-    moved = {cell for cell in bounded | without[0] if bounded.get(cell) != without[0].get(cell)}
+    cells = filled["bounded"] | filled["bounded without"]
+    moved = {cell for cell in cells if filled["bounded"].get(cell) != filled["bounded without"].get(cell)}
     assert len(moved) == CELLS
 
 
-def test_a_day_is_drawn_once_whatever_crashes_and_whatever_is_corrected(
-    home: Path, filled: tuple[Counts, Counts, list[Any]]
-) -> None:
-    folder = str(home)
-    # Before anything is kept nothing was told, so a new draw is no second one.
-    release_and_die(folder, "pipeline.release.publish.keep_first")
-    _, store = run_isolated(shown, folder, [])
-    assert store["draws"] == []
-    # Kept, and not told.
-    release_and_die(folder, "command._write")
-    _, kept = run_isolated(shown, folder, [])
+def test_a_day_is_drawn_once_whatever_crashes(home: Path, told: tuple[Any, list[tuple[int, str]], Any]) -> None:
+    kept, said, after = told
     assert kept["draws"] == [("private", "2021-09-19")]
     assert kept["budget"][0][:2] == ("2021-09-19", 1.0)
-    file = home / "told.json"
-    os.environ["PIPELINE_RELEASE_EPSILON"] = "0.5"
-    try:
-        said, told = run_isolated(
-            shown,
-            folder,
-            [
-                ["private", "--output", str(file)],
-                ["suppressed", "--day", "2021-09-19"],
-                ["check", "--day", "2021-09-19"],
-                ["private", "--day", "2021-09-20"],
-                ["budget", "--format", "csv"],
-            ],
-        )
-    finally:
-        del os.environ["PIPELINE_RELEASE_EPSILON"]
     assert [status for status, _ in said] == [0, 0, 0, 1, 0], said
     assert "twelve hours after its end" in said[3][1]
-    assert told["private"] == kept["private"]
-    assert json.loads(file.read_text())["sha256"] == kept["budget"][0][2]
+    assert after["private"] == kept["private"]
+    assert after["draws"] == [("private", "2021-09-19"), ("suppressed", "2021-09-19")]
+    file = json.loads((home / "told.json").read_text())
+    assert file["sha256"] == kept["budget"][0][2]
     assert kept["budget"][0][2] in said[4][1]
-    assert [row[3:] for row in json.loads(file.read_text())["rows"]] == [list(row[3:]) for row in kept["private"]]
-    # Scans that come later change the counts, and neither release.
-    run_isolated(fill, folder, [Scan("v-0", f"late-{i}", "check_in", SUNDAY + 9 * HOUR, 1, "e") for i in range(50)])
-    _, later = run_isolated(shown, folder, [["private"], ["suppressed"]])
-    assert (later["private"], later["suppressed"]) == (told["private"], told["suppressed"])
-    assert max(visit[2] for visit in filled[2]) > SUNDAY + DAY
+    assert sorted(tuple(row[1:]) for row in file["rows"]) == sorted(row[1:] for row in kept["private"])
+
+
+def test_what_was_released_stays_when_scans_come_late(home: Path, told: tuple[Any, list[tuple[int, str]], Any]) -> None:
+    late = [Scan("v-0", f"late-{i}", "check_in", SUNDAY + 9 * HOUR, 1, f"late-{i}") for i in range(50)]
+    later = run_isolated(corrected, str(home), late)
+    assert later == told[2]
 
 
 def test_released_tables_list_every_cell_and_hide_the_small(
-    home: Path, filled: tuple[Counts, Counts, list[Any]]
+    filled: dict[str, Any], told: tuple[Any, list[tuple[int, str]], Any]
 ) -> None:
-    _, store = run_isolated(shown, str(home), [["private"], ["suppressed"]])
+    store = told[2]
     pairs = {(area, category) for _, category, area in REGISTRY} | {("", "unknown")}
     assert {row[:3] for row in store["private"]} == {
         (SUNDAY // 1000 + 3600 * hour, *pair) for hour in range(24) for pair in pairs
     }
-    true = cells_of(filled[2])
-    numbers = {(area, category, hour): value for hour, area, category, value in store["suppressed"]}
+    true = cells_of([visit for visit in filled["visits"] if visit[1] != BUSY])
     for hour, area, category, value in store["suppressed"]:
         if area is not None and category is not None:
             visitors = true.get((area, category, hour), (0, 0))[0]
             assert value is None or visitors >= 10
-    assert any(value is not None for value in numbers.values())
-    assert any(value is None for value in numbers.values())
+    assert {row[3] is None for row in store["suppressed"]} == {True, False}

@@ -1,5 +1,6 @@
 -- Visitors by cell (area, category, hour of a UTC day): who arrived in the hour, and who was present at its end. A visitor counts in
--- `cells` cells of the day at most: in those of an arrival first, else in the order of a keyed hash, which knows of nobody else.
+-- `cells` cells of the day at most: in those of an arrival first, then in those soonest after one, because the end of a long stay is
+-- mostly assumed; between equals by a keyed hash. Nobody else's visits decide which.
 SELECT area, category, hour, toInt64(countIf(arrived)) AS arrivals, toInt64(countIf(present)) AS occupancy
 FROM
 (
@@ -9,7 +10,8 @@ FROM
         category,
         {start:Int64} + 3600 * slot AS hour,
         max(toUnixTimestamp(checked_in_at) >= hour) AS arrived,
-        max(left_at >= toDateTime64(hour + 3600, 3, 'UTC')) AS present
+        max(left_at >= toDateTime64(hour + 3600, 3, 'UTC')) AS present,
+        min(slot - first_slot) AS hours_since
     FROM
     (
         SELECT
@@ -29,7 +31,7 @@ FROM
     ARRAY JOIN range(first_slot, least(last_slot, 23) + 1) AS slot
     GROUP BY visitor_id, area, category, slot
     HAVING arrived OR present
-    ORDER BY visitor_id, arrived DESC, sipHash64Keyed(({key_1:UInt64}, {key_2:UInt64}), area, category, slot)
+    ORDER BY visitor_id, arrived DESC, hours_since, sipHash64Keyed(({key_1:UInt64}, {key_2:UInt64}), area, category, slot)
     LIMIT {cells:UInt32} BY visitor_id
 )
 GROUP BY area, category, hour
