@@ -103,7 +103,9 @@ def check(day: datetime | None, store: Path | None) -> None:
         if told:
             raise UserError(f"{len(told):,} hidden numbers of {made.day} can be worked out; withdraw the table")
         hidden = sum(row.arrivals is None for row in made.figures)
-        click.echo(f"{made.day}: none of {hidden:,} hidden numbers can be told from 0, nor from {made.method['below']} or more")
+        click.echo(
+            f"{made.day}: none of {hidden:,} hidden numbers can be told from 0, nor from {made.method['below']} or more"
+        )
 
 
 @contextmanager
