@@ -38,8 +38,9 @@ bench: install  ## scans/s beside a bare read of the same topic; tracing over tw
 	$(BIN)/python -m benchmarks.gateway
 	$(BIN)/python -m benchmarks.presence
 
-accuracy: install  ## error of the estimated occupancy against a simulated truth, beside simpler rules
+accuracy: install  ## error of the estimated occupancy against a simulated truth, beside simpler rules; what released numbers are worth
 	$(BIN)/python -m benchmarks.accuracy
+	$(BIN)/python -m benchmarks.release
 
 faults: install  ## hurt a running pipeline 1,200 times, plant bugs that must be caught, overload it: hours; see docs/reliability.md
 	$(BIN)/python -m tests.faults.run $(FAULTS)

@@ -41,4 +41,5 @@ def draw(counts: Sequence[int], epsilon: float) -> Drawn:
         lambda found: dp.m.make_laplace(*space, scale=found), d_in=CELLS, d_out=epsilon, T=float
     )
     measurement = dp.m.make_laplace(*space, scale=scale)
-    return Drawn(list(measurement(list(counts))), float(measurement.map(CELLS)), float(scale))
+    spent = float(measurement.map(CELLS))  # type: ignore[no-untyped-call]
+    return Drawn(list(measurement(list(counts))), spent, float(scale))

@@ -65,7 +65,7 @@ def _hide(layout: Layout, units: NDArray[np.int64], small: NDArray[np.bool_], en
     program = Program(rows, np.zeros(2 * count), np.concatenate([np.full(count, np.inf), units.astype(np.float64)]))
     hidden = small.copy()
     least, most = units.copy(), units.copy()
-    for cell in np.flatnonzero(small):
+    for cell in np.flatnonzero(small).tolist():
         for up in (True, False):
             if most[cell] >= enough if up else least[cell] == 0:
                 continue

@@ -61,6 +61,16 @@ class Release:
         return sha256(json.dumps(self.content(), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+class Listed(NamedTuple):
+    """That a release is there; the fields are those of `Release`."""
+
+    kind: Kind
+    day: date
+    drawn_at: datetime
+    epsilon: float
+    digest: str
+
+
 def start_of(day: date) -> int:
     """When a UTC day begins, in seconds since the epoch."""
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
@@ -129,6 +139,15 @@ def stored_release(client: Client, kind: Kind, day: date) -> Release | None:
     drawn_ms, epsilon, method, *columns = rows[0]
     figures = [Figure(*values) for values in zip(*columns, strict=True)]
     return Release(kind, day, datetime.fromtimestamp(drawn_ms / 1000, UTC), epsilon, json.loads(method), figures)
+
+
+def released_days(client: Client) -> list[Listed]:
+    """Every release, the newest day first. Raises StoreUnavailableError."""
+    with store_errors():
+        rows = client.query(
+            "SELECT kind, day, toUnixTimestamp64Milli(drawn_at), epsilon, sha256 FROM release_rows FINAL ORDER BY day DESC, kind"
+        ).result_rows
+    return [Listed(kind, day, datetime.fromtimestamp(ms / 1000, UTC), *rest) for kind, day, ms, *rest in rows]
 
 
 def _ask(client: Client, name: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:

@@ -122,6 +122,27 @@ def released(folder: str, arguments: list[list[str]]) -> tuple[Any, list[tuple[i
     return before, [ask(folder, *words) for words in arguments], stored(client)
 
 
+def served(folder: str) -> dict[str, Any]:
+    """In an interpreter of its own: what the API says of releases."""
+    import urllib.error
+    import urllib.request
+
+    from pipeline.api.server import serve_http
+    from pipeline.settings import Settings
+
+    with serve_http(Settings(home=Path(folder), store=Path(folder, "store"), http_port=0), bytes, {}) as port:
+
+        def ask(path: str) -> tuple[int, Any]:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/released{path}", timeout=30) as answer:
+                    return answer.status, json.load(answer)
+            except urllib.error.HTTPError as error:
+                return error.code, json.load(error)
+
+        days = ("", "/private/2021-09-19", "/suppressed/2021-09-19", "/private/2021-09-18")
+        return {path: ask(path) for path in days}
+
+
 def corrected(folder: str, scans: list[Scan]) -> Any:
     """In an interpreter of its own: the releases once scans came late and both were asked for again."""
     client = feed(folder, scans)
@@ -222,6 +243,22 @@ def test_what_was_released_stays_when_scans_come_late(home: Path, told: tuple[An
     late = [Scan("v-0", f"late-{i}", "check_in", SUNDAY + 9 * HOUR, 1, f"late-{i}") for i in range(50)]
     later = run_isolated(corrected, str(home), late)
     assert later == told[2]
+
+
+def test_the_api_shows_what_was_released_and_makes_nothing(
+    home: Path, told: tuple[Any, list[tuple[int, str]], Any]
+) -> None:
+    found = run_isolated(served, str(home))
+    status, ledger = found[""]
+    assert status == 200
+    assert [(row["kind"], row["epsilon"]) for row in ledger["items"]] == [("private", 1.0), ("suppressed", 0.0)]
+    status, private = found["/private/2021-09-19"]
+    assert status == 200
+    assert private["note"]["sha256"] == told[2]["budget"][0][2] == ledger["items"][0]["sha256"]
+    rows = [(row["area"], row["category"], row["arrivals"], row["occupancy"]) for row in private["figures"]]
+    assert sorted(rows) == sorted(row[1:] for row in told[2]["private"])
+    assert {row["arrivals"] is None for row in found["/suppressed/2021-09-19"][1]["figures"]} == {True, False}
+    assert found["/private/2021-09-18"][0] == 404
 
 
 def test_released_tables_list_every_cell_and_hide_the_small(
