@@ -308,7 +308,11 @@ class Settings(BaseSettings):
 
     @property
     def kafka_address(self) -> str:
-        """The bootstrap address of the cluster in use."""
+        """The bootstrap address of the cluster in use. Raises UserError where it holds more than hosts and ports."""
+        if self.kafka and "@" in self.kafka:
+            raise UserError(
+                "the setting kafka holds a user or a password, which Kafka's addresses never do: give host:port"
+            )
         return self.kafka or f"127.0.0.1:{self.kafka_port}"
 
     def stay_of(self, category: str) -> timedelta:
