@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test lint bench accuracy faults schemas dashboards lock clean
+.PHONY: help install demo test lint bench accuracy faults supply schemas dashboards lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,11 @@ accuracy: install  ## error of the estimated occupancy against a simulated truth
 faults: install  ## hurt a running pipeline 1,200 times, plant bugs that must be caught, overload it: hours; see docs/reliability.md
 	$(BIN)/python -m tests.faults.run $(FAULTS)
 	$(BIN)/python -m pytest tests/faults tests/integration/test_worker_killed.py tests/integration/test_gateway.py --faults
+
+supply: install  ## the bill of materials (sbom.json), every licence, and known vulnerabilities where the advisory service answers
+	$(BIN)/python infra/sbom.py sbom.json
+	$(BIN)/python infra/licences.py
+	$(BIN)/python infra/advisories.py
 
 schemas: install  ## write the JSON Schemas and the AsyncAPI document from the pydantic models
 	$(BIN)/python -m schemas.export
