@@ -90,7 +90,9 @@ def connect(settings: Settings) -> Client:
             raise UserError(f"ClickHouse does not answer at the address in PIPELINE_CLICKHOUSE_URL: {first}") from None
         except (TypeError, ValueError):
             # Their texts may repeat what stands in the address.
-            raise UserError("PIPELINE_CLICKHOUSE_URL has a part that the client does not know; see what follows its ?") from None
+            raise UserError(
+                "PIPELINE_CLICKHOUSE_URL has a part that the client does not know; see what follows its ?"
+            ) from None
     _lock(settings.store_path)
     memory = settings.store_memory_mib << 20
     client_settings = {"max_memory_usage": memory, "max_bytes_before_external_group_by": memory // 2}

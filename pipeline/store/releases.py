@@ -131,8 +131,9 @@ def stored_release(client: Client, kind: Kind, day: date) -> Release | None:
     with store_errors():
         rows = client.query(
             "SELECT toUnixTimestamp64Milli(drawn_at), epsilon, method, arrayMap(h -> toUnixTimestamp(h), hour), area, category, "
-            "arrivals, occupancy FROM release_rows FINAL WHERE kind = {kind:String} AND day = {day:Date}",
-            {"kind": kind, "day": day},
+            "arrivals, occupancy FROM release_rows FINAL WHERE kind = {kind:String} AND toString(day) = {day:String}",
+            # As text: a calendar has days that ClickHouse's Date has not.
+            {"kind": kind, "day": day.isoformat()},
         ).result_rows
     if not rows:
         return None
