@@ -6,7 +6,7 @@ SEEDS := 10000
 FUZZ_SECONDS := 600
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test lint bench accuracy faults schemas dashboards lock clean
+.PHONY: help install demo test lint bench accuracy faults supply schemas dashboards lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -40,14 +40,20 @@ bench: install  ## scans/s beside a bare read of the same topic; tracing over tw
 	$(BIN)/python -m benchmarks.gateway
 	$(BIN)/python -m benchmarks.presence
 
-accuracy: install  ## error of the estimated occupancy against a simulated truth, beside simpler rules
+accuracy: install  ## error of the estimated occupancy against a simulated truth, beside simpler rules; what released numbers are worth
 	$(BIN)/python -m benchmarks.accuracy
+	$(BIN)/python -m benchmarks.release
 
 faults: install  ## hurt a running pipeline 1,200 times, plant bugs that must be caught, overload it: hours; see docs/reliability.md
 	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS)
 	$(BIN)/python -m tests.hostile.fuzz --seconds $(FUZZ_SECONDS)
 	$(BIN)/python -m tests.faults.run $(FAULTS)
 	$(BIN)/python -m pytest tests/simulation tests/faults tests/integration/test_worker_killed.py tests/integration/test_gateway.py --faults
+
+supply: install  ## the bill of materials (sbom.json), every licence, and known vulnerabilities where the advisory service answers
+	$(BIN)/python infra/sbom.py sbom.json
+	$(BIN)/python infra/licences.py
+	$(BIN)/python infra/advisories.py
 
 schemas: install  ## write the JSON Schemas and the AsyncAPI document from the pydantic models
 	$(BIN)/python -m schemas.export

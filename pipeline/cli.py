@@ -26,6 +26,7 @@ COMMANDS = {
     "trace": ("trace", "Whom a case exposed, where, and where it may come from."),
     "query": ("query", "Ask the store in SQL, read-only."),
     "export": ("export", "Views of the store as CSV, NDJSON or Parquet files."),
+    "release": ("release", "Numbers that may leave: small ones hidden, or with noise that hides everyone."),
     "model": ("model", "Models of presence: who is really there when most never check out."),
     "verify": ("verify", "Recompute everything from the scans independently, and compare."),
     "audit": ("audit", "Who read what about persons: show the log, and prove it whole."),

@@ -16,28 +16,35 @@ SUFFIXES: Final[Mapping[FileFormat, str]] = MappingProxyType({"csv": "csv", "jso
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """`time`: the column that a range is about, None where a view has the present or no time. `persons`: rows name visitors."""
+    """`time`: the column that a range is about, None where a view has the present or no time. `persons`: rows name visitors.
+
+    `small`: numbers go down to single persons at one venue, so a file of it is for the venues' operators.
+    """
 
     time: str | None = None
     persons: bool = False
+    small: bool = False
 
 
 #: Every public view.
 VIEWS: Final[Mapping[str, View]] = MappingProxyType(
     {
-        "occupancy_minutes": View("minute"),
-        "occupancy_hours": View("hour"),
-        "rolling_occupancy": View(),
-        "occupancy_now": View(),
-        "crowding_alerts": View("raised_at"),
-        "undercounts": View("hour"),
-        "venue_warnings": View("warn_from"),
+        "occupancy_minutes": View("minute", small=True),
+        "occupancy_hours": View("hour", small=True),
+        "rolling_occupancy": View(small=True),
+        "occupancy_now": View(small=True),
+        "crowding_alerts": View("raised_at", small=True),
+        "undercounts": View("hour", small=True),
+        "venue_warnings": View("warn_from", small=True),
         "venues": View(),
         "dead_letters": View("received_at"),
         "model_checks": View(),
         "accounting": View(),
         "clock": View(),
         "retention": View(),
+        "released_suppressed": View("hour"),
+        "released_private": View("hour"),
+        "privacy_budget": View(),
         "scans": View("occurred_at", persons=True),
         "visits": View("checked_in_at", persons=True),
         "cases": View("reported_at", persons=True),

@@ -157,6 +157,11 @@ class Settings(BaseSettings):
         False, description="A case that is withdrawn by the API is so once a second person has asked for it too."
     )
 
+    release_epsilon: float = Field(
+        1.0, gt=0, le=1, description="What a day's release with noise may spend of a visitor's privacy (ε of that day)."
+    )
+    release_base: Literal[5, 10] = Field(5, description="What numbers of the released table are rounded to.")
+
     policy: str = Field("who", description="The exposure policy of cases that name none.")
     policies: Path | None = Field(
         None, description="A folder with exposure policies of your own, beside the shipped ones."
@@ -303,7 +308,11 @@ class Settings(BaseSettings):
 
     @property
     def kafka_address(self) -> str:
-        """The bootstrap address of the cluster in use."""
+        """The bootstrap address of the cluster in use. Raises UserError where it holds more than hosts and ports."""
+        if self.kafka and "@" in self.kafka:
+            raise UserError(
+                "the setting kafka holds a user or a password, which Kafka's addresses never do: give host:port"
+            )
         return self.kafka or f"127.0.0.1:{self.kafka_port}"
 
     def stay_of(self, category: str) -> timedelta:

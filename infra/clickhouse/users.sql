@@ -36,6 +36,10 @@ GRANT SELECT ON checkins.model_check_rows TO checkins_viewer;
 GRANT SELECT ON checkins.retention TO checkins_viewer;
 GRANT SELECT ON checkins.retention_rows TO checkins_viewer;
 GRANT SELECT ON checkins.removed_rows TO checkins_viewer;
+GRANT SELECT ON checkins.released_suppressed TO checkins_viewer;
+GRANT SELECT ON checkins.released_private TO checkins_viewer;
+GRANT SELECT ON checkins.privacy_budget TO checkins_viewer;
+GRANT SELECT ON checkins.release_rows TO checkins_viewer;
 
 -- What follows from cases, and nothing else about persons: no scans, no visits of those who are neither a case nor exposed. The API
 -- and the command line note each read in the audit log; who asks the server directly is in its query log only, so give this role to

@@ -7,6 +7,7 @@ from typing import Any, Final
 import jwt
 
 from pipeline.access.roles import Identity, Role
+from pipeline.addresses import without_password
 from pipeline.errors import UserError
 from pipeline.settings import Settings
 
@@ -35,8 +36,9 @@ class BearerTokens:
         try:
             self._file = jwt.PyJWKSet.from_dict(json.loads(Path(place).read_text()))
         except (OSError, ValueError, jwt.PyJWTError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
             raise UserError(
-                f"setting oidc_keys: {place} holds no keys ({error}); give a JWKS file or https:// address"
+                f"setting oidc_keys: {without_password(place)} holds no keys ({reason}); give a JWKS file or https:// address"
             ) from None
 
     def identify(self, token: str) -> Identity | None:

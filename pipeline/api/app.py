@@ -19,6 +19,7 @@ from pipeline.api.models import Health, Problem
 from pipeline.api.pages import ADDRESSES, Pages
 from pipeline.api.planning import planning_routes
 from pipeline.api.reader import Reader
+from pipeline.api.released import released_routes
 from pipeline.api.status import StatusBook
 from pipeline.api.venues import venue_routes
 
@@ -66,6 +67,7 @@ def build_app(
     api = APIRouter(prefix="/api/v1", responses=_REFUSED)
     api.include_router(venue_routes(live, reader, book))
     api.include_router(planning_routes(live, reader))
+    api.include_router(released_routes(reader))
     api.include_router(_own_routes(live))
     if persons is not None:
         api.include_router(persons)

@@ -1,7 +1,7 @@
 """The API's answers. All instants are RFC 3339 in UTC; all figures are of persons unless they say otherwise."""
 
-from datetime import datetime
-from typing import Annotated, Any
+from datetime import date, datetime
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -417,3 +417,56 @@ class OneVenuePlanning(BaseModel):
 
     plan: VenuePlan | None = Field(description="Null without a capacity, or without scans in the range.")
     week: list[WeekHour]
+
+
+_RELEASE: dict[str, Any] = {
+    "kind": "private",
+    "day": "2021-09-19",
+    "drawn_at": "2021-09-20T12:00:05Z",
+    "epsilon": 1.0,
+    "sha256": "bdf82b75b618976953726cdbaa4dd4f66406045091eba3a5d5ab633b6d36d51b",
+}
+_FIGURE = {"hour": "2021-09-19T10:00:00Z", "area": "35.78", "category": "mall", "arrivals": 213, "occupancy": 188}
+
+
+class ReleaseNote(BaseModel):
+    """That a day was released, once."""
+
+    model_config = example(**_RELEASE)
+
+    kind: Literal["suppressed", "private"]
+    day: date = Field(description="A UTC day.")
+    drawn_at: datetime
+    epsilon: Ratio = Field(description="What it spent of a visitor's privacy that day; 0 of a table without noise.")
+    sha256: str
+
+
+class Releases(BaseModel):
+    """Every release, the newest day first: the public ledger."""
+
+    model_config = example(items=[_RELEASE])
+
+    items: list[ReleaseNote]
+
+
+class ReleasedFigure(BaseModel):
+    """One number that was released."""
+
+    model_config = example(**_FIGURE)
+
+    hour: datetime
+    area: str | None = Field(description="null: all areas; empty: venues without one.")
+    category: str | None = Field(description="null: all categories.")
+    arrivals: int | None = Field(description="null: hidden. With noise it may be negative.")
+    occupancy: int | None = Field(
+        description="At the end of the hour; null in the suppressed kind, which has arrivals only."
+    )
+
+
+class Released(BaseModel):
+    """All that was released of a day in one way: persons in the suppressed kind, visitors in the private one."""
+
+    model_config = example(note=_RELEASE, figures=[_FIGURE])
+
+    note: ReleaseNote
+    figures: list[ReleasedFigure]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -10,9 +9,11 @@ import click
 from pydantic import SecretStr
 from pydantic_settings import EnvSettingsSource, InitSettingsSource
 
+from pipeline.addresses import HIDDEN, without_password
 from pipeline.settings import Settings, load_settings
 
-_HIDDEN: Final = "***"
+#: Addresses that should hold no password, and are no secrets as a whole.
+_ADDRESSES: Final = ("kafka", "oidc_issuer", "oidc_keys")
 _PREFIX: Final = str(Settings.model_config["env_prefix"])
 
 #: What the example file shows where the default says nothing.
@@ -67,10 +68,9 @@ def command(form: str, descriptions: bool, example: bool) -> None:
     settings = load_settings()
     sources = _sources()
     values = settings.model_dump(mode="json")
-    if settings.kafka:
-        values["kafka"] = _without_password(settings.kafka)
+    values |= {name: without_password(values[name]) for name in _ADDRESSES if values[name]}
     values |= {
-        name: _without_password(secret.get_secret_value()) if name.endswith("_url") else _HIDDEN
+        name: without_password(secret.get_secret_value()) if name.endswith("_url") else HIDDEN
         for name, secret in settings
         if isinstance(secret, SecretStr)
     }
@@ -120,19 +120,6 @@ def _unknown_variables() -> list[str]:
         and variable.upper() not in (*names, "PIPELINE_CONFIG")
         and not variable.upper().startswith(tuple(f"{name}__" for name in names))
     )
-
-
-def _without_password(url: str) -> str:
-    """The address without its password and its query, which may hold one; errs on the side of hiding.
-
-    A password may hold any character, so the user's part goes up to the last @, whatever a parser of URLs would say.
-    """
-    start = re.match(r"[A-Za-z0-9+]+://", url)
-    scheme = start[0] if start else ""
-    user, at, host = url.removeprefix(scheme).rpartition("@")
-    name, colon, _ = user.partition(":")
-    place, question, _ = host.partition("?")
-    return f"{scheme}{name}{colon and f':{_HIDDEN}'}{at}{place}{question and f'?{_HIDDEN}'}"
 
 
 def _toml(value: Any) -> str:

@@ -49,13 +49,15 @@ def command(
 
     \b
     With a time:     occupancy_minutes, occupancy_hours, crowding_alerts,
-                     undercounts, venue_warnings, dead_letters
+                     undercounts, venue_warnings, dead_letters,
+                     released_suppressed, released_private
     As they are:     occupancy_now, rolling_occupancy, venues, model_checks,
-                     accounting, clock, retention
+                     accounting, clock, retention, privacy_budget
     With --persons:  scans, visits, cases, exposures (by time)
 
     A range concerns the views with a time. Times are UTC, rows ordered by day, then by their columns. A file appears when it is
-    complete, in place of one of its name; those with pseudonyms can be read by their owner only.
+    complete, in place of one of its name. Those with pseudonyms, and those that count single persons at a venue, can be read by
+    their owner only; released_suppressed and released_private are made to be given away.
     """
     if since is not None and until is not None and since >= until:
         raise click.UsageError("The range is empty: give a --since before --until.")
@@ -85,7 +87,13 @@ def command(
                 note_read(settings, f"export {name}", why, case=None, persons=count)
             with (
                 progress_bar(name, len(days)) as advance,
-                output_file(path, private=VIEWS[name].persons) as file,
+                output_file(path, private=VIEWS[name].persons or VIEWS[name].small) as file,
             ):
                 rows = export_view(client, name, days, form, file, lambda: advance(1))
             click.echo(f"{path}  {rows:,} rows")
+        if small := [name for name in chosen if VIEWS[name].small]:
+            click.echo(
+                f"pipeline: {', '.join(small)}: numbers down to single persons, for operators; to give numbers away, export "
+                "released_suppressed or released_private (pipeline release)",
+                err=True,
+            )

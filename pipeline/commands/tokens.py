@@ -14,7 +14,14 @@ def command() -> None:
 
 @command.command(epilog="Example: pipeline tokens create district-7 --role tracer --days 30")
 @click.argument("name")
-@click.option("--role", "roles", multiple=True, required=True, type=click.Choice([*Role]), help="May be given again.")
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    required=True,
+    type=click.Choice([role.value for role in Role]),
+    help="May be given again.",
+)
 @click.option(
     "--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="It expires after so many days."
 )

@@ -13,8 +13,9 @@ import ssl
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
+from pipeline.addresses import split_address
 from pipeline.errors import UserError
 from pipeline.privacy.master import Scope
 from pipeline.settings import Settings
@@ -30,7 +31,7 @@ class VaultMaster:
 
     def __init__(self, url: str, token: str, mount: str, prefix: str) -> None:
         """Asks nothing yet. Raises UserError for an address that is none."""
-        parts = urlsplit(url)
+        parts = split_address(url, "PIPELINE_VAULT_URL")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UserError("PIPELINE_VAULT_URL must be http[s]://host:port")
         if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import clickhouse_connect
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from pipeline.addresses import split_address
 from pipeline.errors import UserError
 from pipeline.settings import Settings
 
@@ -80,11 +81,18 @@ def _emptied_after_errors(client: Client) -> Client:
 def connect(settings: Settings) -> Client:
     """A new connection, for one thread. Raises UserError where the store cannot be reached."""
     if settings.clickhouse_url is not None:
+        dsn = settings.clickhouse_url.get_secret_value()
+        split_address(dsn, "PIPELINE_CLICKHOUSE_URL")
         try:
-            return clickhouse_connect.get_client(dsn=settings.clickhouse_url.get_secret_value())
+            return clickhouse_connect.get_client(dsn=dsn)
         except (ClickHouseError, OSError) as error:
             first = str(error).splitlines()[0]
             raise UserError(f"ClickHouse does not answer at the address in PIPELINE_CLICKHOUSE_URL: {first}") from None
+        except (TypeError, ValueError):
+            # Their texts may repeat what stands in the address.
+            raise UserError(
+                "PIPELINE_CLICKHOUSE_URL has a part that the client does not know; see what follows its ?"
+            ) from None
     _lock(settings.store_path)
     memory = settings.store_memory_mib << 20
     client_settings = {"max_memory_usage": memory, "max_bytes_before_external_group_by": memory // 2}

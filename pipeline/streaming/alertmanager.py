@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlunsplit
 
+from pipeline.addresses import split_address
 from pipeline.alert_notice import AlertNotice
 from schemas.fields import format_instant
 
@@ -202,7 +203,7 @@ class Alertmanager:
 
 
 def _address(url: str) -> tuple[str, dict[str, str]]:
-    parts = urlsplit(url)
+    parts = split_address(url, "PIPELINE_ALERTMANAGER_URL")
     headers = {"Content-Type": "application/json"}
     user, at, place = parts.netloc.rpartition("@")
     if at:

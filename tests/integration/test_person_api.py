@@ -19,6 +19,19 @@ REPORT = {
     "onset_date": "2021-09-20",
 }
 WHY = {"X-Purpose": "contact-tracing"}
+#: Ways to write the address of what a viewer may not read.
+TRICKS = (
+    "/cases/",
+    "//cases/c-1/exposures",
+    "/./cases/c-1/exposures",
+    "/venues/../cases/c-1/exposures",
+    "/venues/%2e%2e/cases/c-1/exposures",
+    "/cases%2Fc-1%2Fexposures",
+    "/cases/c-1/exposures;viewer",
+    "/CASES/c-1/exposures",
+    "/cases/c-1%00/exposures",
+    "/cases/c-1%0D%0AX-Role:%20tracer/exposures",
+)
 
 
 def converse(folder: str) -> dict[str, Any]:
@@ -80,6 +93,8 @@ def converse(folder: str) -> dict[str, Any]:
         withdrawal = {**REPORT, "status": "withdrawn", "reported_at": "2021-09-22T00:00:00Z"}
         found["refused report"] = status("/case-reports", "tracer", body={**REPORT, "status": "cured"})
         found["large report"] = status("/case-reports", "tracer", body=b"[" * 70_000)
+        found["nested report"] = status("/case-reports", "tracer", body=b"[" * 30_000 + b"]" * 30_000)
+        found["tricks"] = {path: status(path, "viewer") for path in TRICKS}
         found["report by a viewer"] = status("/case-reports", "viewer", body=REPORT)
         found["report"] = ask("/case-reports", "tracer", body=REPORT)
         found["closing"] = [
@@ -112,6 +127,8 @@ def test_persons_are_read_by_tracers_only_from_a_case_for_a_purpose_and_noted(fo
     assert (found["no purpose"], found["unknown purpose"]) == (422, 422)
     assert found["unknown case"] == 404
     assert (found["by visitor"], found["injection"]) == (404, 422)
+    assert all(status in (403, 404, 422, 307) for status in found["tricks"].values()), found["tricks"]
+    assert found["nested report"] == 422
     assert [row["case_id"] for row in found["cases"]] == ["c-1"]
     assert "visitor_id" not in found["cases"][0]
     assert found["case"]["visitor_id"] == "ill"

@@ -111,6 +111,11 @@ def test_without_a_view_all_are_written_but_those_about_persons(home: Path, foun
     written = {path.name for path in (home / "all").iterdir()}
     assert written == {f"{name}.csv" for name, view in VIEWS.items() if not view.persons}
     assert "somebody" not in "".join(path.read_text() for path in (home / "all").iterdir())
+    for name, view in VIEWS.items():
+        if not view.persons:
+            mode = stat.S_IMODE((home / "all" / f"{name}.csv").stat().st_mode)
+            assert (mode == 0o600) == view.small, name
+    assert re.search(r"occupancy_minutes.*numbers down to single persons.*released_suppressed", said)
     assert rows_of(home / "all" / "venues.csv")[0]["name"] == "'=1+1"
     assert re.search(rf"occupancy_minutes.csv  {len(found['minutes'])} rows", said)
 

@@ -473,3 +473,25 @@ CREATE TABLE IF NOT EXISTS erased_rows
 )
 ENGINE = ReplacingMergeTree(finished)
 ORDER BY digest;
+
+-- What has left the system, for ever, a row a release: one insert, so it is there whole or not at all, and on the disk before anything
+-- is told. Of two draws for one day the earlier holds (the highest `precedence`). NULL: all areas or categories; a hidden number.
+CREATE TABLE IF NOT EXISTS release_rows
+(
+    kind       LowCardinality(String),
+    day        Date,
+    drawn_at   DateTime64(3, 'UTC'),
+    epsilon    Float64,
+    -- How it was made: JSON.
+    method     String,
+    area       Array(Nullable(String)),
+    category   Array(Nullable(String)),
+    hour       Array(DateTime('UTC')),
+    arrivals   Array(Nullable(Int64)),
+    occupancy  Array(Nullable(Int64)),
+    sha256     String,
+    precedence UInt64
+)
+ENGINE = ReplacingMergeTree(precedence)
+ORDER BY (kind, day)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;

@@ -178,3 +178,34 @@ SELECT
     policy,
     warning_id
 FROM warning_rows FINAL;
+
+-- Persons who arrived, rounded; NULL as area or category: all of them; NULL as arrivals: hidden.
+CREATE OR REPLACE VIEW released_suppressed AS
+SELECT figure.1 AS hour, figure.2 AS area, figure.3 AS category, figure.4 AS arrivals
+FROM
+(
+    SELECT arrayJoin(arrayZip(r.hour, r.area, r.category, r.arrivals)) AS figure
+    FROM release_rows AS r FINAL
+    WHERE kind = 'suppressed'
+);
+
+-- Visitors, with noise: negative numbers are right, and sums of cells unbiased.
+CREATE OR REPLACE VIEW released_private AS
+SELECT
+    figure.1 AS hour,
+    assumeNotNull(figure.2) AS area,
+    assumeNotNull(figure.3) AS category,
+    assumeNotNull(figure.4) AS arrivals,
+    assumeNotNull(figure.5) AS occupancy
+FROM
+(
+    SELECT arrayJoin(arrayZip(r.hour, r.area, r.category, r.arrivals, r.occupancy)) AS figure
+    FROM release_rows AS r FINAL
+    WHERE kind = 'private'
+);
+
+-- The ledger: what each day's release with noise has spent of its privacy budget.
+CREATE OR REPLACE VIEW privacy_budget AS
+SELECT day, epsilon, drawn_at, method, sha256
+FROM release_rows FINAL
+WHERE kind = 'private';

@@ -1,0 +1,38 @@
+"""Addresses from the settings that may hold a password: shown without it, and refused without a word of it."""
+
+import re
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+from pipeline.errors import UserError
+
+HIDDEN: Final = "***"
+
+
+def without_password(url: str) -> str:
+    """The address without its password and its query, which may hold one; errs on the side of hiding.
+
+    A password may hold any character, so the user's part goes up to the last @, whatever a parser of URLs would say.
+    """
+    start = re.match(r"[A-Za-z0-9+]+://", url)
+    scheme = start[0] if start else ""
+    user, at, host = url.removeprefix(scheme).rpartition("@")
+    name, colon, _ = user.partition(":")
+    place, question, _ = host.partition("?")
+    return f"{scheme}{name}{colon and f':{HIDDEN}'}{at}{place}{question and f'?{HIDDEN}'}"
+
+
+def split_address(url: str, variable: str) -> SplitResult:
+    """The parts of a URL. Raises UserError, which names the environment variable and repeats nothing, for one that is none."""
+    try:
+        parts = urlsplit(url)
+        # What comes after an unescaped / ? or # of a password is no part of the place any more.
+        stray = "@" not in parts.netloc and "@" in parts.path + parts.fragment
+        if parts.hostname and parts.port != 0 and not stray:
+            return parts
+    except ValueError:
+        pass
+    raise UserError(
+        f"{variable} is no address like https://user:password@host:port; within a password write / ? # @ : [ ] as "
+        "%2F %3F %23 %40 %3A %5B %5D"
+    )

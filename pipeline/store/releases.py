@@ -1,0 +1,161 @@
+"""Releases in the store: drawn once, there before they are told, and the same ever after."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import cache
+from hashlib import sha256
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+import pyarrow as pa
+
+from pipeline.store.writer import store_errors
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+else:
+    Client = Any
+
+Kind = Literal["suppressed", "private"]
+_LATEST: Final = (1 << 64) - 1
+
+
+class Figure(NamedTuple):
+    """One row. `hour` in seconds since the epoch; None: all areas or categories, or a number that is hidden or not counted."""
+
+    hour: int
+    area: str | None
+    category: str | None
+    arrivals: int | None
+    occupancy: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """All that was released of one UTC day in one way; `epsilon`: what it spent, 0 of a table without noise."""
+
+    kind: Kind
+    day: date
+    drawn_at: datetime
+    epsilon: float
+    method: Mapping[str, object]
+    figures: Sequence[Figure]
+
+    def content(self) -> dict[str, object]:
+        """Everything but the digest, as JSON has it."""
+        return {
+            "kind": self.kind,
+            "day": self.day.isoformat(),
+            "drawn_at": self.drawn_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "epsilon": self.epsilon,
+            "method": self.method,
+            "columns": list(Figure._fields),
+            "rows": [[f"{datetime.fromtimestamp(each.hour, UTC):%FT%TZ}", *each[1:]] for each in self.figures],
+        }
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of its content, in canonical JSON (sorted keys, no blanks)."""
+        return sha256(json.dumps(self.content(), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+class Listed(NamedTuple):
+    """That a release is there; the fields are those of `Release`."""
+
+    kind: Kind
+    day: date
+    drawn_at: datetime
+    epsilon: float
+    digest: str
+
+
+def start_of(day: date) -> int:
+    """When a UTC day begins, in seconds since the epoch."""
+    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
+
+
+def persons_by_cell(client: Client, day: date) -> list[dict[str, Any]]:
+    """Persons who arrived, and visitors, by hour, area and category (None: all of them). Raises StoreUnavailableError."""
+    return _ask(client, "persons", {"start": start_of(day)})
+
+
+def visitors_by_cell(client: Client, day: date, cells: int, key: tuple[int, int]) -> list[dict[str, Any]]:
+    """A row for each hour, area and category with anybody: arrivals and occupancy at the hour's end, in visitors.
+
+    Each visitor counts in `cells` of them at most, chosen by a hash under `key`, 64 bits each. Raises StoreUnavailableError.
+    """
+    return _ask(client, "visitors", {"start": start_of(day), "cells": cells, "key_1": key[0], "key_2": key[1]})
+
+
+def pairs_of_registry(client: Client) -> set[tuple[str, str]]:
+    """Every (area, category) with a venue, and the pair of venues that nobody registered. Raises StoreUnavailableError."""
+    with store_errors():
+        rows = client.query("SELECT DISTINCT ifNull(area, ''), category FROM venues").result_rows
+    return {("", "unknown"), *((area, category) for area, category in rows)}
+
+
+def keep_first(client: Client, release: Release) -> Release:
+    """Keep a release, unless its day has one of its kind; returns what holds. Raises StoreUnavailableError."""
+    if (earlier := stored_release(client, release.kind, release.day)) is not None:
+        return earlier
+
+    def column(name: str, kind: pa.DataType) -> pa.Array:
+        return pa.array([[getattr(each, name) for each in release.figures]], pa.list_(kind))
+
+    drawn_ms = int(release.drawn_at.timestamp() * 1000)
+    row = {
+        "kind": pa.array([release.kind]),
+        "day": pa.array([release.day], pa.date32()),
+        "drawn_at": pa.array([drawn_ms], pa.int64()).cast(pa.timestamp("ms", "UTC")),
+        "epsilon": pa.array([release.epsilon], pa.float64()),
+        "method": pa.array([json.dumps(release.method, sort_keys=True)]),
+        "area": column("area", pa.string()),
+        "category": column("category", pa.string()),
+        "hour": column("hour", pa.uint32()),
+        "arrivals": column("arrivals", pa.int64()),
+        "occupancy": column("occupancy", pa.int64()),
+        "sha256": pa.array([release.digest]),
+        "precedence": pa.array([_LATEST - drawn_ms], pa.uint64()),
+    }
+    with store_errors():
+        client.insert_arrow("release_rows", pa.table(row))
+    held = stored_release(client, release.kind, release.day)
+    assert held is not None, "an acknowledged insert is there"
+    return held
+
+
+def stored_release(client: Client, kind: Kind, day: date) -> Release | None:
+    """What was released of a day; None if nothing was yet. Raises StoreUnavailableError."""
+    with store_errors():
+        rows = client.query(
+            "SELECT toUnixTimestamp64Milli(drawn_at), epsilon, method, arrayMap(h -> toUnixTimestamp(h), hour), area, category, "
+            "arrivals, occupancy FROM release_rows FINAL WHERE kind = {kind:String} AND toString(day) = {day:String}",
+            # As text: a calendar has days that ClickHouse's Date has not.
+            {"kind": kind, "day": day.isoformat()},
+        ).result_rows
+    if not rows:
+        return None
+    drawn_ms, epsilon, method, *columns = rows[0]
+    figures = [Figure(*values) for values in zip(*columns, strict=True)]
+    return Release(kind, day, datetime.fromtimestamp(drawn_ms / 1000, UTC), epsilon, json.loads(method), figures)
+
+
+def released_days(client: Client) -> list[Listed]:
+    """Every release, the newest day first. Raises StoreUnavailableError."""
+    with store_errors():
+        rows = client.query(
+            "SELECT kind, day, toUnixTimestamp64Milli(drawn_at), epsilon, sha256 FROM release_rows FINAL ORDER BY day DESC, kind"
+        ).result_rows
+    return [Listed(kind, day, datetime.fromtimestamp(ms / 1000, UTC), *rest) for kind, day, ms, *rest in rows]
+
+
+def _ask(client: Client, name: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    with store_errors():
+        return list(client.query(_sql(name), parameters).named_results())
+
+
+@cache
+def _sql(name: str) -> str:
+    return resources.files("pipeline.store").joinpath("sql", "release", f"{name}.sql").read_text(encoding="utf-8")
