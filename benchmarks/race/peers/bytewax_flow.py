@@ -1,0 +1,121 @@
+"""Bytewax: a dataflow keyed by venue, whose state is a Python object in memory, and a sink of batches.
+
+No recovery store is set, which costs time: after a crash this flow reads from the beginning.
+"""
+
+import pickle
+import sys
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+import bytewax.operators as op
+from bytewax.connectors.kafka import KafkaSource, KafkaSourceMessage
+from bytewax.dataflow import Dataflow
+from bytewax.operators import StatefulBatchLogic
+from bytewax.outputs import DynamicSink, StatelessSinkPartition
+from bytewax.run import cli_main
+
+from benchmarks.race.decoding import decode
+from benchmarks.race.job import Change, Scan, changes, fold, moves, put
+from benchmarks.race.store import FULL, Store
+from benchmarks.race.tally import Tally
+
+#: Of one pair what changed of its visits, and of the venue's minutes those that changed.
+Rows = tuple[str, list[Change], list[tuple[int, int, int]]]
+
+
+class Venue(StatefulBatchLogic[Scan, Rows, bytes]):
+    """The scans of each visitor of one venue, and its minutes."""
+
+    def __init__(self, resume: bytes | None) -> None:
+        self._pairs: dict[str, list[list[int]]] = {}
+        self._minutes: dict[int, tuple[int, int]] = {}
+        if resume is not None:
+            self._pairs, self._minutes = pickle.loads(resume)
+
+    def on_batch(self, values: list[Scan]) -> tuple[Iterable[Rows], bool]:
+        """Take the scans of this venue within a batch of the source."""
+        return [rows for scan in values if (rows := self._take(scan)) is not None], StatefulBatchLogic.RETAIN
+
+    def _take(self, scan: Scan) -> Rows | None:
+        scans = self._pairs.setdefault(scan.visitor, [])
+        before = fold(scans)
+        if not put(scans, scan.at, scan.kind, scan.persons):
+            return None
+        after = fold(scans)
+        minutes = []
+        for minute, came, went in moves(before, after):
+            arrivals, departures = self._minutes.get(minute, (0, 0))
+            self._minutes[minute] = arrivals + came, departures + went
+            minutes.append((minute, arrivals + came, departures + went))
+        return scan.visitor, changes(before, after), minutes
+
+    def snapshot(self) -> bytes:
+        """The state at the end of an epoch; it must not change afterwards, hence the bytes."""
+        return pickle.dumps((self._pairs, self._minutes), pickle.HIGHEST_PROTOCOL)
+
+
+class _Writer(StatelessSinkPartition[tuple[str, Rows]]):
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+        self._store = Store(tally.folder / "clickhouse")
+
+    def write_batch(self, items: list[tuple[str, Rows]]) -> None:
+        for venue, (visitor, changed, minutes) in items:
+            self._store.visits(venue, visitor, changed)
+            for minute, arrivals, departures in minutes:
+                self._store.minute(venue, minute, arrivals, departures)
+        if self._store.waiting >= FULL:
+            self._store.flush()
+
+    def close(self) -> None:
+        self._store.flush()
+        self._tally.report()
+        self._store.close()
+
+
+class ClickHouse(DynamicSink[tuple[str, Rows]]):
+    """One writer in each worker; here there is one."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
+    def build(self, _step_id: str, _worker_index: int, _worker_count: int) -> _Writer:
+        """Open the store."""
+        return _Writer(self._tally)
+
+
+def flow_of(tally: Tally) -> Dataflow:
+    """Read to the end of the topic, decode, pair and count by venue, write."""
+
+    def judged(message: Any) -> tuple[str, Scan] | None:
+        assert isinstance(message, KafkaSourceMessage)
+        scan = decode(message.value)
+        tally.take(scan is None)
+        return None if scan is None else (scan.venue, scan)
+
+    flow = Dataflow("race")
+    source: KafkaSource = KafkaSource(
+        [tally.address],
+        [tally.topic],
+        tail=False,
+        # librdkafka pauses a full partition for a second by default. Larger batches meet the same venue more often.
+        add_config={"fetch.queue.backoff.ms": "5"},
+        batch_size=10_000,
+    )
+    read = op.input("read", flow, source)
+    scans = op.filter_map("decode", read, judged)
+    rows = op.stateful_batch("pair", scans, Venue)
+    op.output("write", rows, ClickHouse(tally))
+    return flow
+
+
+def main() -> None:
+    """Run until the topic's records are stored."""
+    # One worker: a second thread would share the interpreter's lock. Epochs of the default ten seconds.
+    cli_main(flow_of(Tally.of_call(sys.argv[1:])), workers_per_process=1, epoch_interval=timedelta(seconds=1))
+
+
+if __name__ == "__main__":
+    main()
