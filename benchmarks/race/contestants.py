@@ -20,7 +20,7 @@ class Peer:
 
     `module` is its program, for one in Python with the packages of `requirements-<name>.lock`; `package` is the one whose version
     is shown. `state` and `crash` say, in a few words, where its state lives and what a crash does. `slow`: it runs over the short
-    day. What it stores is in `layout` ("" for topics).
+    day. `layout` is that of its tables ("" for topics). `options` are given to its program last.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Peer:
     crash: str
     slow: bool = False
     layout: str = "peer"
+    options: tuple[str, ...] = ()
 
     @property
     def python(self) -> Path:
@@ -52,7 +53,7 @@ class Peer:
         jars = f"{JAVA_PROJECT / 'target' / 'race.jar'}:{JAVA_PROJECT / 'target' / 'lib' / '*'}"
         # The throughput collector, and a heap in which it does not have to work often.
         options = ["-Xmx1g", "-XX:+UseParallelGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", jars]
-        call = [address, topic, str(records), str(folder), *result_topics(folder)]
+        call = [address, topic, str(records), str(folder), *result_topics(folder), *self.options]
         return [shutil.which("java") or "java", *options, self.module, *call]
 
 
@@ -64,13 +65,25 @@ def result_topics(folder: Path) -> tuple[str, str]:
 PEERS: Final = (
     Peer(
         "kafka-streams",
-        "Kafka Streams, two threads",
+        "Kafka Streams, RocksDB",
         "race.Race",
         "kafka-streams",
         writes_to="topics",
         state="RocksDB and changelog topics",
-        crash="some scans counted twice, unless exactly-once is set",
+        crash="minutes of some scans counted twice, unless exactly-once is set",
         layout="",
+        options=("rocksdb",),
+    ),
+    Peer(
+        "kafka-streams-memory",
+        "Kafka Streams, state in memory",
+        "race.Race",
+        "kafka-streams",
+        writes_to="topics",
+        state="memory and changelog topics",
+        crash="minutes of some scans counted twice, unless exactly-once is set",
+        layout="",
+        options=("memory",),
     ),
     Peer(
         "pathway",

@@ -33,28 +33,12 @@ class Scan(NamedTuple):
     persons: int
 
 
-class Visit(NamedTuple):
-    """A visit. `ended` is "open" for one that ends by itself at `left`: whether it has, only the clock of the reader says."""
+#: (start, left, how it ended, persons). "open": it ends by itself at `left`; whether it has, only the clock of the reader says.
+#: A plain tuple, as one is made for nearly every scan, and a named one costs three times as much.
+Visit = tuple[int, int, str, int]
 
-    start: int
-    left: int
-    ended: str
-    persons: int
-
-
-class Change(NamedTuple):
-    """A row to write: a visit as it is now, or as it was and is no more (`deleted`)."""
-
-    visit: Visit
-    deleted: bool
-
-
-class Move(NamedTuple):
-    """Persons more (or less) that came and left in a minute, counted from the epoch."""
-
-    minute: int
-    arrivals: int
-    departures: int
+#: (minute since the epoch, arrivals more, departures more), in persons; less is negative.
+Move = tuple[int, int, int]
 
 
 def put(scans: list[list[int]], at: int, kind: int, persons: int) -> bool:
@@ -79,37 +63,43 @@ def fold(scans: Iterable[PairScan], limit: int = MAX_STAY) -> list[Visit]:
     for at, kind, party in scans:
         if kind == CHECK_IN:
             if start >= 0 and at >= start + limit:
-                visits.append(Visit(start, start + limit, "expired", persons))
+                visits.append((start, start + limit, "expired", persons))
                 start = -1
             if start < 0:
                 start, persons = at, party
         elif start >= 0:
             if at - start <= HARD_LIMIT:
-                visits.append(Visit(start, at, "check_out", persons))
+                visits.append((start, at, "check_out", persons))
             else:
-                visits.append(Visit(start, start + limit, "expired", persons))
+                visits.append((start, start + limit, "expired", persons))
             start = -1
     if start >= 0:
-        visits.append(Visit(start, start + limit, "open", persons))
+        visits.append((start, start + limit, "open", persons))
     return visits
 
 
-def changes(before: Sequence[Visit], after: Sequence[Visit]) -> list[Change]:
-    """What to write when a pair's visits were `before` and are `after`; a visit is known by its start."""
+def changes(before: Sequence[Visit], after: Sequence[Visit]) -> tuple[list[Visit], list[int], list[Move]]:
+    """What follows when a pair's visits were `before` and are `after`.
+
+    The visits to write; the starts of those that are no more; how the minutes change. A visit that ends by itself leaves then, be
+    that in the future or not.
+    """
     same = 0
-    while same < len(before) and same < len(after) and before[same] == after[same]:
+    for old, new in zip(before, after, strict=False):
+        if old != new:
+            break
         same += 1
-    starts = {visit.start for visit in after[same:]}
-    found = [Change(visit, True) for visit in before[same:] if visit.start not in starts]
-    old = set(before[same:])
-    return found + [Change(visit, False) for visit in after[same:] if visit not in old]
-
-
-def moves(before: Sequence[Visit], after: Sequence[Visit]) -> list[Move]:
-    """How the same difference changes the minutes. A visit that ends by itself leaves then, be that in the future or not."""
+    gone, come = before[same:], after[same:]
     counts: dict[int, list[int]] = {}
-    for visits, sign in ((before, -1), (after, 1)):
+    for visits, sign in ((gone, -1), (come, 1)):
         for start, left, _, persons in visits:
-            counts.setdefault(start // MINUTE, [0, 0])[0] += sign * persons
-            counts.setdefault(left // MINUTE, [0, 0])[1] += sign * persons
-    return [Move(minute, came, went) for minute, (came, went) in counts.items() if came or went]
+            for minute, side in ((start // MINUTE, 0), (left // MINUTE, 1)):
+                if minute in counts:
+                    counts[minute][side] += sign * persons
+                else:
+                    counts[minute] = [sign * persons, 0] if side == 0 else [0, sign * persons]
+    moves = [(minute, came, went) for minute, (came, went) in counts.items() if came or went]
+    if not gone:
+        return list(come), [], moves
+    starts = {visit[0] for visit in come}
+    return [visit for visit in come if visit not in gone], [visit[0] for visit in gone if visit[0] not in starts], moves

@@ -11,7 +11,7 @@ from typing import Any, Final
 import clickhouse_connect
 import pyarrow as pa
 
-from benchmarks.race.job import Change
+from benchmarks.race.job import Visit
 
 #: Rows waiting at which a peer should write; below some ten thousand, the cost of an insert shows.
 FULL: Final = 50_000
@@ -32,14 +32,16 @@ class Store:
         self._client: Any = clickhouse_connect.get_client(interface="chdb", path=str(folder))
         for table in _TABLES:
             self._client.command(table)
-        self._visits: dict[tuple[str, str, int], Change] = {}
+        self._visits: dict[tuple[str, str, int], tuple[int, str, int, int]] = {}
         self._minutes: dict[tuple[str, int], tuple[int, int]] = {}
         self._version = 0
 
-    def visits(self, venue: str, visitor: str, changes: Iterable[Change]) -> None:
-        """Note what changed of a pair's visits."""
-        for change in changes:
-            self._visits[venue, visitor, change.visit.start] = change
+    def visits(self, venue: str, visitor: str, visits: Iterable[Visit], gone: Iterable[int] = ()) -> None:
+        """Note a pair's visits as they are now, and the starts of those that are no more."""
+        for start, left, ended, persons in visits:
+            self._visits[venue, visitor, start] = left, ended, persons, 0
+        for start in gone:
+            self._visits[venue, visitor, start] = 0, "", 0, 1
 
     def minute(self, venue: str, minute: int, arrivals: int, departures: int) -> None:
         """Note the counts of a minute as they are now."""
@@ -55,8 +57,7 @@ class Store:
         self._version += 1
         if self._visits:
             venue, visitor, start = zip(*self._visits, strict=True)
-            visits, deleted = zip(*self._visits.values(), strict=True)
-            _, left, ended, persons = zip(*visits, strict=True)
+            left, ended, persons, deleted = zip(*self._visits.values(), strict=True)
             self._insert(
                 "visits",
                 venue=pa.array(venue),
@@ -66,7 +67,7 @@ class Store:
                 ended=pa.array(ended),
                 persons=pa.array(persons, pa.uint8()),
                 version=pa.repeat(pa.scalar(self._version, pa.uint64()), len(start)),
-                deleted=pa.array(deleted).cast(pa.uint8()),
+                deleted=pa.array(deleted, pa.uint8()),
             )
             self._visits.clear()
         if self._minutes:

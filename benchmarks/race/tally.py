@@ -14,7 +14,7 @@ class Tally:
         self.address = address
         self.topic = topic
         self.folder = folder
-        self._expected = records
+        self.expected = records
         self._taken = self._refused = 0
         self._began: float | None = None
 
@@ -34,7 +34,7 @@ class Tally:
     @property
     def done(self) -> bool:
         """Whether every record was taken."""
-        return self._taken >= self._expected
+        return self._taken >= self.expected
 
     def report(self) -> None:
         """Print the JSON line; to be called once everything is stored and committed."""

@@ -17,12 +17,12 @@ from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from bytewax.run import cli_main
 
 from benchmarks.race.decoding import decode
-from benchmarks.race.job import Change, Scan, changes, fold, moves, put
+from benchmarks.race.job import Scan, Visit, changes, fold, put
 from benchmarks.race.store import FULL, Store
 from benchmarks.race.tally import Tally
 
-#: Of one pair what changed of its visits, and of the venue's minutes those that changed.
-Rows = tuple[str, list[Change], list[tuple[int, int, int]]]
+#: Of one visitor the visits that changed, and the starts of those that are no more; of the venue the minutes that changed.
+Rows = tuple[str, list[Visit], list[int], list[tuple[int, int, int]]]
 
 
 class Venue(StatefulBatchLogic[Scan, Rows, bytes]):
@@ -43,13 +43,13 @@ class Venue(StatefulBatchLogic[Scan, Rows, bytes]):
         before = fold(scans)
         if not put(scans, scan.at, scan.kind, scan.persons):
             return None
-        after = fold(scans)
+        visits, gone, moves = changes(before, fold(scans))
         minutes = []
-        for minute, came, went in moves(before, after):
+        for minute, came, went in moves:
             arrivals, departures = self._minutes.get(minute, (0, 0))
             self._minutes[minute] = arrivals + came, departures + went
             minutes.append((minute, arrivals + came, departures + went))
-        return scan.visitor, changes(before, after), minutes
+        return scan.visitor, visits, gone, minutes
 
     def snapshot(self) -> bytes:
         """The state at the end of an epoch; it must not change afterwards, hence the bytes."""
@@ -62,8 +62,8 @@ class _Writer(StatelessSinkPartition[tuple[str, Rows]]):
         self._store = Store(tally.folder / "clickhouse")
 
     def write_batch(self, items: list[tuple[str, Rows]]) -> None:
-        for venue, (visitor, changed, minutes) in items:
-            self._store.visits(venue, visitor, changed)
+        for venue, (visitor, visits, gone, minutes) in items:
+            self._store.visits(venue, visitor, visits, gone)
             for minute, arrivals, departures in minutes:
                 self._store.minute(venue, minute, arrivals, departures)
         if self._store.waiting >= FULL:
@@ -113,7 +113,7 @@ def flow_of(tally: Tally) -> Dataflow:
 
 def main() -> None:
     """Run until the topic's records are stored."""
-    # One worker: a second thread would share the interpreter's lock. Epochs of the default ten seconds.
+    # One worker: a second thread would share the interpreter's lock. Epochs of a second, as others commit.
     cli_main(flow_of(Tally.of_call(sys.argv[1:])), workers_per_process=1, epoch_interval=timedelta(seconds=1))
 
 

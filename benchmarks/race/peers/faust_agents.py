@@ -11,7 +11,7 @@ import sys
 import faust
 
 from benchmarks.race.decoding import decode
-from benchmarks.race.job import changes, fold, moves, put
+from benchmarks.race.job import changes, fold, put
 from benchmarks.race.store import FULL, Store
 from benchmarks.race.tally import Tally
 
@@ -51,9 +51,9 @@ async def run(tally: Tally) -> None:
                 before = fold(scans)
                 if put(scans, scan.at, scan.kind, scan.persons):
                     pairs[key] = scans
-                    after = fold(scans)
-                    store.visits(scan.venue, scan.visitor, changes(before, after))
-                    for minute, came, went in moves(before, after):
+                    visits, gone, moves = changes(before, fold(scans))
+                    store.visits(scan.venue, scan.visitor, visits, gone)
+                    for minute, came, went in moves:
                         arrivals, departures = minutes.get(f"{scan.venue}|{minute}") or (0, 0)
                         minutes[f"{scan.venue}|{minute}"] = [arrivals + came, departures + went]
                         store.minute(scan.venue, minute, arrivals + came, departures + went)

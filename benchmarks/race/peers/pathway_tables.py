@@ -1,52 +1,74 @@
 """Pathway: no state by hand, but tables that follow from tables; the engine keeps them right as scans come, in whatever order."""
 
+import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pathway as pw
 
 from benchmarks.race.decoding import decode
-from benchmarks.race.job import MINUTE, Change, Visit, fold
+from benchmarks.race.job import MINUTE, Visit, fold
 from benchmarks.race.store import FULL, Store
 from benchmarks.race.tally import Tally
 
 _PairScan = tuple[int, int, int]
-_Visit = tuple[int, int, str, int]
 
 
 @pw.udf(deterministic=True)
-def visits_of(scans: tuple[_PairScan, ...]) -> list[_Visit]:
+def visits_of(scans: tuple[_PairScan, ...]) -> list[Visit]:
     """The visits of a pair, whose scans are sorted with the larger of two parties first, hence the sign."""
-    return [tuple(visit) for visit in fold((at, kind, -persons) for at, kind, persons in scans)]
+    return fold((at, kind, -persons) for at, kind, persons in scans)
 
 
 class _Rows(pw.io.python.ConnectorObserver):
     """Within one time of the engine an update is a row taken away and a row added, in either order: the added one holds."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, ended: Callable[[type["_Rows"], int], None]) -> None:
         self.store = store
+        self._ended = ended
         self._rows: dict[Any, tuple[bool, dict[str, Any]]] = {}
 
     def on_change(self, key: pw.Pointer, row: dict[str, Any], time: int, is_addition: bool) -> None:  # noqa: ARG002
         if is_addition or key not in self._rows:
             self._rows[key] = is_addition, row
 
-    def on_time_end(self, time: int) -> None:  # noqa: ARG002
+    def on_time_end(self, time: int) -> None:
         for is_addition, row in self._rows.values():
             self.note(row, is_addition)
         self._rows.clear()
         if self.store.waiting >= FULL:
             self.store.flush()
+        self._ended(type(self), time)
 
     def note(self, row: dict[str, Any], is_addition: bool) -> None:
         """Give the row to the store."""
         raise NotImplementedError
 
 
+class _Read(pw.io.python.ConnectorObserver):
+    """Notes at which time of the engine the topic's last record was taken: a Kafka source never ends by itself."""
+
+    def __init__(self, expected: int) -> None:
+        self._expected = expected
+        self._last: int | None = None
+        self._waiting = {_Visits, _Minutes}
+
+    def on_change(self, key: pw.Pointer, row: dict[str, Any], time: int, is_addition: bool) -> None:  # noqa: ARG002
+        if is_addition and row["records"] == self._expected:
+            self._last = time
+
+    def ended(self, kind: type["_Rows"], time: int) -> bool:
+        """Whether this was the last of what had to be written."""
+        if self._last is not None and time >= self._last:
+            self._waiting.discard(kind)
+        return not self._waiting
+
+
 class _Visits(_Rows):
     def note(self, row: dict[str, Any], is_addition: bool) -> None:
-        visit = Visit(row["start"], row["left"], row["ended"], row["persons"])
-        self.store.visits(row["venue"], row["visitor"], [Change(visit, not is_addition)])
+        visits = [(row["start"], row["left"], row["ended"], row["persons"])] if is_addition else []
+        self.store.visits(row["venue"], row["visitor"], visits, [] if is_addition else [row["start"]])
 
 
 class _Minutes(_Rows):
@@ -65,12 +87,17 @@ def build(tally: Tally, store: Store) -> None:
         return None if scan is None else tuple(scan)
 
     messages = pw.io.kafka.read(
-        {"bootstrap.servers": tally.address, "group.id": f"race-{tally.folder.name}", "auto.offset.reset": "earliest"},
+        {
+            "bootstrap.servers": tally.address,
+            "group.id": f"race-{tally.folder.name}",
+            "auto.offset.reset": "earliest",
+            # librdkafka pauses a full partition for a second by default.
+            "fetch.queue.backoff.ms": "5",
+        },
         topic=tally.topic,
         format="raw",
-        # All that the topic holds now; it is still read and computed piece by piece, as commits fall due.
-        mode="static",
         autogenerate_key=True,
+        # Results are right as of every second; a longer time would be faster, and none (mode="static") one batch of all.
         autocommit_duration_ms=1_000,
     )
     scan = pw.unwrap(pw.this.scan)
@@ -103,19 +130,26 @@ def build(tally: Tally, store: Store) -> None:
             departures=pw.reducers.sum(pw.this.departures),
         )
     )
-    pw.io.python.write(visits, _Visits(store))
-    pw.io.python.write(minutes, _Minutes(store))
+    read = _Read(tally.expected)
+
+    def ended(kind: type[_Rows], time: int) -> None:
+        if read.ended(kind, time):
+            store.flush()
+            tally.report()
+            store.close()
+            # There is no other way to end a run over Kafka.
+            os._exit(0)
+
+    pw.io.python.write(messages.reduce(records=pw.reducers.count()), read)
+    pw.io.python.write(visits, _Visits(store, ended))
+    pw.io.python.write(minutes, _Minutes(store, ended))
 
 
 def main() -> None:
     """Run until the topic's records are stored."""
     tally = Tally.of_call(sys.argv[1:])
-    store = Store(tally.folder / "clickhouse")
-    build(tally, store)
+    build(tally, Store(tally.folder / "clickhouse"))
     pw.run(monitoring_level=pw.MonitoringLevel.NONE)
-    store.flush()
-    tally.report()
-    store.close()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from quixstreams import Application, State
 from quixstreams.sinks import BatchingSink, SinkBatch
 
 from benchmarks.race.decoding import decode
-from benchmarks.race.job import Scan, changes, fold, moves, put
+from benchmarks.race.job import Scan, changes, fold, put
 from benchmarks.race.store import Store
 from benchmarks.race.tally import Tally
 
@@ -22,8 +22,8 @@ class ClickHouse(BatchingSink):
     def write(self, batch: SinkBatch) -> None:
         """Write what a partition gave since the last checkpoint, of each key the newest."""
         for item in batch:
-            venue, visitor, changed, minutes = item.value
-            self._store.visits(venue, visitor, changed)
+            venue, visitor, visits, gone, minutes = item.value
+            self._store.visits(venue, visitor, visits, gone)
             for minute, arrivals, departures in minutes:
                 self._store.minute(venue, minute, arrivals, departures)
         self._store.flush()
@@ -36,14 +36,13 @@ def pair(scan: Scan, state: State) -> list[Any] | None:
     if not put(scans, scan.at, scan.kind, scan.persons):
         return None
     state.set(scan.visitor, scans)
-    after = fold(scans)
+    visits, gone, moves = changes(before, fold(scans))
     minutes = []
-    for move in moves(before, after):
-        key = f"|{move.minute}"
-        arrivals, departures = state.get(key, (0, 0))
-        state.set(key, (arrivals + move.arrivals, departures + move.departures))
-        minutes.append((move.minute, arrivals + move.arrivals, departures + move.departures))
-    return [scan.venue, scan.visitor, changes(before, after), minutes]
+    for minute, came, went in moves:
+        arrivals, departures = state.get(f"|{minute}", (0, 0))
+        state.set(f"|{minute}", (arrivals + came, departures + went))
+        minutes.append((minute, arrivals + came, departures + went))
+    return [scan.venue, scan.visitor, visits, gone, minutes]
 
 
 def main() -> None:
