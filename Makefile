@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test lint bench accuracy faults schemas dashboards lock clean
+.PHONY: help install demo test lint bench race accuracy faults schemas dashboards lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -31,12 +31,16 @@ lint: install  ## ruff, mypy --strict and the import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: install  ## scans/s beside a bare read of the same topic; tracing over two weeks of a nation (4 GB of disk); requests/s; estimates
+bench: install  ## scans/s beside a bare read of the same topic, and the race; tracing over two weeks of a nation (4 GB of disk); requests/s; estimates
 	$(BIN)/python -m benchmarks.main
+	$(BIN)/python -m benchmarks.race
 	$(BIN)/python -m benchmarks.tracing
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.gateway
 	$(BIN)/python -m benchmarks.presence
+
+race: install  ## the same job by Faust, Quix Streams, Bytewax, Pathway, Kafka Streams and ClickHouse alone; installs them into .race/
+	$(BIN)/python -m benchmarks.race
 
 accuracy: install  ## error of the estimated occupancy against a simulated truth, beside simpler rules
 	$(BIN)/python -m benchmarks.accuracy

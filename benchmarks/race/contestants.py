@@ -70,7 +70,7 @@ PEERS: Final = (
         "kafka-streams",
         writes_to="topics",
         state="RocksDB and changelog topics",
-        crash="minutes of some scans counted twice, unless exactly-once is set",
+        crash="minutes miscounted, some rows lost",
         layout="",
         options=("rocksdb",),
     ),
@@ -81,7 +81,7 @@ PEERS: Final = (
         "kafka-streams",
         writes_to="topics",
         state="memory and changelog topics",
-        crash="minutes of some scans counted twice, unless exactly-once is set",
+        crash="minutes miscounted, some rows lost",
         layout="",
         options=("memory",),
     ),
@@ -92,7 +92,7 @@ PEERS: Final = (
         "pathway",
         writes_to="ClickHouse",
         state="memory",
-        crash="from the beginning, unless persistence is set",
+        crash="from the beginning; persistence is an option",
     ),
     Peer(
         "bytewax",
@@ -101,7 +101,7 @@ PEERS: Final = (
         "bytewax",
         writes_to="ClickHouse",
         state="memory",
-        crash="from the beginning, unless recovery is set",
+        crash="from the beginning; recovery is an option",
     ),
     Peer(
         "quix",
@@ -110,7 +110,7 @@ PEERS: Final = (
         "quixstreams",
         writes_to="ClickHouse",
         state="RocksDB and changelog topics",
-        crash="minutes of some scans counted twice",
+        crash="on from the last checkpoint",
     ),
     Peer(
         "faust",
@@ -119,7 +119,7 @@ PEERS: Final = (
         "faust-streaming",
         writes_to="ClickHouse",
         state="memory and changelog topics",
-        crash="minutes of some scans counted twice, some rows lost",
+        crash="minutes miscounted, some rows lost",
         slow=True,
     ),
     Peer(
