@@ -86,6 +86,18 @@ def score(found: Rows, right: Rows) -> Score:
     return Score(_agreement(found.visits, right.visits), _agreement(found.minutes, right.minutes))
 
 
+def complaint(taken: int, records: int, refused: int, reference: Reference, found: Score) -> str:
+    """What is wrong with a run, in words; empty if nothing is: everybody claims to take every record and to be exact."""
+    if taken != records:
+        return f"took {taken:,} of {records:,} records"
+    if refused != reference.refused:
+        return f"refused {refused:,} records, where {reference.refused:,} are no scans"
+    if found != Score(1.0, 1.0):
+        shares = f"{found.visits:.4%} of the visits, {found.minutes:.4%} of the minutes"
+        return f"has other rows than the scans mean; right are {shares}"
+    return ""
+
+
 def _agreement(found: set[Any], right: set[Any]) -> float:
     return len(found & right) / len(found | right) if found or right else 1.0
 

@@ -7,7 +7,8 @@ SELECT
     toUnixTimestamp64Milli(occurred_at)::Int64 AS at,
     (record.event_type = 'check_out')::UInt8 AS kind,
     -- Of two with one identity the larger party comes first, and the fold takes the first.
-    -max(persons)::Int64 AS negative_persons
+    -max(persons)::Int64 AS negative_persons,
+    count() AS lines
 FROM
 (
     SELECT

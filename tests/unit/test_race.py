@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.race.chart import Bar, bars
-from benchmarks.race.checker import Rows, reference_of, score
+from benchmarks.race.checker import Reference, Rows, Score, complaint, reference_of, score
 from benchmarks.race.contestants import PEERS
 from benchmarks.race.job import MAX_STAY, MINUTE, changes, fold, put
 from benchmarks.race.result_topics import minute_row, visit_row
@@ -36,6 +36,16 @@ def test_only_the_right_rows_are_right() -> None:
     # One arrival too many is wrong there, and in who is present in every later minute of the venue.
     miscounted = [("v-1", 60, 4, 0), *MINUTES[1:]]
     assert score(Rows.of(VISITS, miscounted, AS_OF), right).minutes == pytest.approx(1 / 7)
+
+
+@pytest.mark.parametrize(
+    ("taken", "refused", "found"),
+    [(9, 1, Score(1, 1)), (10, 2, Score(1, 1)), (10, 1, Score(0.999999, 1)), (10, 1, Score(1, 0.999999))],
+)
+def test_whoever_misses_anything_fails(taken: int, refused: int, found: Score) -> None:
+    reference = Reference(Rows(set(), set()), AS_OF, refused=1)
+    assert complaint(10, 10, 1, reference, Score(1, 1)) == ""
+    assert complaint(taken, 10, refused, reference, found)
 
 
 def test_an_end_by_itself_is_judged_by_the_clock_and_the_future_is_left_out() -> None:
