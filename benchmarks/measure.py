@@ -46,7 +46,12 @@ def run_measured(
     Raises UserError with the end of what it said if it fails, or if it takes more than `most_seconds`. One at a time: CPU seconds
     are those of all our children.
     """
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")}
+    # Where Python may not keep its compiled modules, each start would compile them again and count that.
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PIPELINE_") and name != "PYTHONDONTWRITEBYTECODE"
+    }
     environment = (
         inherited | {f"PIPELINE_{name.upper()}": value for name, value in settings.items()} | (variables or {})
     )
