@@ -48,7 +48,7 @@ def _prepare_java() -> tuple[str, str]:
 
 
 def _run(command: Sequence[str], folder: Path | None = None) -> str | None:
-    """None, or the last line of what it said when it failed."""
+    """None, or when it failed the first line that it called an error, else the last it said."""
     try:
         done = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, timeout=_INSTALL_SECONDS, check=False
@@ -58,7 +58,8 @@ def _run(command: Sequence[str], folder: Path | None = None) -> str | None:
     if done.returncode == 0:
         return None
     lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    return lines[-1] if lines else f"status {done.returncode}"
+    errors = [line for line in lines if "ERROR" in line]
+    return (errors or lines[-1:] or [f"status {done.returncode}"])[0]
 
 
 def _version(peer: Peer) -> str:
