@@ -44,7 +44,8 @@ def _prepare_java() -> tuple[str, str]:
     if said is not None:
         return "", f"Maven cannot build it: {said}"
     jar = next((JAVA_PROJECT / "target" / "lib").glob("kafka-streams-*.jar"))
-    return jar.stem.removeprefix("kafka-streams-"), ""
+    said_by_java = subprocess.run(["java", "-version"], capture_output=True, text=True, check=True).stderr
+    return f"{jar.stem.removeprefix('kafka-streams-')}, Java {said_by_java.split(chr(34))[1]}", ""
 
 
 def _run(command: Sequence[str], folder: Path | None = None) -> str | None:
