@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SEEDS := 10000
+FUZZ_SECONDS := 600
 STAMP := $(VENV)/.installed
 
 .PHONY: help install demo test lint bench race accuracy faults schemas dashboards lock clean
@@ -46,8 +48,10 @@ accuracy: install  ## error of the estimated occupancy against a simulated truth
 	$(BIN)/python -m benchmarks.accuracy
 
 faults: install  ## hurt a running pipeline 1,200 times, plant bugs that must be caught, overload it: hours; see docs/reliability.md
+	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS)
+	$(BIN)/python -m tests.hostile.fuzz --seconds $(FUZZ_SECONDS)
 	$(BIN)/python -m tests.faults.run $(FAULTS)
-	$(BIN)/python -m pytest tests/faults tests/integration/test_worker_killed.py tests/integration/test_gateway.py --faults
+	$(BIN)/python -m pytest tests/simulation tests/faults tests/integration/test_worker_killed.py tests/integration/test_gateway.py --faults
 
 schemas: install  ## write the JSON Schemas and the AsyncAPI document from the pydantic models
 	$(BIN)/python -m schemas.export

@@ -71,6 +71,9 @@ _SETTLE_SECONDS = 5.0
 #: Rows of former owners that came late are looked for this often (seconds).
 _STRANGERS_SECONDS = 5.0
 
+#: What other workers have read is asked for this often (seconds).
+_FOLLOW_SECONDS = 1.0
+
 #: Of the running number in a version, the bits that a claim of partitions leaves to chance.
 _CLAIM_BITS = 30
 
@@ -105,12 +108,15 @@ class Engine:
         self._erased: frozenset[bytes] = frozenset()
         self._progress: dict[tuple[str, int], Progress] = {}
         self._epoch = self._version = 0
+        # The version of the registry that memory and the store follow; newer rules are in `_ruled`.
+        self._followed = 0
         self._writing_client = writing_client
         # Versions of alerts: stored up to, handed on up to, known to be told up to; and whether those in force were handed on.
         self._alerts_stored = self._alerts_handed = self._alerts_told = 0
         self._handed_open = False
         # Where former owners' rows may come in late, those known, and when they were last looked for (monotonic seconds).
         self._left_behind, self._strangers, self._looked_at = "0", set[tuple[object, ...]](), 0.0
+        self._followed_at = 0.0
         self._came_late = ""
         self._unknown_venue_scans = self._late_scans = 0
         self._compared_hour, self._undercounted = BEGINNING, 0
@@ -121,6 +127,8 @@ class Engine:
     def _forget(self) -> None:
         self._shard = Shard(self._registry.rules)
         self._as_of = self._newest = self._watermark = BEGINNING
+        # With the clock of events: the newest scan that any worker has read.
+        self._read_anywhere = BEGINNING
         # Per partition: the typical newest scan, and when (monotonic seconds) the partition last gave something.
         self._watermarks: dict[tuple[str, int], tuple[int, float]] = {}
         self._elsewhere: set[bytes] = set()
@@ -195,8 +203,12 @@ class Engine:
         known = {(row.topic, row.partition): row for row in standing.progress}
         self._progress = {key: replace(known.get(key, Progress(*key))) for key in owned}
         durable = recovery.durable_of(standing, owned, everything=self._embedded)
+        computed = recovery.computed_of(standing, owned, everything=self._embedded)
+        rules = recovery.rules_of(standing, owned, everything=self._embedded)
         left = recovery.left_behind(durable, everything=self._embedded)
-        left = self._left_behind = f"({left} OR {self._came_late})" if self._came_late else left
+        scope = self._scope = recovery.scope_of(owned, everything=self._embedded)
+        # What came late at venues that are another's by now is not ours to compute.
+        left = self._left_behind = f"({left} OR ({self._came_late} AND {scope}))" if self._came_late else left
         self._epoch = max(self._epoch, standing.epoch) + 1
         self._version = self._epoch << recovery.EPOCH_SHIFT
         if not self._embedded:
@@ -211,29 +223,40 @@ class Engine:
             standing.watermark,
             standing.as_of,
             self._clock,
+            self._followed,
         )
-        self._writer.announce(claim, durable)
+        self._writer.announce(claim, durable, computed, rules)
         if not self._embedded:
             self._writer.hold(claim)
         self._registry.refresh()
+        self._followed = self._registry.version
         self._refresh_timeline()
         self._bounds = retention.bounds_in_force(client)
         self._erased = erasure.erased(client)
-        scope = self._scope = recovery.scope_of(owned, everything=self._embedded)
         self._elsewhere = recovery.venues_elsewhere(client, scope)
         self._follow_stays(scope)
         shard = self._shard
+        self._as_of = standing.as_of or BEGINNING
         if standing.newest:
-            self._newest, self._watermark, self._as_of = standing.newest, standing.watermark, standing.as_of
+            self._newest, self._watermark = standing.newest, standing.watermark
             shard.start_at(self._horizon(standing.watermark))
+        stored: set[tuple[str, str, int, int]] = set()
+        if not self._embedded:
+            # What a former owner had sent may reach the server while we read: its scans are looked for again below, its
+            # other rows by `notice_others`.
+            self._strangers = recovery.rows_left_behind(client, left, self._epoch << recovery.EPOCH_SHIFT)
+            self._looked_at = time.monotonic()
+            stored = recovery.unaccounted_scans(client, scope, standing.progress)
         unfinished = recovery.find_unfinished(client, scope, left)
-        self._writer.unaccounted = recovery.unaccounted_scans(client, scope, standing.progress, shard.horizon)
+        unfinished.repairs |= self._ruled_meanwhile(rules)
 
         # What lies after the clock is not computed again below, and must not be left from a write that had come further.
         for table, rows in repair.deletions(unfinished.minutes, self._next_versions(1)).items():
             self._writer.insert(table, rows)
         spans: dict[str, repair.Span] = {}
-        histories = self._correct_visits(unfinished.pairs | unfinished.repairs, spans)
+        # Of a scan that came in late the visit may have been taken back by a former heir, whose write was complete.
+        late = {(venue, visitor) for venue, visitor, *_ in stored}
+        histories = self._correct_visits(unfinished.pairs | unfinished.repairs | late, spans)
         for history in histories:
             # How far an unfinished correction came is not known: whatever it could have touched.
             if (history.venue, history.visitor) in unfinished.repairs or (history.venue, "") in unfinished.repairs:
@@ -241,13 +264,21 @@ class Engine:
                     repair.include(spans, history.venue, start, start + HARD_LIMIT + 1)
         for venue, minutes in unfinished.minutes.items():
             repair.include(spans, venue, min(minutes) * MINUTE, (max(minutes) + 1) * MINUTE)
+        self._include_uncomputed(computed, spans)
         recovery.load_shard(client, shard, scope, standing.progress, moves=self._timeline.active)
+        if not self._embedded and recovery.unaccounted_scans(client, scope, standing.progress) != stored:
+            # Scans came in between the visits' correction and the loading. Memory has them now, so nothing would be written when
+            # their records are read again: the visits must be corrected with them.
+            return self._recover(owned)
+        # The clock is that of the worker furthest on; rows of the others' partitions are given from where theirs stood.
+        since = min(computed.values(), default=0) or BEGINNING
+        if since != BEGINNING:
+            shard.advance(since, emit=False)
         if self._as_of != BEGINNING:
-            shard.advance(self._as_of, emit=False)
             shard.rewrite_now()
         self._shown = {width: shard.codes_of(venues) for width, venues in recovery.load_windows(client, scope)}
         self._estimated = shard.codes_of(recovery.estimated_venues(client, scope))
-        self._book.start(shard, self._as_of)
+        self._book.start(shard, since)
         self._load_alerts(scope)
         for venue, raised_at in crowding.unfinished_alerts(client, left).items():
             self._crowd_again(venue, raised_at - 1)
@@ -270,11 +301,29 @@ class Engine:
         self._alerts_stored = self._version
         self._handed_open = False
         self._broken_off = False
-        if not self._embedded:
-            self._strangers = recovery.rows_left_behind(client, left, self._epoch << recovery.EPOCH_SHIFT)
-            self._looked_at = time.monotonic()
         self._came_late = ""
         return known
+
+    def _include_uncomputed(self, computed: Mapping[tuple[str, int], int], spans: dict[str, repair.Span]) -> None:
+        # What lies after a partition's own clock and before memory; what memory holds is given by the next `take`.
+        until = min(self._as_of, self._shard.cells_from)
+        for place, since in computed.items():
+            if since < until:
+                scope = recovery.scope_of([place], everything=self._embedded)
+                for venue in recovery.venues_within(self._client, scope):
+                    first, last = repair.extent(self._client, venue)
+                    if last and max(since, first) < until:
+                        repair.include(spans, venue, max(since, first), until)
+
+    def _ruled_meanwhile(self, rules: Mapping[tuple[str, int], int]) -> set[tuple[str, str]]:
+        # Whole venues with rules that their last owner had not heard of, or not acted on.
+        found = set()
+        for place, version in rules.items():
+            if 0 <= version < self._registry.version:
+                scope = recovery.scope_of([place], everything=self._embedded)
+                here = recovery.venues_within(self._client, scope)
+                found |= {(venue, "") for venue in self._registry.changed_since(version).intersection(here)}
+        return found
 
     def _follow_stays(self, scope: str) -> None:
         # Of venues whose visits follow another max stay, all is corrected in this recovery. It is asked for first: a crash before
@@ -398,16 +447,10 @@ class Engine:
 
         `offset` of a returned dead letter is the index in `values`.
         """
-        changed, letters = self._registry.load(values, keys, self._announce_rules)
+        changed, letters = self._registry.load(values, keys)
         self._categories, self._areas = Groups(), Groups()
         self._expect_rules(changed)
         return letters
-
-    def _announce_rules(self, venues: Iterable[bytes]) -> None:
-        # Before the registry is stored: a crash in between asks for a correction too many, never for one too few.
-        known = sorted(venue.decode() for venue in venues if self._shard.knows(venue))
-        if known:
-            repair.ask(self._client, [(venue, "") for venue in known], self._next_versions(1))
 
     def _expect_rules(self, changed: Mapping[bytes, VenueRules]) -> None:
         # Of what only a model goes by nothing follows without one.
@@ -424,6 +467,8 @@ class Engine:
         if known:
             self._ruled |= known
             self._settle_at = self._settle_at or time.monotonic() + _SETTLE_SECONDS
+        if not self._ruled:
+            self._followed = self._registry.version
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -442,12 +487,13 @@ class Engine:
             return self._until
         if self._clock == "wall":
             return time.time_ns() // 1_000_000
-        return self._newest
+        return max(self._newest, self._read_anywhere)
 
     def take(self, *, idle: bool) -> Write | None:
         """Cut what has accumulated into one write; None if there is nothing.
 
         `idle`: nothing more is waiting to be read, so rows are computed up to the clock and automatic ends become visible.
+        Raises StoreUnavailableError, where alerts are to be corrected; it may then be called again.
         """
         if not self._progress:
             return None
@@ -462,11 +508,14 @@ class Engine:
         as_of = max(self._as_of, clock if caught_up else min(clock, behind))
         if not self._moved and as_of == self._as_of:
             return None
+        if as_of != BEGINNING:
+            self._shard.advance(as_of)
+            if self._crowded_since:
+                self._correct_alerts(as_of)  # the store may not answer: nothing is taken before
         first = self._version
         derived = self._venue_rows()
         self._as_of = as_of
         if as_of != BEGINNING:
-            self._shard.advance(as_of)
             changes = self._shard.take_changes()
             derived += self._changed_rows(changes)
             derived += self._alert_rows(changes, as_of)
@@ -495,6 +544,7 @@ class Engine:
             self._watermark,
             self._as_of,
             self._clock,
+            self._followed,
             derived,
             self._scans,
             self._ancient,
@@ -577,8 +627,6 @@ class Engine:
                 self._crowd_again(venue, alert.raised_at - 1)
 
     def _alert_rows(self, changed: Changes, as_of: int) -> list[tuple[str, pa.Table]]:
-        if self._crowded_since:
-            self._correct_alerts(as_of)
         changes = self._book.advance(self._shard, changed, as_of)
         if not changes:
             return []
@@ -695,21 +743,29 @@ class Engine:
         over meanwhile: then nothing is to be committed, and partitions are to be assigned anew.
         """
         stored = self._writer.write(write)
-        self._look_for_strangers()
         self._expect_repairs(write)
         self._expect_alerts(write)
         return stored
 
-    def _look_for_strangers(self) -> None:
-        # What a former owner had sent when it lost the partitions may come in after it was looked for.
-        if self._embedded or self._broken_off or time.monotonic() - self._looked_at < _STRANGERS_SECONDS:
+    def notice_others(self) -> None:
+        """On a server, see what other workers have stored: what they have read moves the clock of `events`, and what a former
+        owner of our partitions had sent when it lost them may come in after it was looked for.
+
+        Like `write`, called by one thread and only while no write is outstanding. Raises StoreUnavailableError.
+        """
+        if self._embedded or not self._progress:
             return
-        self._looked_at = time.monotonic()
-        began = self._epoch << recovery.EPOCH_SHIFT
-        if recovery.rows_left_behind(self._writing_client, self._left_behind, began) - self._strangers:
-            self._came_late = f"(version < {began} AND {self._left_behind})"
-            self._broken_off = True
-            self._settle_at = time.monotonic()
+        now = time.monotonic()
+        if self._clock == "events" and now - self._followed_at >= _FOLLOW_SECONDS:
+            self._followed_at = now
+            self._read_anywhere = recovery.read_standing(self._writing_client).newest
+        if not self._broken_off and now - self._looked_at >= _STRANGERS_SECONDS:
+            self._looked_at = now
+            began = self._epoch << recovery.EPOCH_SHIFT
+            if recovery.rows_left_behind(self._writing_client, self._left_behind, began) - self._strangers:
+                self._came_late = f"(version < {began} AND {self._left_behind})"
+                self._broken_off = True
+                self._settle_at = time.monotonic()
 
     def _expect_repairs(self, write: Write) -> None:
         if write.asked:
@@ -852,6 +908,7 @@ class Engine:
         self._write_now(repaired=sorted(self._repairs | {(venue.decode(), "") for venue in self._ruled}))
         self._repairs.clear()
         self._ruled.clear()
+        self._followed = self._registry.version
 
     def _correct_visits(
         self, pairs: Iterable[tuple[str, str]], spans: dict[str, repair.Span]
@@ -861,7 +918,9 @@ class Engine:
         for venue, visitor in pairs:
             wanted |= {(venue, visitor)} if visitor else repair.pairs_of_venue(self._client, venue)
         limits = {venue: self._registry.rules(venue.encode()).limit for venue, _ in wanted}
-        histories = repair.read_histories(self._client, wanted, limits)
+        histories = repair.read_histories(
+            self._client, wanted, limits, recovery.read_standing(self._client).progress if wanted else ()
+        )
         rows: list[tuple[str, str, repair.Visit, int]] = []
         for history in histories:
             starts = {visit[0] for visit in history.true}
@@ -879,11 +938,11 @@ class Engine:
     def _correction(self, history: repair.PairHistory) -> Correction:
         horizon, cells_from = self._shard.horizon, self._shard.cells_from
         first = min((visit[0] for visit in history.true if visit[0] >= cells_from), default=horizon)
-        kept = np.array([scan for scan in history.scans if scan[0] >= min(first, horizon)], np.int64).reshape(-1, 3)
+        kept = np.array([scan for scan in history.scans if scan[0] >= min(first, horizon)], np.int64).reshape(-1, 4)
         return Correction(
             history.venue.encode(),
             history.visitor.encode(),
-            (kept[:, 0].copy(), kept[:, 1].astype(np.uint8), kept[:, 2].astype(np.uint8)),
+            (kept[:, 0].copy(), *kept[:, 1:].T.astype(np.uint8)),
             [(start, left, party) for start, left, _, party in history.gone],
             [(start, left, party) for start, left, _, party in history.come],
             history.moves,

@@ -96,13 +96,14 @@ class Changes:
 class Correction:
     """One pair's history as the store has it, to take the place of what memory holds of it.
 
-    `scans` (at, kind, party), sorted: those that memory is to hold. `gone` and `come` (start, left, party): visits to be counted
-    no longer, or from now on. `moves` (start, closed, persons): visits in the log of moves; their opposite, with persons < 0.
+    `scans` (at, kind, party, fresh as in `Shard.load`), sorted: those that memory is to hold. `gone` and `come` (start, left,
+    party): visits to be counted no longer, or from now on. `moves` (start, closed, persons): visits in the log of moves; their
+    opposite, with persons < 0.
     """
 
     venue: bytes
     visitor: bytes
-    scans: tuple[I64, U8, U8]
+    scans: tuple[I64, U8, U8, U8]
     gone: list[tuple[int, int, int]]
     come: list[tuple[int, int, int]]
     moves: list[tuple[int, int, int]]
@@ -494,7 +495,7 @@ class Shard:
             venue_length = len(correction.venue)
             venue = int(self._intern_venues(buffer, _text(0, venue_length))[0])
             visitor = int(self._intern_visitors(buffer, _text(venue_length, len(correction.visitor)))[0])
-            at, kind, party = correction.scans
+            at, kind, party, fresh = correction.scans
             self._make_room(4 * (len(at) + len(correction.gone) + len(correction.come)) + 4)
             for visits, remove in ((correction.gone, True), (correction.come, False)):
                 if visits:
@@ -511,7 +512,7 @@ class Shard:
             row = fold.add_pair(self._pairs, (venue << 32) | visitor)
             self._pairs.rows["head"][row] = self._pairs.rows["tail"][row] = NONE
             for i in range(len(at)):
-                fold.append_scan(self._pairs, self._scans, row, int(at[i]), int(kind[i]), int(party[i]), 0)
+                fold.append_scan(self._pairs, self._scans, row, int(at[i]), int(kind[i]), int(party[i]), int(fresh[i]))
             if len(at) > len(self._old.start):
                 self._old, self._new = fold.new_visits(2 * len(at)), fold.new_visits(2 * len(at))
             count = fold.fold_chain(

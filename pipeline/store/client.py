@@ -120,17 +120,20 @@ def create_tables(client: Client) -> None:
 def open_store(settings: Settings, *, read_only: bool = False) -> Client:
     """The store, ready for use. With `read_only` it must exist already, and nothing is created.
 
-    Raises UserError when there is none, or when another process owns it.
+    Raises UserError when there is none, when another process owns it, or when it does not answer.
     """
     embedded = settings.clickhouse_url is None
     if read_only and embedded and not (settings.store_path / "clickhouse").is_dir():
         raise UserError(f"there is no store at {settings.store_path}: run `pipeline replay` or `pipeline worker` first")
     client = connect(settings)
-    if read_only:
+    try:
+        if not read_only:
+            create_tables(client)
+            return client
         if not client.query(f"SELECT count() FROM system.databases WHERE name = '{DATABASE}'").result_rows[0][0]:
             raise UserError(f"the store holds no database {DATABASE}: run `pipeline replay` or `pipeline worker` first")
         client.command(f"USE {DATABASE}")
-        client.database = DATABASE
-    else:
-        create_tables(client)
+    except ClickHouseError as error:
+        raise UserError(f"ClickHouse broke off while the store was opened: {str(error).splitlines()[0]}") from None
+    client.database = DATABASE
     return client

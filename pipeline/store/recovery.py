@@ -16,7 +16,7 @@ from pipeline.core.shard import Shard
 from pipeline.store.estimated_rows import load_moves
 from pipeline.store.tables import integers, scan_columns, texts_of
 from pipeline.store.venue_ranges import ranges_of
-from pipeline.store.writer import Progress, quoted, store_errors
+from pipeline.store.writer import Progress, quoted, store_errors, unaccounted
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -32,15 +32,23 @@ Place = tuple[str, int]
 class Standing:
     """Where the store stands.
 
-    `durable`: per (topic, partition), rows of that version or a later one belong to a write that did not end.
+    Per (topic, partition), of its venues' rows: `durable`, from which version on they belong to a write that did not end;
+    `computed`, up to which clock (ms) they are there, 0 where none are; `rules`, the version of the registry that they follow, −1
+    where that was not noted. `as_of` is the newest clock of all.
     """
 
     progress: list[Progress]
     epoch: int
     durable: dict[Place, int]
+    computed: dict[Place, int]
+    rules: dict[Place, int]
     newest: int
     watermark: int
-    as_of: int
+
+    @property
+    def as_of(self) -> int:
+        """The clock (ms)."""
+        return max(self.computed.values(), default=0)
 
 
 @dataclass(slots=True)
@@ -61,6 +69,20 @@ def durable_of(standing: Standing, owned: Sequence[Place], *, everything: bool) 
     if everything:
         return dict.fromkeys(owned, max(standing.durable.values(), default=0))
     return {key: standing.durable.get(key, 0) for key in owned}
+
+
+def computed_of(standing: Standing, owned: Sequence[Place], *, everything: bool) -> dict[Place, int]:
+    """Per partition owned, the clock (ms) up to which the rows of its venues are computed; as in `durable_of`."""
+    if everything:
+        return dict.fromkeys(owned, standing.as_of)
+    return {key: standing.computed.get(key, 0) for key in owned}
+
+
+def rules_of(standing: Standing, owned: Sequence[Place], *, everything: bool) -> dict[Place, int]:
+    """Per partition owned, the version of the registry that the rows of its venues follow; as in `durable_of`."""
+    if everything:
+        return dict.fromkeys(owned, max(standing.rules.values(), default=0))
+    return {key: standing.rules.get(key, 0) for key in owned}
 
 
 def left_behind(durable: Mapping[Place, int], *, everything: bool) -> str:
@@ -102,7 +124,7 @@ def read_standing(client: Client) -> Standing:
     with store_errors():
         rows = client.query(
             "SELECT topic, partition, next_offset, consumed, stored, duplicates, dead_lettered, durable, version, "
-            "toUnixTimestamp64Milli(newest), toUnixTimestamp64Milli(watermark), toUnixTimestamp64Milli(as_of) "
+            "toUnixTimestamp64Milli(newest), toUnixTimestamp64Milli(watermark), toUnixTimestamp64Milli(as_of), rules "
             "FROM progress_rows FINAL ORDER BY topic, partition"
         ).result_rows
     progress = [Progress(*row[:7]) for row in rows]
@@ -110,9 +132,10 @@ def read_standing(client: Client) -> Standing:
         progress,
         max((int(row[8]) >> EPOCH_SHIFT for row in rows), default=0),
         {(row[0], row[1]): int(row[7]) for row in rows},
+        {(row[0], row[1]): int(row[11]) for row in rows},
+        {(row[0], row[1]): int(row[12]) for row in rows},
         max((int(row[9]) for row in rows), default=0),
         max((int(row[10]) for row in rows), default=0),
-        max((int(row[11]) for row in rows), default=0),
     )
 
 
@@ -154,32 +177,16 @@ def rows_left_behind(client: Client, left: str, before: int) -> set[tuple[object
     return found
 
 
-def unaccounted(progress: list[Progress]) -> str:
-    """A SQL condition on scan_set: scans that a record brought which is not accounted for, and will be read again."""
-    topics: dict[str, list[Progress]] = {}
-    for row in progress:
-        topics.setdefault(row.topic, []).append(row)
-    conditions = [
-        f"(origin.2 = {quoted(topic)} AND origin.4 >= transform(origin.3, "
-        f"{[row.partition for row in rows]}, {[row.next_offset for row in rows]}, toInt64(0)))"
-        for topic, rows in topics.items()
-    ]
-    return " OR ".join(conditions) or "0"
-
-
-def unaccounted_scans(
-    client: Client, scope: str, progress: list[Progress], before: int
-) -> set[tuple[bytes, bytes, int, int]]:
-    """Unaccounted scans from before `before` (ms): (venue, visitor, kind, at)."""
+def unaccounted_scans(client: Client, scope: str, progress: list[Progress]) -> set[tuple[str, str, int, int]]:
+    """Unaccounted scans of a scope of venues: (venue, visitor, kind, ms); `progress` is that of all partitions."""
+    some = f"{unaccounted(progress)} AND {scope}"
     with store_errors():
         # Of rows of one scan the first record holds: unaccounted as a whole, it is so in some row too, and those rows are few.
-        some = f"{scope} AND occurred_at < fromUnixTimestamp64Milli({max(before, 0)}, 'UTC')"
         rows = client.query(
             "SELECT venue_id, visitor_id, toInt8(event_type), toUnixTimestamp64Milli(occurred_at) FROM scan_set FINAL "
-            f"WHERE ({unaccounted(progress)}) AND {some} AND (venue_id, visitor_id) IN "
-            f"(SELECT venue_id, visitor_id FROM scan_set WHERE ({unaccounted(progress)}) AND {some})"
+            f"WHERE {some} AND (venue_id, visitor_id) IN (SELECT venue_id, visitor_id FROM scan_set WHERE {some})"
         ).result_rows
-    return {(str(row[0]).encode(), str(row[1]).encode(), int(row[2]), int(row[3])) for row in rows}
+    return {(str(row[0]), str(row[1]), int(row[2]), int(row[3])) for row in rows}
 
 
 def _arrow(client: Client, sql: str) -> pa.Table:

@@ -1,6 +1,6 @@
 """The venue registry: which rules hold for a venue. Stored in ClickHouse, so that every worker knows every venue."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +57,9 @@ class Registry:
         self._crowding: dict[tuple[str, str], tuple[Rule, ...]] = {}
         #: The newest record of each venue, as `_COLUMNS`; None for one that was deleted.
         self._records: dict[str, tuple[object, ...] | None] = {}
-        self._newest_version = 0
+        #: The version of the newest record read, 0 for none.
+        self.version = 0
+        self._versions: dict[str, int] = {}
         self._unknown = self._rules_of("", UNKNOWN_CATEGORY, None, None)
 
     def _rules_of(self, venue: str, category: str, capacity: int | None, zone: str | None) -> VenueRules:
@@ -96,7 +98,7 @@ class Registry:
         columns = ", ".join(name for name, _ in _COLUMNS)
         with store_errors():
             rows = self._client.query(
-                f"SELECT {columns}, is_deleted, version FROM registry_rows WHERE version > {self._newest_version} "
+                f"SELECT {columns}, is_deleted, version FROM registry_rows WHERE version > {self.version} "
                 "ORDER BY version"
             ).result_rows
         before: dict[bytes, VenueRules] = {}
@@ -104,7 +106,7 @@ class Registry:
             venue = str(record[0])
             name = venue.encode()
             before.setdefault(name, self.rules(name))
-            self._newest_version = max(self._newest_version, version)
+            self.version = self._versions[venue] = int(version)
             if is_deleted:
                 self._records[venue] = None
                 self._rules.pop(name, None)
@@ -115,16 +117,16 @@ class Registry:
                 )
         return {name: self.rules(name) for name, rules in before.items() if self.rules(name) != rules}
 
+    def changed_since(self, version: int) -> set[str]:
+        """The venues with a record newer than a version."""
+        return {venue for venue, newest in self._versions.items() if newest > version}
+
     def load(
-        self,
-        values: Sequence[bytes | None],
-        keys: Sequence[bytes | None],
-        announce: Callable[[Iterable[bytes]], None],
+        self, values: Sequence[bytes | None], keys: Sequence[bytes | None]
     ) -> tuple[dict[bytes, VenueRules], list[DeadLetter]]:
         """Store registry records, in order; one without a value deletes the venue that its key names.
 
         What is stored already is not stored again: the registry is read from its beginning whenever a worker starts.
-        `announce` is told of the venues that are about to change.
         Returns the venues whose rules changed, and what was refused (`offset` = index in `values`).
         """
         changed = self.refresh()
@@ -142,9 +144,8 @@ class Registry:
                 letters.append(DeadLetter("venues", 0, i, *read, key, value, 0))
         rows = {venue: record for venue, record in newest.items() if self._records.get(venue) != record}
         if rows:
-            announce(venue.encode() for venue in rows)
             with store_errors():
-                self._client.insert_arrow("registry_rows", _table(rows, self._newest_version + 1))
+                self._client.insert_arrow("registry_rows", _table(rows, self.version + 1))
         return changed | self.refresh(), letters
 
 

@@ -21,7 +21,7 @@ from pipeline.core.pools import ENDED_CHECK_OUT, HARD_LIMIT, HOUR, MINUTE, NONE,
 from pipeline.core.shard import KEPT_BACK, Shard, VenueRules
 from pipeline.store.estimated_rows import closings
 from pipeline.store.tables import strings
-from pipeline.store.writer import quoted, repair_table, store_errors
+from pipeline.store.writer import Progress, quoted, repair_table, store_errors, unaccounted
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -37,11 +37,14 @@ Visit = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class PairHistory:
-    """All of one pair: its scans (at, kind, party) in order, its visits as stored, and as they should be."""
+    """All of one pair: its scans (at, kind, party, fresh) in order, its visits as stored, and as they should be.
+
+    `fresh`: 1 where the record that brought the scan is not accounted for yet, and will be read again; else 0.
+    """
 
     venue: str
     visitor: str
-    scans: list[tuple[int, int, int]]
+    scans: list[tuple[int, int, int, int]]
     stored: list[Visit]
     true: list[Visit]
 
@@ -147,21 +150,24 @@ def visit_rows(rows: list[tuple[str, str, Visit, int]], version: int) -> pa.Tabl
     )
 
 
-def read_histories(client: Client, pairs: Iterable[tuple[str, str]], limits: dict[str, int]) -> list[PairHistory]:
-    """The histories of some pairs. `limits` is the max stay (ms) of every venue among them."""
+def read_histories(
+    client: Client, pairs: Iterable[tuple[str, str]], limits: dict[str, int], progress: Iterable[Progress]
+) -> list[PairHistory]:
+    """The histories of some pairs. `limits` is the max stay (ms) of every venue among them, `progress` that of all partitions."""
+    fresh = unaccounted(progress)
     wanted = sorted(set(pairs))
     histories = []
     for i in range(0, len(wanted), _PAIRS_PER_QUERY):
         part = wanted[i : i + _PAIRS_PER_QUERY]
         condition = ", ".join(f"({quoted(venue)}, {quoted(visitor)})" for venue, visitor in part)
-        scans: dict[tuple[str, str], list[tuple[int, int, int]]] = {}
+        scans: dict[tuple[str, str], list[tuple[int, int, int, int]]] = {}
         stored: dict[tuple[str, str], list[Visit]] = {}
         with store_errors():
-            for venue, visitor, at, kind, party in client.query(
+            for venue, visitor, *scan in client.query(
                 "SELECT venue_id, visitor_id, toUnixTimestamp64Milli(occurred_at) AS at, toInt8(event_type) AS kind, "
-                f"-winner.1 FROM scan_set FINAL WHERE (venue_id, visitor_id) IN ({condition}) ORDER BY at, kind"
+                f"-winner.1, {fresh} FROM scan_set FINAL WHERE (venue_id, visitor_id) IN ({condition}) ORDER BY at, kind"
             ).result_rows:
-                scans.setdefault((venue, visitor), []).append((at, kind, party))
+                scans.setdefault((venue, visitor), []).append((scan[0], scan[1], scan[2], int(scan[3])))
             for venue, visitor, *visit in client.query(
                 "SELECT venue_id, visitor_id, toUnixTimestamp64Milli(checked_in_at) AS at, toUnixTimestamp64Milli(left_at), "
                 f"toInt8(ended), party_size FROM visit_rows FINAL WHERE (venue_id, visitor_id) IN ({condition}) ORDER BY at"
@@ -173,14 +179,14 @@ def read_histories(client: Client, pairs: Iterable[tuple[str, str]], limits: dic
     return histories
 
 
-def fold_all(scans: list[tuple[int, int, int]], limit: int) -> list[Visit]:
-    """Fold one pair's sorted scans (at, kind, party)."""
+def fold_all(scans: list[tuple[int, int, int, int]], limit: int) -> list[Visit]:
+    """Fold one pair's sorted scans (at, kind, party, fresh)."""
     if not scans:
         return []
     chain = new_scans()
     make_room(chain, len(scans))
     rows = chain.rows[: len(scans)]
-    rows["at"], rows["kind"], rows["party"] = zip(*scans, strict=True)
+    rows["at"], rows["kind"], rows["party"], rows["fresh"] = zip(*scans, strict=True)
     rows["next"] = np.arange(1, len(scans) + 1)
     rows["next"][-1] = NONE
     visits: Visits = fold.new_visits(len(scans))

@@ -6,7 +6,7 @@ finds derived rows newer than `durable` and computes them again from the scans. 
 is the progress row; the Kafka offset is committed after it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -32,14 +32,13 @@ else:
 #: Pairs asked for in one query: as parameters of a server's URL they must stay under a megabyte.
 _ASKED_PAIRS: Final = 4_000
 
-#: What some pairs' scans were before a write: identity and persons.
+#: What is known of some pairs' scans: identity and persons.
 _STORED_SCANS: Final = """
 SELECT venue_id, visitor_id, toInt8(event_type), toUnixTimestamp64Milli(occurred_at), -min(winner.1)
 FROM scan_set
 WHERE (venue_id, visitor_id) IN (
     SELECT arrayJoin(arrayZip({venues:Array(String)}, {visitors:Array(String)}))
-) AND origin.1 < {version:UInt64}
-GROUP BY ALL
+) AND NOT
 """
 
 
@@ -95,6 +94,8 @@ class Write:
     watermark: int
     as_of: int
     mode: str
+    #: The version of the registry whose rules all of it follows.
+    rules: int
     derived: list[tuple[str, pa.Table]] = field(default_factory=list)
     scans: list[ReadScans] = field(default_factory=list)
     ancient: list[AncientScan] = field(default_factory=list)
@@ -114,6 +115,23 @@ def store_errors() -> Iterator[None]:
         raise StoreUnavailableError(str(error).splitlines()[0][:300] if str(error) else type(error).__name__) from error
 
 
+def unaccounted(progress: Iterable[Progress], *, elsewhere: bool = True) -> str:
+    """A SQL condition on scan_set: scans that a record brought which is not accounted for, and will be read again.
+
+    `elsewhere`: whether that is so of all scans of the same topics' partitions that are not in `progress`.
+    """
+    topics: dict[str, list[Progress]] = {}
+    for row in progress:
+        topics.setdefault(row.topic, []).append(row)
+    beyond = 0 if elsewhere else np.iinfo(np.int64).max
+    conditions = [
+        f"(origin.2 = {quoted(topic)} AND origin.4 >= transform(origin.3, "
+        f"{[row.partition for row in rows]}, {[row.next_offset for row in rows]}, toInt64({beyond})))"
+        for topic, rows in topics.items()
+    ]
+    return f"({' OR '.join(conditions) or '0'})"
+
+
 def quoted(value: str) -> str:
     """A string as a SQL literal."""
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
@@ -126,8 +144,8 @@ class Writer:
         self._client = client
         # What ancient scans turned out to be, per partition: [stored, duplicates]; known only when they meet the store.
         self._found: dict[tuple[str, int], tuple[int, int]] = {}
-        #: Ancient scans that were stored but not accounted for before a crash; each counts as stored once more.
-        self.unaccounted: set[tuple[bytes, bytes, int, int]] = set()
+        # Of the partitions owned, up to where everything is accounted for.
+        self._accounted: list[Progress] = []
         #: On a server, where other workers write too: the partitions claimed, and the highest version said of them.
         self._claim: tuple[list[tuple[str, int]], int] | None = None
         #: Told of every row of `visit_rows` once it is stored, in the thread that stores it.
@@ -165,18 +183,32 @@ class Writer:
         self._say_claim(write)
         self.insert("progress_rows", _progress_table(write, totals))
         self.insert("repair_rows", repair_table(write.repaired, write.first_version, deleted=True))
-        self._found = totals
-        self.unaccounted -= {(scan.venue, scan.visitor, scan.kind, scan.at) for scan in write.ancient}
+        self._found, self._accounted = totals, write.progress
         return {(row.topic, row.partition): row.next_offset for row in write.progress}
 
-    def announce(self, write: Write, durable: Mapping[tuple[str, int], int]) -> None:
-        """Make a new owner known: progress as it was, under a new version; what is not `durable` stays so."""
+    def announce(
+        self,
+        write: Write,
+        durable: Mapping[tuple[str, int], int],
+        computed: Mapping[tuple[str, int], int],
+        rules: Mapping[tuple[str, int], int],
+    ) -> None:
+        """Make a new owner known: progress as it was, under a new version; what is to be made up for stays so.
+
+        `durable`, `computed` and `rules` are, by partition, as they were in `Standing`.
+        """
         self._claim = None
-        self._found = {}  # it is in the progress that was read
+        self._found, self._accounted = {}, write.progress  # what was found is in the progress that was read
         table = _progress_table(write, {})
-        place = table.column_names.index("durable")
-        column = pa.array([durable[row.topic, row.partition] for row in write.progress], pa.uint64())
-        self.insert("progress_rows", table.set_column(place, "durable", column))
+        places = [(row.topic, row.partition) for row in write.progress]
+        as_was = {
+            "durable": pa.array([durable[place] for place in places], pa.uint64()),
+            "as_of": _times([computed[place] for place in places]),
+            "rules": pa.array([rules[place] for place in places], pa.int64()),
+        }
+        for name, column in as_was.items():
+            table = table.set_column(table.column_names.index(name), name, column)
+        self.insert("progress_rows", table)
 
     def hold(self, write: Write) -> None:
         """From now on, before each insert, see whether partitions are still claimed by nobody after `write`.
@@ -219,21 +251,20 @@ class Writer:
         if not write.ancient:
             return {}, []
         pairs = sorted({(scan.venue.decode(), scan.visitor.decode()) for scan in write.ancient})
+        # What an unended write stored, a crashed or a late one's, is in the store but not known: its records are read again.
+        sql = f"{_STORED_SCANS} {unaccounted(self._accounted, elsewhere=False)} GROUP BY ALL"
         known: dict[tuple[bytes, bytes, int, int], int] = {}
         for i in range(0, len(pairs), _ASKED_PAIRS):
             venues, visitors = zip(*pairs[i : i + _ASKED_PAIRS], strict=True)
             with store_errors():
-                rows = self._client.query(
-                    _STORED_SCANS,
-                    {"venues": list(venues), "visitors": list(visitors), "version": write.first_version},
-                ).result_rows
+                rows = self._client.query(sql, {"venues": list(venues), "visitors": list(visitors)}).result_rows
             known |= {(row[0].encode(), row[1].encode(), int(row[2]), int(row[3])): int(row[4]) for row in rows}
         asked = {
             (scan.venue.decode(), scan.visitor.decode())
             for scan in write.ancient
             if scan.party > known.get((scan.venue, scan.visitor, scan.kind, scan.at), 0)
         }
-        counted = known.keys() - self.unaccounted
+        counted = set(known)
         found: dict[tuple[str, int], tuple[int, int]] = {}
         for scan in write.ancient:
             identity = (scan.venue, scan.visitor, scan.kind, scan.at)
@@ -275,6 +306,10 @@ def dead_letter_table(letters: Sequence[DeadLetter], version: int) -> pa.Table:
     )
 
 
+def _times(instants: list[int]) -> pa.Array:
+    return pa.array(instants, pa.int64()).cast(pa.timestamp("ms"))
+
+
 def _progress_table(write: Write, found: dict[tuple[str, int], tuple[int, int]]) -> pa.Table:
     rows = write.progress
     ancient = [found.get((row.topic, row.partition), (0, 0)) for row in rows]
@@ -291,10 +326,11 @@ def _progress_table(write: Write, found: dict[tuple[str, int], tuple[int, int]])
             "stored": pa.array(stored, pa.uint64()),
             "duplicates": pa.array(duplicates, pa.uint64()),
             "dead_lettered": pa.array([row.dead_lettered for row in rows], pa.uint64()),
-            "newest": pa.array([max(write.newest, 0)] * count, pa.int64()).cast(pa.timestamp("ms")),
-            "watermark": pa.array([max(write.watermark, 0)] * count, pa.int64()).cast(pa.timestamp("ms")),
-            "as_of": pa.array([max(write.as_of, 0)] * count, pa.int64()).cast(pa.timestamp("ms")),
+            "newest": _times([max(write.newest, 0)] * count),
+            "watermark": _times([max(write.watermark, 0)] * count),
+            "as_of": _times([max(write.as_of, 0)] * count),
             "mode": strings([write.mode] * count),
+            "rules": pa.array([write.rules] * count, pa.int64()),
             "durable": pa.array(np.full(count, write.end_version, np.uint64)),
             "version": pa.array(np.full(count, write.end_version, np.uint64)),
         }

@@ -74,7 +74,8 @@ class Engine(Protocol[W]):
     def take(self, *, idle: bool) -> W | None:
         """Cut what has accumulated into one write. None when there is nothing to do.
 
-        `idle` also moves the clock (`as_of`) on for partitions with nothing to read, so that automatic expiry goes on.
+        `idle` also moves the clock (`as_of`) on for partitions with nothing to read, so that automatic expiry goes on. Raises
+        StoreUnavailableError: nothing was taken, it may be called again.
         """
 
     def write(self, write: W) -> Mapping[Partition, int]:
@@ -82,6 +83,12 @@ class Engine(Protocol[W]):
 
         Raises StoreUnavailableError: the same write is tried again; OwnershipLostError: another worker has taken over, the
         partitions are revoked and assigned anew. Any other exception is a bug and stops the process.
+        """
+
+    def notice_others(self) -> None:
+        """See what other workers on the same store have done that concerns this one. Called like `write`.
+
+        Raises StoreUnavailableError.
         """
 
     def settle(self) -> None:

@@ -111,6 +111,7 @@ class Worker(Generic[W]):
         self._letters: list[DeadLetter] = []
         self._timestamps_ms: list[NDArray[np.int64]] = []
         self._venues_done: dict[Partition, int] = {}
+        self._claimed: set[int] = set()
         self._reasons: Counter[str] = Counter()
         self._limit = DeadLetterLimit(settings)
         self._refused_too_many: UserError | None = None
@@ -196,6 +197,7 @@ class Worker(Generic[W]):
         if topic == CASE_REPORTS and self._tracing is not None:
             return await self._tracing.assigned(partitions)
         self._metrics.rebalances.inc()
+        self._claimed |= set(partitions)
         begun = time.monotonic()
         nexts = None
         while nexts is None and epoch == self.epoch:
@@ -239,8 +241,7 @@ class Worker(Generic[W]):
         await self._finish()
         topics = {topic for topic, _ in partitions} - {VENUES, CASE_REPORTS}
         for topic in topics:
-            numbers = [partition for name, partition in partitions if name == topic]
-            await self._in_engine_thread(self._engine.revoke, topic, numbers)
+            await self._forget(topic, {partition for name, partition in partitions if name == topic})
         if self._tracing is not None:
             await self._tracing.revoked()
         self._reading.clear()
@@ -268,6 +269,7 @@ class Worker(Generic[W]):
                 self._settling = retain or self._engine.settle_due or any(settle for _, settle in flushes)
                 done = False
                 try:
+                    await self._notice_others()
                     done = await self._write_once(idle) and (not self._settling or await self._settle_once(retain))
                     await self._hand_on_alerts()
                     await self._count_undercounted()
@@ -374,16 +376,22 @@ class Worker(Generic[W]):
         if self._refused_too_many:
             raise self._refused_too_many  # what was processed since the last write stays unwritten, to be read again
         cut = _Cut(self._engine.take(idle=idle), self._letters, self._timestamps_ms, self._venues_done)
-        self._letters, self._timestamps_ms, self._venues_done = [], [], {}
-        self._pending = 0
+        self._let_go()
         self._show_counters()
         if time.monotonic() - self._overviewed_at >= OVERVIEW_SECONDS:
             self._metrics.overview = self._engine.overview()
             self._overviewed_at = time.monotonic()
         return cut
 
+    def _let_go(self) -> None:
+        self._letters, self._timestamps_ms, self._venues_done = [], [], {}
+        self._pending = 0
+
     def _show_counters(self) -> None:
-        self._metrics.counters = (self._engine.counters(), Counter(self._reasons))
+        # Between two assignments the engine knows no time; what was shown does not go back.
+        counters, (shown, _) = self._engine.counters(), self._metrics.counters
+        times = {name: max(at, shown.get(name, 0)) for name, at in counters.items() if name.endswith("_ms")}
+        self._metrics.counters = ({**counters, **times}, Counter(self._reasons))
         self._metrics.buffer_fill.set(self._pending / self._settings.buffer_scans)
 
     # --- the loop's steps
@@ -423,7 +431,14 @@ class Worker(Generic[W]):
 
     async def _write_once(self, idle: bool) -> bool:
         """Take what has accumulated and store it; False if that was given up."""
-        cut = await self._in_engine_thread(self._take, idle)
+        # Most cuts ask the store nothing, so one that succeeds does not say that it answers.
+        cut = await self._until_stored(
+            self._engine_thread, lambda: self._take(idle), lambda: not self._give_up, proves_answer=False
+        )
+        if cut is None:
+            await self._in_engine_thread(self._let_go)
+            self._venues_next.clear()
+            return False
         self._room.set()
         sent = asyncio.create_task(self._publish(cut.letters))
         offsets: Mapping[Partition, int] = {}
@@ -452,16 +467,23 @@ class Worker(Generic[W]):
         epoch, self.epoch = self.epoch, None
         self._room.set()
         self._venues_read.set()
-        numbers = [partition for topic, partition in self._reading if topic == CHECK_INS]
-        await self._in_engine_thread(self._engine.revoke, CHECK_INS, numbers)
+        await self._forget(CHECK_INS, self._claimed)
         self._committable.clear()
         await asyncio.sleep(TAKEN_OVER_SECONDS)
         if epoch is not None and self.epoch is None and not self._stopping:
             self._take_over_again()
 
+    async def _forget(self, topic: str, partitions: set[int]) -> None:
+        await self._in_engine_thread(self._engine.revoke, topic, sorted(partitions))
+        self._claimed -= partitions
+
     def _reads_scans(self) -> bool:
         # Not while state is being loaded: that has the store for itself.
         return self.epoch is not None and any(topic == CHECK_INS for topic, _ in self._reading)
+
+    async def _notice_others(self) -> None:
+        if self._reads_scans():
+            await self._until_stored(self._write_thread, self._engine.notice_others, self._reads_scans)
 
     async def _hand_on_alerts(self) -> None:
         alerts = self._alerts
@@ -580,7 +602,12 @@ class Worker(Generic[W]):
             self._calls -= 1
 
     async def _until_stored(
-        self, thread: ThreadPoolExecutor, call: Callable[[], T], wanted: Callable[[], bool]
+        self,
+        thread: ThreadPoolExecutor,
+        call: Callable[[], T],
+        wanted: Callable[[], bool],
+        *,
+        proves_answer: bool = True,
     ) -> T | None:
         """Call until the store answers; None once it is not `wanted` any more."""
         pause = FIRST_PAUSE
@@ -590,7 +617,8 @@ class Worker(Generic[W]):
             except StoreUnavailableError as error:
                 self._note_outage(error)
             else:
-                self._note_answer()
+                if proves_answer:
+                    self._note_answer()
                 return result
             resume = time.monotonic() + pause
             while wanted() and time.monotonic() < resume:

@@ -1,13 +1,15 @@
 """Recompute exposures and warnings pair by pair, in plain Python from the views, and compare them with what is stored.
 
-This shares nothing with the tracer but the policies' data and the reading of reports: no array, no index, no query of its own. It
-is slow, so of many cases only some have their exposures compared; the warnings rest on all of them.
+This shares nothing with the tracer but the policies' data and the reading of reports: no index, no query of its own. It is slow,
+so of many cases only some have their exposures compared; the warnings rest on all of them.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
 
 from pipeline.case_reports import Case, CaseJudge
 from pipeline.core.tracing.policy import Boundary, Cumulative, Expiry, Policy, Rounding
@@ -210,26 +212,30 @@ def _most(spans: Sequence[Span], case: Case, midnight: Midnight, *, weighted: bo
             else weights.of(case.window.relative_to, (day - case.window.day).days)
         )
 
-    def held(first: int, last: int) -> int:
-        total = 0
-        for start, until in spans:
-            at, stop = max(start, first), min(until, last)
-            while at < stop:
-                day = day_of(at, midnight)
-                cut = min(stop, midnight(day + timedelta(days=1)))
-                total += (cut - at) * weight(day)
-                at = cut
-        return total
+    pieces = []
+    for at, until in spans:
+        while at < until:
+            day = day_of(at, midnight)
+            cut = min(until, midnight(day + timedelta(days=1)))
+            pieces.append((at, cut, weight(day)))
+            at = cut
+    starts, stops, weights_of_pieces = np.array(pieces, np.int64).reshape(-1, 3).T
 
-    first, last = min(span[0] for span in spans), max(span[1] for span in spans)
+    def most_held(windows: Iterable[Span]) -> int:
+        return max(
+            int((np.maximum(np.minimum(stops, last) - np.maximum(starts, first), 0) * weights_of_pieces).sum())
+            for first, last in windows
+        )
+
     rule = case.policy.exposure.cumulative
     if rule is Cumulative.INFECTIOUS_PERIOD:
-        return held(first, last)
+        return most_held([(min(span[0] for span in spans), max(span[1] for span in spans))])
     if rule is Cumulative.CALENDAR_DAY:
         days = {day_of(edge, midnight) for span in spans for edge in span}
         days |= {day + timedelta(days=1) for day in days}
-        return max(held(midnight(day), midnight(day + timedelta(days=1))) for day in days)
-    return max(held(edge, edge + _DAY) for span in spans for at in span for edge in (at, at - _DAY))
+        return most_held((midnight(day), midnight(day + timedelta(days=1))) for day in days)
+    edges = {edge for span in spans for at in span for edge in (at, at - _DAY)}
+    return most_held((edge, edge + _DAY) for edge in edges)
 
 
 def _union(intervals: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, int]]:

@@ -34,7 +34,7 @@ def test_faults_at_random_lose_nothing_and_store_nothing_twice(
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     result = Harness(tmp_path, seed, shared=shared).run(faults=6, seconds=12, pace=1.5, kinds=kinds)
-    assert not result.wrong, result.wrong
+    assert not result.wrong, "\n".join(result.wrong)
     assert result.faults.total() >= 3
     assert result.verdict is not None
     assert result.verdict.dead_letters > 0

@@ -8,10 +8,11 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import cache, partial
+from typing import Any, Final, NamedTuple
 
 import clickhouse_connect
-from kafka import KafkaConsumer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from kafka.admin import KafkaAdminClient
 
 from tests.faults import recount
@@ -52,24 +53,38 @@ class Promise:
     secrets: tuple[str, ...] = ()
 
 
-def read_topic(kafka: str, topic: str) -> list[Any]:
+class TopicRecord(NamedTuple):
+    """One record of a topic; `timestamp` in ms."""
+
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+
+
+def read_topic(kafka: str, topic: str) -> list[TopicRecord]:
     """Every record of a topic, in order of partition and offset."""
-    consumer = KafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False, consumer_timeout_ms=60_000)
+    consumer = Consumer({"bootstrap.servers": kafka, "group.id": "verifier", "enable.partition.eof": True})
+    records = []
     try:
-        partitions = [TopicPartition(topic, each) for each in sorted(consumer.partitions_for_topic(topic) or ())]
-        consumer.assign(partitions)
-        ends = consumer.end_offsets(partitions)
-        starts = consumer.beginning_offsets(partitions)
-        records: list[Any] = []
-        for partition in partitions:
-            consumer.assign([partition])
-            consumer.seek(partition, starts[partition])
-            while consumer.position(partition) < ends[partition]:
-                for some in consumer.poll(1_000).values():
-                    records += some
-        return records
+        for partition in sorted(consumer.list_topics(topic, 60).topics[topic].partitions):
+            consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING)])
+            ended = False
+            while not ended:
+                for message in consumer.consume(10_000, 1.0):
+                    error = message.error()
+                    if error is None:
+                        where = message.partition(), message.offset(), message.timestamp()[1]
+                        records.append(TopicRecord(*where, message.key(), message.value(), message.headers() or []))
+                    elif error.code() == KafkaError._PARTITION_EOF:
+                        ended = True
+                    elif not error.retriable():
+                        raise KafkaException(error)
     finally:
         consumer.close()
+    return records
 
 
 def committed(kafka: str, group: str) -> dict[int, int]:
@@ -130,7 +145,9 @@ class Watch:
         if fewest is not None and (fewest < 0 or most > _IMPOSSIBLE):
             wrong.append(f"occupancy is {fewest} to {most}")
         for worker, figures in metrics.items():
-            mark = figures.get("pipeline_watermark_timestamp_seconds", 0.0)
+            mark = figures.get("pipeline_watermark_timestamp_seconds")
+            if mark is None:
+                continue  # it did not answer, or has read nothing yet
             if mark < self._watermarks.get(worker, 0.0):
                 wrong.append(f"the watermark of worker {worker} went back by {self._watermarks[worker] - mark:.3f} s")
             self._watermarks[worker] = max(mark, self._watermarks.get(worker, 0.0))
@@ -159,10 +176,10 @@ class _Comparison:
     def __init__(self, promise: Promise, texts: Iterable[str]) -> None:
         self._promise = promise
         self._client = clickhouse_connect.get_client(dsn=promise.store)
+        self._topic = cache(partial(read_topic, promise.kafka))
         self.verdict = Verdict([])
         self._records = [
-            Record(each.partition, each.offset, each.timestamp, each.value)
-            for each in read_topic(promise.kafka, "check-ins")
+            Record(each.partition, each.offset, each.timestamp, each.value) for each in self._topic("check-ins")
         ]
         self.verdict.records = len(self._records)
         self._judged = [recount.judge(record, promise.retention) for record in self._records]
@@ -231,9 +248,9 @@ class _Comparison:
 
     def _registry(self) -> dict[str, dict[str, Any]]:
         newest: dict[str, dict[str, Any]] = {}
-        for record in read_topic(self._promise.kafka, "venues"):
+        for record in self._topic("venues"):
             if record.value is None:
-                newest.pop(record.key.decode(), None)
+                newest.pop((record.key or b"").decode(), None)
             else:
                 venue = json.loads(record.value)
                 newest[venue["venue_id"]] = venue
@@ -250,7 +267,7 @@ class _Comparison:
         )
         self._compare("dead_letters", rows, true)
         sent = set()
-        for letter in read_topic(self._promise.kafka, "dead-letters"):
+        for letter in self._topic("dead-letters"):
             told = {name: value.decode() for name, value in letter.headers}
             if told["topic"] == "check-ins":
                 sent.add(
@@ -271,7 +288,7 @@ class _Comparison:
             ("venue-warnings", "venue_warnings", "warning_id"),
         ):
             newest: dict[str, dict[str, Any]] = {}
-            for record in read_topic(self._promise.kafka, topic):
+            for record in self._topic(topic):
                 if record.value is not None:
                     message = json.loads(record.value)
                     newest[message[name]] = message
@@ -287,9 +304,9 @@ class _Comparison:
         for view in (*_COLUMNS, "scans", "dead_letters", "crowding_alerts", "cases", "exposures", "venue_warnings"):
             places.append((f"view {view}", str(self._query(f"SELECT * FROM checkins.{view}"))))
         for topic in _OUTPUTS:
-            for record in read_topic(self._promise.kafka, topic):
+            for record in self._topic(topic):
                 places.append((f"topic {topic}", f"{record.key!r} {record.value!r} {record.headers!r}"))
-        for letter in read_topic(self._promise.kafka, "dead-letters"):
+        for letter in self._topic("dead-letters"):
             places.append(("a header of topic dead-letters", repr(letter.headers)))
         for place, text in places:
             for secret in self._promise.secrets:

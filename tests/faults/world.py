@@ -17,7 +17,7 @@ from unittest import mock
 
 import clickhouse_connect
 from clickhouse_connect.driver.exceptions import ClickHouseError
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from pipeline import broker as brokers
 from pipeline.broker import HOST, RunningBroker, free_port, start_broker
@@ -156,13 +156,21 @@ class World:
     def ends(self) -> dict[int, int]:
         """Per partition of check-ins, the offset after the last record."""
         consumer = Consumer({"bootstrap.servers": self.kafka, "group.id": "ends"})
+        found: dict[int, int] = {}
+
+        def ask() -> bool:
+            # A broker that was just started leads its partitions a little later.
+            with suppress(KafkaException):
+                for each in range(self.partitions):
+                    found[each] = consumer.get_watermark_offsets(TopicPartition("check-ins", each), 20)[1]
+                return True
+            return False
+
         try:
-            return {
-                each: consumer.get_watermark_offsets(TopicPartition("check-ins", each), 20)[1]
-                for each in range(self.partitions)
-            }
+            wait_until(ask)
         finally:
             consumer.close()
+        return found
 
     def restart_broker(self) -> None:
         """SIGKILL the broker, and start it again on its data."""

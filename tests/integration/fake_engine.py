@@ -46,6 +46,7 @@ class FakeEngine:
         self._write_seconds = write_seconds
         self._owned: set[Partition] = set()
         self._waiting = Write()
+        self._refused = False
         self._counters = {"consumed": 0, "accepted": 0, "stored": 0, "duplicates": 0, "dead_lettered": 0}
         self.settle_due = False
         self.event_delays = np.zeros(0)
@@ -66,6 +67,9 @@ class FakeEngine:
 
     def undercounted(self) -> int:
         return 0
+
+    def notice_others(self) -> None:
+        pass
 
     def hand_alerts(self, told: int) -> tuple[list[object], int]:
         return [], told
@@ -104,6 +108,10 @@ class FakeEngine:
         return []
 
     def take(self, *, idle: bool) -> Write | None:  # noqa: ARG002 (it has no clock)
+        # Of each outage, the first `take` learns; the others are left to `write`.
+        out, self._refused = not self._refused, bool(self._outage and self._outage.exists())
+        if out and self._waiting:
+            self._answer()
         write, self._waiting = self._waiting, Write()
         return write or None
 

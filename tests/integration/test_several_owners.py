@@ -1,5 +1,8 @@
 """Several workers on one server's store: who stood still and goes on writing changes nothing for good."""
 
+import json
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ def _workers(folder: str, count: int) -> tuple[Any, list[Any]]:
     from pipeline.store.client import DATABASE, connect, open_store
 
     engines._STRANGERS_SECONDS = 0.0
-    store = Settings(store=Path(folder))
+    store = Settings(store=Path(folder), max_stay_by_category={"mall": timedelta(minutes=7)})
 
     def client() -> Any:
         opened = connect(store)
@@ -57,6 +60,7 @@ def rows_that_come_late(folder: str, sent: bool) -> tuple[str, bool, str]:
     except OwnershipLostError:
         outcome = "refused"
     owner.write(_read(owner, 0, 2, _LINES[2:]))
+    owner.notice_others()
     looks_again = owner.settle_due
     owner.settle()
     scans = [Scan("v", "p", "check_in", _SUNDAY + minute * MINUTE) for minute in (5, 0, 30)]
@@ -114,3 +118,133 @@ def left_behind_after_long_apart(folder: str) -> int:
 
 def test_one_partition_that_stood_still_has_nothing_of_another_computed_again(tmp_path: Path) -> None:
     assert run_isolated(left_behind_after_long_apart, str(tmp_path)) == 0
+
+
+def _killed_before_its_scans(worker: Any, write: Any) -> Any:
+    # What it has sent last, its scans, is still under way.
+    insert, held = worker._writer.insert, []
+
+    def insert_until_killed(table: str, rows: Any) -> None:
+        if table == "scan_set":
+            held.append(rows)
+            raise KeyboardInterrupt
+        insert(table, rows)
+
+    worker._writer.insert = insert_until_killed
+    with suppress(KeyboardInterrupt):
+        worker.write(write)
+    return held[0]
+
+
+def scans_that_come_late(folder: str, steps: tuple[str, ...]) -> str:
+    """In an interpreter of its own: what differs when a killed worker's last scans reach the store while its heir loads.
+
+    `steps`: those of the heir's recovery that they come just before, each with a partition of its own.
+    """
+    from pipeline.store import recovery
+    from tests.reference import expected_views
+    from tests.views import differences, read_views
+
+    views, workers = _workers(folder, 2 * len(steps))
+    scans = [Scan(f"v-{step}", "p", "check_in", _SUNDAY) for step in steps]
+    for partition, (name, scan) in enumerate(zip(steps, scans, strict=True)):
+        killed, heir = workers[2 * partition : 2 * partition + 2]
+        killed.assign("check-ins", [partition])
+        late = [_killed_before_its_scans(killed, _read(killed, partition, 0, [line_of(scan)]))]
+        step = getattr(recovery, name)
+
+        def interrupted(
+            *given: Any, killed: Any = killed, late: list[Any] = late, step: Any = step, **named: Any
+        ) -> Any:
+            while late:
+                killed._client.insert_arrow("scan_set", late.pop())
+            return step(*given, **named)
+
+        setattr(recovery, name, interrupted)
+        heir.assign("check-ins", [partition])
+        setattr(recovery, name, step)
+        heir.write(_read(heir, partition, 0, [line_of(scan)]))
+        heir.settle()
+    return differences(read_views(views), expected_views(scans))
+
+
+def test_scans_that_a_killed_worker_had_sent_may_come_in_at_any_step_of_a_recovery(tmp_path: Path) -> None:
+    steps = ("read_standing", "find_unfinished", "load_shard", "load_windows")
+    assert run_isolated(scans_that_come_late, str(tmp_path), steps) == ""
+
+
+def ancient_scans_that_come_late(folder: str) -> tuple[dict[str, int], str]:
+    """In an interpreter of its own: the heir's accounting, and what differs, when such scans come after it has loaded."""
+    from tests.reference import expected_views
+    from tests.views import differences, read_views
+
+    views, (killed, heir) = _workers(folder, 2)
+    scans = [Scan("v", "p", "check_in", _SUNDAY + days * 1440 * MINUTE) for days in (9, 0)]
+    killed.assign("check-ins", [0])
+    killed.write(_read(killed, 0, 0, [line_of(scans[0])]))
+    late = _killed_before_its_scans(killed, _read(killed, 0, 1, [line_of(scans[1])]))
+    heir.assign("check-ins", [0])
+    killed._client.insert_arrow("scan_set", late)
+    heir.write(_read(heir, 0, 1, [line_of(scans[1])]))
+    heir.settle()
+    return heir.counters(), differences(read_views(views), expected_views(scans))
+
+
+def test_ancient_scans_that_a_killed_worker_had_sent_are_no_duplicates_of_themselves(tmp_path: Path) -> None:
+    counters, different = run_isolated(ancient_scans_that_come_late, str(tmp_path))
+    assert (counters["stored"], counters["duplicates"], different) == (2, 0, "")
+
+
+def corrected_before_it_is_read_again(folder: str) -> dict[str, int]:
+    """In an interpreter of its own: the accounting of a scan that a crash left, whose venue gets other rules first."""
+    _, (killed, heir) = _workers(folder, 2)
+    killed.assign("check-ins", [0])
+    late = _killed_before_its_scans(killed, _read(killed, 0, 0, _LINES[:1]))
+    killed._client.insert_arrow("scan_set", late)
+    heir.assign("check-ins", [0])
+    heir.load_venues([b'{"venue_id": "v", "name": "V", "category": "mall", "capacity": 3}'], [b"v"])
+    heir.settle()
+    heir.write(_read(heir, 0, 0, _LINES[:1]))
+    return heir.counters()
+
+
+def test_a_scan_that_a_crash_left_stays_to_be_accounted_for_when_its_venue_changes(tmp_path: Path) -> None:
+    counters = run_isolated(corrected_before_it_is_read_again, str(tmp_path))
+    assert (counters["stored"], counters["duplicates"]) == (1, 0)
+
+
+def clocks_apart(folder: str) -> tuple[str, str]:
+    """In an interpreter of its own: what differs where two workers' clocks stand apart: one's visit ends before the other's scan.
+
+    First, once it has noticed the other; then, a day later, once a third worker has taken both partitions over instead.
+    """
+    from tests.reference import expected_views
+    from tests.views import differences, read_views
+
+    views, workers = _workers(folder, 3)
+    mall = {"category": "mall", "capacity": 1}
+    registry = [json.dumps({"venue_id": f"v{day}", "name": "V", **mall}).encode() for day in (0, 1)]
+    offsets, scans, found = [0, 0], [], []
+    for worker in workers:
+        worker.load_venues(registry, [b"v0", b"v1"])
+    for day in (0, 1):
+        for partition, (venue, minute) in enumerate((("v", 1), ("w", 20))):
+            worker = workers[partition]
+            if day == 0:
+                worker.assign("check-ins", [partition])
+            scans.append(Scan(f"{venue}{day}", "p", "check_in", _SUNDAY + (day * 1440 + minute) * MINUTE))
+            worker.write(_read(worker, partition, offsets[partition], [line_of(scans[-1])]))
+            worker.settle()
+            offsets[partition] += 1
+        if day == 0:
+            workers[0].notice_others()
+        else:
+            workers[2].assign("check-ins", [0, 1])
+        workers[2 * day].settle()
+        stays, capacities = {"v0": 7 * MINUTE, "v1": 7 * MINUTE}, {"v0": 1, "v1": 1}
+        found.append(differences(read_views(views), expected_views(scans, stays, capacities)))
+    return found[0], found[1]
+
+
+def test_what_happens_by_itself_between_the_clocks_of_two_workers_is_not_left_out(tmp_path: Path) -> None:
+    assert run_isolated(clocks_apart, str(tmp_path)) == ("", "")

@@ -305,6 +305,10 @@ CREATE TABLE IF NOT EXISTS progress_rows
 ENGINE = ReplacingMergeTree(version)
 ORDER BY (topic, partition);
 
+-- The registry's version whose rules the rows of the partition's venues follow: whoever takes over makes up for newer ones.
+-- −1: not noted, by an older release.
+ALTER TABLE progress_rows ADD COLUMN IF NOT EXISTS rules Int64 DEFAULT -1;
+
 -- Corrections to be made from the store, because memory does not reach back so far: written before the scan that asks for it,
 -- deleted when done. An empty visitor_id stands for the whole venue (its max stay or its capacity changed).
 CREATE TABLE IF NOT EXISTS repair_rows

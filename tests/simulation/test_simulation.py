@@ -1,0 +1,85 @@
+"""Whatever happens to simulated workers, log and store: nothing is lost, nothing is there twice, and no promise is broken."""
+
+import pytest
+
+from tests.simulation.bugs import BUGS, plant
+from tests.simulation.run import failures, told
+from tests.simulation.world import Action, Fault, World, failure, simulated
+
+#: So many histories with the bug in it, at most, until it is caught.
+PATIENCE = 1_000
+#: Those that are caught soon.
+QUICK = ("commit before insert", "skip after rebalance", "lost late scan", "rules unheard of")
+
+
+def test_no_history_breaks_a_promise() -> None:
+    found = next(failures(range(200)), None)
+    assert found is None, told(*found)
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_planted_bug_is_caught(bug: str, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> None:
+    if bug not in QUICK and not pytestconfig.getoption("--faults"):
+        pytest.skip("runs only with --faults")
+    plant(bug, monkeypatch)
+    assert any(map(failure, range(PATIENCE)))
+
+
+def played(actions: list[Action], partitions: int = 2) -> World:
+    """A history that was found to break a promise, played again."""
+    world = World(partitions=partitions)
+    with simulated(world, 0):
+        world.play(actions)
+    return world
+
+
+def test_a_partition_that_is_behind_gets_all_its_minutes_from_its_next_owner() -> None:
+    played(
+        [
+            Action("join"),
+            Action("join"),
+            Action("scan", 0, None, ("c", "q", "check_in", 10_800_000, 2, "e")),
+            Action("settle", 1),
+            Action("poll", 0, None, (100,)),
+        ]
+    )
+
+
+def test_a_clock_without_any_scan_survives_a_rebalance() -> None:
+    played(
+        [
+            Action("join"),
+            Action("settle"),
+            Action("rebalance", 0, None, (16, (None,))),
+            Action("scan", 0, None, ("c", "q", "check_in", 10_800_000, 2, "f")),
+            Action("poll", 0, None, (1,)),
+            Action("write", 0, None, (False,)),
+        ]
+    )
+
+
+def test_rules_that_the_owner_had_not_heard_of_hold_after_it_went() -> None:
+    played(
+        [
+            *[Action("join")] * 3,
+            Action("venue", 0, None, ("d", 1, True, False)),
+            Action("venues", 0),
+            Action("scan", 0, None, ("d", "q", "check_in", 10_000, 1, "f")),
+            *(Action("poll", who, None, (3,)) for who in range(3)),
+        ],
+        partitions=3,
+    )
+
+
+def test_scans_that_come_late_and_twice_inherited_have_their_visits() -> None:
+    # The worker of partition 1 stands still before its scans go out; its heir takes their visits back, writes, and goes.
+    actions = [
+        *[Action("join")] * 2,
+        Action("scan", 0, None, ("b", "s", "check_in", 10_000, 2, "e")),
+        *(Action("poll", who, None, (100,)) for who in range(2)),
+        *(Action("write", who, Fault("stop", step, after=False), (True,)) for who in range(2) for step in [14]),
+        *[Action("rebalance", 0, None, (order, (None,))) for order in (1, 2)],
+        *(Action("resume", who) for who in range(2)),
+    ]
+    for step in range(1, 20):
+        played([each._replace(fault=Fault("stop", step, after=False)) if each.fault else each for each in actions])
