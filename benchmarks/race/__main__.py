@@ -80,6 +80,7 @@ def command(check_ins: int, short: int, repeats: int, most_seconds: int, only: t
     ready = {peer: prepare(peer) for peer in chosen}
     left_out = {peer: why for peer, (_, why) in ready.items() if why}
     finishes: dict[str, list[Finish]] = {}
+    wrong: list[str] = []
     with _broker() as (home, address):
         days = {False: _load(home, address, check_ins, CHECK_INS)}
         if any(peer.slow for peer in chosen):
@@ -88,6 +89,8 @@ def command(check_ins: int, short: int, repeats: int, most_seconds: int, only: t
 
             def note(name: str, finish: Finish, number: int = number) -> None:
                 finishes.setdefault(name, []).append(finish)
+                if finish.complaint:
+                    wrong.append(f"{name} {finish.complaint}")
                 click.echo(f"{number + 1}/{repeats} {name}: {finish.result.rate:,.0f}/s {finish.score or ''}", err=True)
 
             note(LIMIT, Finish(run_limit(home, address)))
@@ -98,10 +101,9 @@ def command(check_ins: int, short: int, repeats: int, most_seconds: int, only: t
                 try:
                     note(peer.title, _peer(home, address, peer, folder, days[peer.slow], most_seconds))
                 except UserError as error:
-                    # One that has run before can run: this is no reason to leave it out.
-                    if number:
-                        raise
+                    # One that breaks down must not cost the others their figures; one that is wrong fails the race below.
                     left_out[peer] = f"it failed here: {str(error).splitlines()[-1][:300]}"
+                    finishes.pop(peer.title, None)
     options = f"--check-ins {check_ins} --short {short} --repeats {repeats}"
     minutes = (time.monotonic() - began) / 60
     text = "\n\n".join(
@@ -114,7 +116,6 @@ def command(check_ins: int, short: int, repeats: int, most_seconds: int, only: t
         ]
     )
     click.echo(text)
-    wrong = [f"{name} {each.complaint}" for name, runs in finishes.items() for each in runs if each.complaint]
     if wrong:
         raise UserError("; ".join(wrong))
     if write:
