@@ -6,7 +6,7 @@ SEEDS := 10000
 FUZZ_SECONDS := 600
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test lint bench accuracy faults supply schemas dashboards lock clean
+.PHONY: help install demo test lint bench race accuracy faults supply schemas dashboards lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -33,12 +33,16 @@ lint: install  ## ruff, mypy --strict and the import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: install  ## scans/s beside a bare read of the same topic; tracing over two weeks of a nation (4 GB of disk); requests/s; estimates
+bench: install  ## scans/s beside a bare read of the same topic, and the race; tracing over two weeks of a nation (4 GB of disk); requests/s; estimates
 	$(BIN)/python -m benchmarks.main
+	$(BIN)/python -m benchmarks.race
 	$(BIN)/python -m benchmarks.tracing
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.gateway
 	$(BIN)/python -m benchmarks.presence
+
+race: install  ## the same job by Faust, Quix Streams, Bytewax, Pathway, Kafka Streams and ClickHouse alone; installs them into .race/
+	$(BIN)/python -m benchmarks.race
 
 accuracy: install  ## error of the estimated occupancy against a simulated truth, beside simpler rules; what released numbers are worth
 	$(BIN)/python -m benchmarks.accuracy

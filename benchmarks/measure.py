@@ -1,5 +1,6 @@
 """Child processes, timed and weighed."""
 
+import math
 import os
 import resource
 import subprocess
@@ -32,13 +33,28 @@ class Run:
     peak_rss: int
 
 
-def run_measured(command: Sequence[str], folder: Path, settings: Mapping[str, str]) -> Run:
-    """Run a command in `folder` with PIPELINE_<NAME> set from `settings` alone; it ends when we do.
+def run_measured(
+    command: Sequence[str],
+    folder: Path,
+    settings: Mapping[str, str],
+    *,
+    variables: Mapping[str, str] | None = None,
+    most_seconds: float | None = None,
+) -> Run:
+    """Run a command in `folder` with PIPELINE_<NAME> set from `settings` alone, and `variables` as they are; it ends when we do.
 
-    Raises UserError with the end of what it said if it fails. One at a time: CPU seconds are those of all our children.
+    Raises UserError with the end of what it said if it fails, or if it takes more than `most_seconds`. One at a time: CPU seconds
+    are those of all our children.
     """
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")}
-    environment = inherited | {f"PIPELINE_{name.upper()}": value for name, value in settings.items()}
+    # Where Python may not keep its compiled modules, each start would compile them again and count that.
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PIPELINE_") and name != "PYTHONDONTWRITEBYTECODE"
+    }
+    environment = (
+        inherited | {f"PIPELINE_{name.upper()}": value for name, value in settings.items()} | (variables or {})
+    )
     before, began = _children_cpu(), time.monotonic()
     out, err = folder / "stdout", folder / "stderr"
     with out.open("wb") as stdout, err.open("wb") as stderr:
@@ -46,10 +62,12 @@ def run_measured(command: Sequence[str], folder: Path, settings: Mapping[str, st
             tied(command), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr
         )
         try:
-            peak = _watch(process)
+            peak = _watch(process, began + (most_seconds or math.inf))
         finally:
             end_process(process, 10)
     seconds = time.monotonic() - began
+    if most_seconds is not None and seconds > most_seconds:
+        raise UserError(f"`{' '.join(command[1:])}` took more than {most_seconds:.0f} s, and was ended")
     if process.returncode:
         said = (out.read_text(errors="replace")[-4000:] + err.read_text(errors="replace")[-4000:]).rstrip()
         raise UserError(f"`{' '.join(command[1:])}` ended with status {process.returncode}:\n{said}")
@@ -61,9 +79,9 @@ def pipeline_command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "pipeline", *arguments]
 
 
-def _watch(process: psutil.Popen) -> int:
+def _watch(process: psutil.Popen, until: float) -> int:
     peak = 0
-    while process.poll() is None:
+    while process.poll() is None and time.monotonic() < until:
         with suppress(psutil.Error):
             peak = max(peak, _high_water(process.pid) or process.memory_info().rss)
         with suppress(psutil.TimeoutExpired):
