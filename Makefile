@@ -25,7 +25,7 @@ demo: install  ## one simulated Sunday of a city through a real Kafka, Faust and
 	$(BIN)/pipeline demo
 
 test: install  ## every test: unit, property, integration and browser, with a real broker, a real ClickHouse engine, a Chromium
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 lint: install  ## ruff, mypy --strict and the import rules
 	$(BIN)/ruff check .
