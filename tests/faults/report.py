@@ -1,20 +1,25 @@
 """docs/reliability.md, as far as it is figures, from docs/reliability.json."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from math import ceil
 from typing import Any, Final
 
-from benchmarks.report import ROOT, table, write_between
+from benchmarks.report import ROOT, setting, table, write_between
 
 PAGE: Final = ROOT / "docs" / "reliability.md"
+COUNTS: Final = ROOT / "docs" / "reliability.json"
 
 #: With no failure in n trials the rate is, at 95 %, below 3/n.
 RULE_OF_THREE: Final = 3
 
 
-def write(recorded: Sequence[Mapping[str, Any]]) -> None:
-    """Write all that was recorded into the page."""
+def record(found: Mapping[str, Any]) -> None:
+    """Add what a command found to the counts, under `setting` how it was run, and write the page from all of them."""
+    recorded = json.loads(COUNTS.read_text()) if COUNTS.is_file() else []
+    recorded.append({"setting": setting(f"python -m {found['command']}"), **found})
+    COUNTS.write_text(json.dumps(recorded, indent=1) + "\n")
     write_between("counts", _counts(recorded), PAGE)
 
 
@@ -23,12 +28,13 @@ def _counts(recorded: Sequence[Mapping[str, Any]]) -> str:
     faults, points, exits = (_summed(run[name] for run in runs) for name in ("faults", "points", "exits"))
     failures = sum(1 for run in runs if run["wrong"])
     total = sum(faults.values())
-    parts = [
+    parts = _simulated(recorded)
+    parts.append(
         f"**{total:,} faults in {len(runs)} runs**, {sum(run['seconds'] for run in runs) / 60:,.0f} minutes; "
         f"{sum(run['records'] for run in runs):,} records, of which {sum(run['dead_letters'] for run in runs):,} dead letters "
         f"and {sum(run['duplicates'] for run in runs):,} duplicates; {sum(run['rows'] for run in runs):,} rows compared at rest, "
         f"{sum(run['looks'] for run in runs):,} looks meanwhile. Runs with anything wrong: **{failures}**."
-    ]
+    )
     if total and not failures:
         parts.append(
             f"No failure in {total:,} faults: at 95 % fewer than {RULE_OF_THREE / total:.2%} of such faults lose or double any."
@@ -50,6 +56,19 @@ def _counts(recorded: Sequence[Mapping[str, Any]]) -> str:
             parts.append(_overload(load))
     parts += ["Recorded by:", *(each["setting"] for each in recorded)]
     return "\n\n".join(parts)
+
+
+def _simulated(recorded: Sequence[Mapping[str, Any]]) -> list[str]:
+    parts = []
+    if histories := sum(each.get("histories", 0) for each in recorded):
+        wrong = sum(each["wrong"] for each in recorded if "histories" in each)
+        parts.append(f"**{histories:,} simulated histories**; with anything wrong: **{wrong}**.")
+    if records := sum(each.get("records", 0) for each in recorded):
+        wrong = sum(each["wrong"] for each in recorded if "records" in each)
+        parts.append(
+            f"**{records:,} records from the fuzzer**; read otherwise than the contract's model does: **{wrong}**."
+        )
+    return parts
 
 
 def _summed(counts: Iterable[Mapping[str, int]]) -> Counter[str]:

@@ -14,13 +14,10 @@ from typing import Any, Final
 
 import click
 
-from benchmarks.report import ROOT, setting
 from tests.faults import report
 from tests.faults.bugs import BUGS, STANDING_STILL
 from tests.faults.harness import ALONE, WEIGHTS, Harness, summary
 from tests.faults.overload import NATIONAL_MEAN, Overload
-
-COUNTS: Final = ROOT / "docs" / "reliability.json"
 
 #: A run ends and is compared after so many faults; then the next begins, with a new broker and store.
 FAULTS_PER_RUN: Final = 60
@@ -56,7 +53,7 @@ def command(
     record: bool,
 ) -> None:
     """Hurt a pipeline of real processes, and compare what it stored with what its log says."""
-    found: dict[str, Any] = {"setting": setting(f"python -m tests.faults.run {' '.join(sys.argv[1:])}")}
+    found: dict[str, Any] = {"command": f"tests.faults.run {' '.join(sys.argv[1:])}"}
     chance = random.Random(seed if seed is not None else time.time_ns())
     failed = False
     if faults and minutes:
@@ -68,7 +65,7 @@ def command(
     if overload:
         found["overload"] = _overload(overload * 60)
     if record:
-        _record(found)
+        report.record(found)
     click.echo(json.dumps(found, indent=1))
     sys.exit(failed)
 
@@ -114,13 +111,6 @@ def _overload(seconds: float) -> dict[str, Any]:
         finally:
             overload.close()
     return {"ten times": tenfold, "twenty times": burst}
-
-
-def _record(found: dict[str, Any]) -> None:
-    known = json.loads(COUNTS.read_text()) if COUNTS.is_file() else []
-    known.append(found)
-    COUNTS.write_text(json.dumps(known, indent=1) + "\n")
-    report.write(known)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import numpy as np
 from pipeline.core.columns import EVENT_TYPES, Rejection, ScanColumns, Text
 from pipeline.core.decode import decode_scans
 from pipeline.core.judge import Refusal, judge_scan
+from tests.faults import report
 from tests.hostile.corpus import BYTES, SCAN, TIMES, VALUES, corpus, written
 
 #: Records in a batch.
@@ -179,16 +180,23 @@ def _seconds(value: bytes) -> float:
 @click.command(epilog="Example: python -m tests.hostile.fuzz --seconds 600")
 @click.option("--seconds", type=click.FloatRange(0), default=600.0, show_default=True, help="For so long.")
 @click.option("--seed", type=int, help="Default: another one each time.")
-def command(seconds: float, seed: int | None) -> None:
+@click.option("--record/--no-record", default=False, help="Add to docs/reliability.json, and make docs/reliability.md.")
+def command(seconds: float, seed: int | None, record: bool) -> None:
     """Fuzz the decoder; exit 1 if it reads any record otherwise than the contract's model does."""
     fuzzer = Fuzzer(random.randrange(1 << 32) if seed is None else seed)
     click.echo(f"seed {fuzzer.seed}")
     count = fuzzer.run(seconds)
     for value in fuzzer.wrong:
         click.echo(f"read wrongly: {value[:2000]!r}")
-    click.echo(
-        json.dumps({"records": count, "seed": fuzzer.seed, "sampled": fuzzer.verdicts, "wrong": len(fuzzer.wrong)})
-    )
+    found = {
+        "command": f"tests.hostile.fuzz --seconds {seconds:g} --seed {fuzzer.seed}",
+        "records": count,
+        "sampled": fuzzer.verdicts,
+        "wrong": len(fuzzer.wrong),
+    }
+    click.echo(json.dumps(found))
+    if record:
+        report.record(found)
     sys.exit(bool(fuzzer.wrong))
 
 

@@ -13,6 +13,7 @@ from multiprocessing import get_context
 
 import click
 
+from tests.faults import report
 from tests.simulation.world import failure, history, shortened
 
 _AT_ONCE = 50
@@ -43,7 +44,8 @@ def told(seed: int, found: str) -> str:
 @click.command(epilog="Example: python -m tests.simulation.run --seeds 10000 --first 7")
 @click.option("--seeds", type=click.IntRange(1), default=10_000, show_default=True, help="How many.")
 @click.option("--first", type=int, help="Default: another one each time.")
-def command(seeds: int, first: int | None) -> None:
+@click.option("--record/--no-record", default=False, help="Add to docs/reliability.json, and make docs/reliability.md.")
+def command(seeds: int, first: int | None, record: bool) -> None:
     """Play histories of simulated workers; exit 1 if any breaks a promise."""
     first = random.randrange(1 << 32) if first is None else first
     click.echo(f"seeds {first} to {first + seeds - 1}")
@@ -51,7 +53,10 @@ def command(seeds: int, first: int | None) -> None:
     for seed, found in failures(range(first, first + seeds), os.cpu_count() or 1):
         click.echo(told(seed, found))
         wrong += 1
-    click.echo(json.dumps({"histories": seeds, "first": first, "wrong": wrong}))
+    found = {"command": f"tests.simulation.run --seeds {seeds} --first {first}", "histories": seeds, "wrong": wrong}
+    click.echo(json.dumps(found))
+    if record:
+        report.record(found)
     sys.exit(bool(wrong))
 
 
