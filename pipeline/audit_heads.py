@@ -33,7 +33,10 @@ def told_heads(kafka: KafkaAccess | str) -> list[Head]:
     access = KafkaAccess.of(kafka)
     with open_admin(access) as admin:
         if AUDIT_HEADS not in admin.list_topics():
-            raise UserError(f"Kafka at {access.address} has no topic {AUDIT_HEADS}; create it with: pipeline topics")
+            raise UserError(
+                f"Kafka at {access.address} has no topic {AUDIT_HEADS} that {access.name} may see; "
+                "create it with: pipeline topics"
+            )
         partitions = len(admin.describe_topics([AUDIT_HEADS])[0]["partitions"])
     try:
         return asyncio.run(_read(access, partitions))

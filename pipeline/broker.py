@@ -263,7 +263,7 @@ class _PortTakenError(Exception):
 
 def _launch(folder: Path, classpath: str, port: int, controller_port: int, tied_to_us: bool) -> RunningBroker:
     secured = _secured(folder)
-    filled = {"port": port, "controller_port": controller_port}
+    filled: dict[str, object] = {"port": port, "controller_port": controller_port}
     if secured is not None:
         filled["broker_password"] = read_secret_file(password_file(secured, BROKER))
     template = Template(infra_file("server.properties" if secured is None else "server-secured.properties").read_text())

@@ -21,15 +21,15 @@ import numpy as np
 from kafka import TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError
-from pydantic import SecretStr
 from numpy.typing import NDArray
+from pydantic import SecretStr
 
 from pipeline.broker import find_broker, free_port, is_free, start_broker
 from pipeline.cluster import open_admin
 from pipeline.core.presence.words import shown
 from pipeline.errors import UserError
-from pipeline.kafka_access import KafkaAccess
 from pipeline.interrupts import stop_on_interrupt
+from pipeline.kafka_access import KafkaAccess
 from pipeline.parts import Part, PartFailedError, Parts
 from pipeline.produce import ScanProducer
 from pipeline.progress import progress_bar

@@ -144,7 +144,9 @@ class KafkaAccess:
         )
 
         if isinstance(error, SaslAuthenticationFailed | ValueError):
-            return UserError(f"Kafka at {server} refuses {self.name}: see kafka_user, kafka_password and kafka_mechanism")
+            return UserError(
+                f"Kafka at {server} refuses {self.name}: see kafka_user, kafka_password and kafka_mechanism"
+            )
         if isinstance(error, UnsupportedSaslMechanismError | IllegalSaslStateError):
             return UserError(f"Kafka at {server} has no {self.mechanism}: see kafka_mechanism and kafka_protocol")
         if isinstance(error, ConnectionRefusedError) or not isinstance(error, ConnectionError | TimeoutError):

@@ -195,9 +195,13 @@ class ScanProducer:
             if isinstance(error, MessageSizeTooLargeError) and batch.record_count() == 1:
                 self.too_large += 1
                 return
-            self._failure = self._failure or self._forbidden(error) or UserError(
-                f"Kafka at {self._kafka.address} took no more records of {self._topic} after {self.confirmed:,} "
-                f"({type(error).__name__}); see whether it runs with: pipeline broker status"
+            self._failure = (
+                self._failure
+                or self._forbidden(error)
+                or UserError(
+                    f"Kafka at {self._kafka.address} took no more records of {self._topic} after {self.confirmed:,} "
+                    f"({type(error).__name__}); see whether it runs with: pipeline broker status"
+                )
             )
         finally:
             self._ahead.release()

@@ -76,7 +76,8 @@ class Settings(BaseSettings):
         None, description="host:port[,host:port…] of an existing cluster instead of the local one."
     )
     kafka_protocol: Protocol = Field(
-        "PLAINTEXT", description="What the cluster's listener speaks, in Kafka's words; SASL_SSL asks for a user by TLS."
+        "PLAINTEXT",
+        description="What the cluster's listener speaks, in Kafka's words; SASL_SSL asks for a user by TLS.",
     )
     kafka_mechanism: Mechanism = Field("SCRAM-SHA-512", description="How the password is proved to it.")
     kafka_user: str | None = Field(None, description="Our user there: a principal of infra/kafka/acls.toml …")

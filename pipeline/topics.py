@@ -112,9 +112,7 @@ def ensure_topics(kafka: KafkaAccess | str, topics: Sequence[Topic]) -> list[Top
     return [TopicState(topic, topic in missing, differences.get(topic.name, ())) for topic in topics]
 
 
-def kept_too_long(
-    kafka: KafkaAccess | str, topics: Sequence[Topic], *, apply: bool = False
-) -> dict[str, str]:
+def kept_too_long(kafka: KafkaAccess | str, topics: Sequence[Topic], *, apply: bool = False) -> dict[str, str]:
     """The topics that Kafka keeps otherwise than declared, each with what it has; with `apply`, set as declared afterwards.
 
     Topics that are missing, and those that are kept for ever by declaration, are left out. Raises UserError when Kafka cannot be

@@ -89,7 +89,9 @@ class Outbox:
                 or unreachable(self._kafka.address)
             ) from None
         if not partitions:
-            raise UserError(f"Kafka at {self._kafka.address} has no topic {self._topic}; create it with: pipeline topics")
+            raise UserError(
+                f"Kafka at {self._kafka.address} has no topic {self._topic}; create it with: pipeline topics"
+            )
         self._lanes = [_Lane() for _ in partitions]
         for partition, lane in enumerate(self._lanes):
             lane.writer = asyncio.create_task(self._write(partition, lane))

@@ -1,5 +1,6 @@
-"""A Kafka with TLS, passwords and rights: each user may do what infra/kafka/acls.toml says, nothing else, and our parts get in."""
+"""A Kafka with TLS, passwords and rights: each user may do what infra/kafka/acls.toml says and nothing else; our parts get in."""
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
@@ -21,12 +23,16 @@ from confluent_kafka.admin import (
 from pipeline.audit import Head
 from pipeline.audit_heads import tell_head, told_heads
 from pipeline.broker import RunningBroker, start_broker
+from pipeline.cli import cli
 from pipeline.cluster import open_admin
 from pipeline.errors import UserError
+from pipeline.gateway.admission import Record
+from pipeline.gateway.outbox import Outbox
 from pipeline.kafka_access import KafkaAccess
 from pipeline.kafka_acls import Right, declared_rights, ensure_rights
 from pipeline.kafka_identity import ADMIN, authority_file
 from pipeline.produce import ScanProducer
+from pipeline.streaming.log_ranges import wait_for_kafka
 from pipeline.topics import declared_topics, ensure_topics
 from tests.integration.checkins import World
 
@@ -112,9 +118,7 @@ class Trial:
             ConfigResource(
                 ResourceType.TOPIC,
                 topic,
-                incremental_configs=[
-                    ConfigEntry("retention.ms", "-1", incremental_operation=AlterConfigOpType.SET)
-                ],
+                incremental_configs=[ConfigEntry("retention.ms", "-1", incremental_operation=AlterConfigOpType.SET)],
             )
             for topic in TOPICS
         ]
@@ -198,35 +202,59 @@ def expected(user: str) -> set[tuple[str, str, str]]:
     return mine | implied
 
 
+def command(access: KafkaAccess, *arguments: object, **changed: str) -> Result:
+    """Run a command here, as this user."""
+    environment = {"PIPELINE_KAFKA": access.address, "PIPELINE_PARTITIONS": "1", **settings(access), **changed}
+    return CliRunner().invoke(cli, [str(each) for each in arguments], env=environment)
+
+
 def test_a_worker_stores_and_each_part_of_ours_gets_in_as_its_own_user(broker: RunningBroker, tmp_path: Path) -> None:
-    world = World(broker.address, tmp_path, **settings(broker.access("worker")))
+    venues, sent = tmp_path / "venues.csv", tmp_path / "scans.ndjson"
+    venues.write_text("venue_id,name,category,capacity\nv-1,A mall,mall,10\n")
+    sent.write_text("".join(f"{json.dumps(SCAN | {'visitor_id': f'p-{number}'})}\n" for number in range(300)))
+    assert "1 venues into" in command(broker.access("operator"), "venues", "load", venues).output
+    assert "sent 300 scans" in command(broker.access("gateway"), "produce", sent).output
+    world = World(broker.address, tmp_path, **settings(broker.access("worker")), PIPELINE_CLOCK="events")
     world.group = GROUP
-    (tmp_path / "venues.csv").write_text("venue_id,name,category,capacity\nv-1,A mall,mall,10\n")
-    scans = [SCAN | {"event_id": str(n), "visitor_id": f"p-{n}"} for n in range(300)]
-    (tmp_path / "scans.ndjson").write_text("".join(f"{json.dumps(scan)}\n" for scan in scans))
-    world.run("venues", "load", "venues.csv", **settings(broker.access("operator")))
-    world.run("produce", "scans.ndjson", **settings(broker.access("gateway")))
     summary = world.drain(tmp_path / "store")
-    assert (summary["scans"], summary["dead_letters"]) == (300, 3)  # the records {} of the topics that it reads
+    # One record of check-ins, of venues and of case-reports is the empty object of the fixture.
+    assert (summary["scans"], summary["dead_letters"]) == (301, 3)
 
-    as_declared = world.run("topics", **settings(broker.access("operator")), PIPELINE_PARTITIONS="1")
-    assert as_declared.stdout.count("as declared") == len(TOPICS)
+    as_declared = command(broker.access("operator"), "topics")
+    assert as_declared.output.count("as declared") == len(TOPICS), as_declared.output
+    report = ("case", "report", "--case", "c-1", "--visitor", "p-1", "--status", "suspected")
+    assert "1 reports into" in command(broker.access("tracer"), *report).output
     tell_head(broker.access("worker"), Head("log", 1, "hash"))
-    with pytest.raises(UserError, match="user reader"):
-        told_heads(broker.access("reader"))
+    asyncio.run(_through_the_gateway(broker.access("gateway")))
 
-    # What they may not is said in one sentence, without a secret.
-    reader = broker.access("reader")
-    refused = world.run("produce", "scans.ndjson", status=1, **settings(reader))
-    assert refused.stderr == (
-        f"pipeline: Kafka at {broker.address} does not let user reader write the topic check-ins: give it the right "
-        "(infra/kafka/acls.toml), or be another by kafka_user\n"
+
+async def _through_the_gateway(access: KafkaAccess) -> None:
+    outbox = Outbox(access, "check-ins", 10, lambda: None)
+    await outbox.start()
+    await outbox.send([Record(b"v-1", b"{}", "1", "p-1", None)])
+    assert await outbox.answers()
+    await outbox.close()
+
+
+def test_what_a_user_may_not_is_said_in_one_sentence(broker: RunningBroker, tmp_path: Path) -> None:
+    (tmp_path / "scans.ndjson").write_text("{}\n")
+    reader, operator = broker.access("reader"), broker.access("operator")
+    refusals = [
+        command(reader, "produce", tmp_path / "scans.ndjson").exception,
+        command(operator, "topics", "--acls").exception,
+    ]
+    for ask in (lambda: told_heads(reader), lambda: asyncio.run(wait_for_kafka(reader, ["venues", "check-ins"], []))):
+        with pytest.raises(UserError) as refused:
+            ask()
+        refusals.append(refused.value)
+    produce, rights, heads, worker = map(str, refusals)
+    assert produce == (
+        f"Kafka at {broker.address} does not let user reader write the topic check-ins: give it the right "
+        "(infra/kafka/acls.toml), or be another by kafka_user"
     )
-    refused = world.run("topics", "--acls", status=1, **settings(broker.access("operator")))
-    assert "does not let user operator do that" in refused.stderr
-    stopped = world.run("worker", "--drain", "--store", tmp_path / "other", status=1, **settings(reader))
-    assert "that user reader may see" in stopped.stderr
-    assert reader.password not in refused.stderr + stopped.stderr + stopped.stdout
+    assert "does not let user operator do that" in rights
+    assert f"has no topic audit-heads that {reader.name} may see" in heads
+    assert f"has no topic check-ins that {reader.name} may see" in worker
 
 
 @pytest.mark.parametrize("user", USERS)
@@ -249,13 +277,16 @@ def test_only_who_may_delete_topics_does(broker: RunningBroker) -> None:
 def test_who_does_not_prove_who_he_is_stays_outside(broker: RunningBroker, tmp_path: Path) -> None:
     worker = broker.access("worker")
     wrong = "wrong-wrong-wrong"
-    world = World(broker.address, tmp_path, **settings(worker))
-    for command in (("topics",), ("worker", "--drain", "--store", "store"), ("venues", "load", "venues.csv")):
-        (tmp_path / "venues.csv").write_text("venue_id,name,category\nv-1,A mall,mall\n")
-        refused = world.run(*command, status=1, PIPELINE_KAFKA_PASSWORD=wrong)
-        assert "refuses user worker: see kafka_user, kafka_password and kafka_mechanism" in refused.stderr
-        assert "Traceback" not in refused.stderr
-        assert wrong not in refused.stdout + refused.stderr
+    expected_words = "refuses user worker: see kafka_user, kafka_password and kafka_mechanism"
+    world = World(broker.address, tmp_path, **settings(worker) | {"PIPELINE_KAFKA_PASSWORD": wrong})
+    said = world.run("worker", "--drain", "--store", "store", status=1)
+    assert expected_words in said.stderr
+    assert "Traceback" not in said.stderr
+    assert wrong not in said.stdout + said.stderr
+    refused = command(worker, "topics", PIPELINE_KAFKA_PASSWORD=wrong).exception
+    assert isinstance(refused, UserError)
+    assert expected_words in str(refused)
+    assert wrong not in str(refused)
     others = {
         "does not speak PLAINTEXT: set kafka_protocol": KafkaAccess(broker.address),
         "is not to be trusted .* name its authority in kafka_ca": KafkaAccess(
