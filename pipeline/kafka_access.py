@@ -89,13 +89,17 @@ class KafkaAccess:
             )
         return None if tls is None else SSLCredentials(tls)
 
-    async def refusal(self) -> UserError | None:
+    async def refusal(self, *, guess: bool) -> UserError | None:
         """Why the first broker that can be reached does not let us in; None if it does, or if none can be reached.
 
         The clients try refused connections again and again, and say "cannot connect" in the end: so somebody must look.
+        With `guess` a connection that the other side ends is taken for one to a listener of another protocol; whoever would
+        rather wait for a broker that is just starting or stopping does not guess.
         """
+        if self.protocol == "PLAINTEXT" and not guess:
+            return None  # there is nothing to be refused for
         from aiokafka.conn import create_conn
-        from aiokafka.errors import KafkaError
+        from aiokafka.errors import KafkaConnectionError, KafkaError
 
         options = self.options()
         for server in self.servers:
@@ -109,9 +113,16 @@ class KafkaAccess:
                     f"the certificate of Kafka at {server} is not to be trusted ({error.verify_message}): "
                     "name its authority in kafka_ca, and the host as its certificate does"
                 )
+            except (ssl.SSLEOFError, KafkaConnectionError, ConnectionResetError, TimeoutError):
+                if not guess:
+                    continue
+                return UserError(
+                    f"what listens at {server} does not speak {self.protocol}: set kafka_protocol to what that listener has, "
+                    "and kafka_certificate if it wants one"
+                )
             except ssl.SSLError:
                 return UserError(f"Kafka at {server} does not take our TLS: see kafka_protocol and kafka_certificate")
-            except (KafkaError, OSError, TimeoutError, ValueError) as error:
+            except (KafkaError, OSError, ValueError) as error:
                 refusal = self._refused(server, error)
                 if refusal is None:
                     continue
@@ -123,7 +134,7 @@ class KafkaAccess:
     def check(self) -> None:
         """Raises UserError if a broker refuses us. Not for an event loop: it waits."""
         with ThreadPoolExecutor(1, "kafka-access") as thread:  # the caller's thread may have a loop that runs
-            refusal = thread.submit(asyncio.run, self.refusal()).result()
+            refusal = thread.submit(asyncio.run, self.refusal(guess=True)).result()
         if refusal is not None:
             raise refusal
 
@@ -149,11 +160,7 @@ class KafkaAccess:
             )
         if isinstance(error, UnsupportedSaslMechanismError | IllegalSaslStateError):
             return UserError(f"Kafka at {server} has no {self.mechanism}: see kafka_mechanism and kafka_protocol")
-        if isinstance(error, ConnectionRefusedError) or not isinstance(error, ConnectionError | TimeoutError):
-            return None
-        return UserError(
-            f"what listens at {server} does not speak {self.protocol}: set kafka_protocol to what that listener has"
-        )
+        return None
 
     def _tls(self) -> ssl.SSLContext:
         try:

@@ -235,7 +235,7 @@ class ScanProducer:
         try:
             await asyncio.wait_for(self._producer.start(), _GIVE_UP_SECONDS)
         except (KafkaError, OSError, TimeoutError):
-            raise await self._kafka.refusal() or unreachable(self._kafka.address) from None
+            raise await self._kafka.refusal(guess=True) or unreachable(self._kafka.address) from None
         try:
             known = await asyncio.wait_for(self._producer.partitions_for(self._topic), _TOPIC_SECONDS)
         except (TimeoutError, UnknownTopicOrPartitionError):

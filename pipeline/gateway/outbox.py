@@ -85,7 +85,7 @@ class Outbox:
             await self._part(self._producer)
             raise (
                 self._kafka.forbidden(error, f"write the topic {self._topic}")
-                or await self._kafka.refusal()
+                or await self._kafka.refusal(guess=True)
                 or unreachable(self._kafka.address)
             ) from None
         if not partitions:

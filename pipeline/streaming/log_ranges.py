@@ -42,7 +42,7 @@ async def wait_for_kafka(kafka: KafkaAccess, read: Sequence[str], written: Seque
         try:
             return await _ask(kafka, read, written)
         except (KafkaError, OSError) as error:
-            refusal = kafka.forbidden(error, f"read {', '.join(read)}") or await kafka.refusal()
+            refusal = kafka.forbidden(error, f"read {', '.join(read)}") or await kafka.refusal(guess=False)
             if refusal is not None:
                 raise refusal from None
             log.warning(
