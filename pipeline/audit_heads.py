@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError
 from pipeline.audit import Head
 from pipeline.cluster import open_admin
 from pipeline.errors import UserError
+from pipeline.kafka_access import KafkaAccess
 from pipeline.produce import ScanProducer
 from pipeline.topics import AUDIT_HEADS
 
@@ -21,27 +22,35 @@ def message_of(head: Head) -> bytes:
     return json.dumps(asdict(head), separators=(",", ":")).encode()
 
 
-def tell_head(address: str, head: Head) -> None:
+def tell_head(kafka: KafkaAccess | str, head: Head) -> None:
     """Send a head. Raises UserError when Kafka does not take it."""
-    with ScanProducer(address, AUDIT_HEADS) as producer:
+    with ScanProducer(kafka, AUDIT_HEADS) as producer:
         producer.send(head.log.encode(), message_of(head))
 
 
-def told_heads(address: str) -> list[Head]:
+def told_heads(kafka: KafkaAccess | str) -> list[Head]:
     """Every head that was ever told. Raises UserError when Kafka does not answer or has no such topic."""
-    with open_admin(address) as admin:
+    access = KafkaAccess.of(kafka)
+    with open_admin(access) as admin:
         if AUDIT_HEADS not in admin.list_topics():
-            raise UserError(f"Kafka at {address} has no topic {AUDIT_HEADS}; create it with: pipeline topics")
+            raise UserError(
+                f"Kafka at {access.address} has no topic {AUDIT_HEADS} that {access.name} may see; "
+                "create it with: pipeline topics"
+            )
         partitions = len(admin.describe_topics([AUDIT_HEADS])[0]["partitions"])
     try:
-        return asyncio.run(_read(address.split(","), partitions))
+        return asyncio.run(_read(access, partitions))
     except (KafkaError, ValueError, TypeError) as error:
-        raise UserError(f"the topic {AUDIT_HEADS} at {address} cannot be read ({type(error).__name__})") from None
+        raise access.forbidden(error, f"read the topic {AUDIT_HEADS}") or UserError(
+            f"the topic {AUDIT_HEADS} at {access.address} cannot be read ({type(error).__name__})"
+        ) from None
 
 
-async def _read(servers: list[str], partitions: int) -> list[Head]:
+async def _read(access: KafkaAccess, partitions: int) -> list[Head]:
     # Not by a seek after `assign`: the look-up of the end that assigning has begun may come back later, and win.
-    consumer = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False, auto_offset_reset="earliest")
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=access.servers, enable_auto_commit=False, auto_offset_reset="earliest", **access.options()
+    )
     found = []
     try:
         await consumer.start()

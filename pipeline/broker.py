@@ -8,8 +8,10 @@ import random
 import re
 import shutil
 import socket
+import ssl
 import struct
 import subprocess
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,12 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import psutil  # type: ignore[import-untyped]
 
 from pipeline.errors import UserError
+from pipeline.kafka_access import KafkaAccess
+from pipeline.kafka_acls import declared_rights
+from pipeline.kafka_identity import ADMIN, BROKER, authority_file, make_identity, password_file
 from pipeline.kafka_jars import infra_file, kafka_jars
+from pipeline.privacy.secret_files import read_secret_file, write_secret_file
 from pipeline.processes import end_process, find_process, tied
 from pipeline.progress import progress_bar
 
@@ -51,6 +57,24 @@ class RunningBroker:
     port: int
     log: Path
     process: psutil.Process
+    #: The folder of its certificates and passwords (pipeline/kafka_identity.py); None: anybody on this machine gets in.
+    secured: Path | None = None
+
+    def access(self, user: str) -> KafkaAccess:
+        """How this user gets in. Raises UserError if there is no such user."""
+        if self.secured is None:
+            return KafkaAccess(self.address)
+        return KafkaAccess(
+            self.address,
+            "SASL_SSL",
+            user=user,
+            password=read_secret_file(password_file(self.secured, user)),
+            authorities=authority_file(self.secured),
+        )
+
+    def answers(self) -> bool:
+        """Whether it answers now."""
+        return answers(self.port, None if self.secured is None else authority_file(self.secured))
 
     @property
     def address(self) -> str:
@@ -81,20 +105,23 @@ def find_broker(home: Path) -> RunningBroker | None:
         return None
     with suppress(psutil.Error, StopIteration):
         port = next(int(word.removeprefix(_PORT)) for word in process.cmdline() if word.startswith(_PORT))
-        return RunningBroker(port, _log(folder), process)
+        return RunningBroker(port, _log(folder), process, _secured(folder))
     return None
 
 
-def start_broker(home: Path, port: int, *, tied_to_us: bool = False) -> RunningBroker:
+def start_broker(home: Path, port: int, *, tied_to_us: bool = False, secured: bool = False) -> RunningBroker:
     """Start the broker whose data is in `home`/kafka, or return the one that already runs there; waits until it answers.
 
     `port` 0 takes a free one (or that of the running broker). `tied_to_us` ends it when the calling thread ends, where the
-    system can; otherwise it outlives us, and Ctrl-C in our terminal. Raises UserError, and then leaves nothing running.
+    system can; otherwise it outlives us, and Ctrl-C in our terminal. `secured` lets nobody in without TLS, a password and a
+    right; what was once made so starts so ever after. Raises UserError, and then leaves nothing running.
     """
     folder = _folder(home)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
+            if secured and _secured(folder) is None:
+                _secure(folder)
             running = _adopt(home, port)
             return running or _start(folder, port, tied_to_us)
     except OSError as error:
@@ -105,23 +132,37 @@ def start_broker(home: Path, port: int, *, tied_to_us: bool = False) -> RunningB
         ) from None
 
 
-def answers(port: int) -> bool:
-    """Whether a Kafka that has itself in its list of live brokers answers on this port of the loopback interface."""
-    # Metadata request, version 0, all topics: size, api key, version, correlation id, no client id, no topics.
-    request = struct.pack(">ihhihi", 14, 3, 0, 1, -1, 0)
+def answers(port: int, authorities: Path | None = None) -> bool:
+    """Whether a Kafka that has itself in its list of live brokers answers on this port of the loopback interface.
+
+    With `authorities`, the file of those that its certificate must be by: whether it answers by TLS, as far as it does to
+    somebody without a password.
+    """
     try:
         with socket.create_connection((HOST, port), timeout=2) as connection:
-            connection.sendall(request)
-            answer = b""
-            while len(answer) < 12:
-                received = connection.recv(4096)
-                if not received:
-                    return False
-                answer += received
+            if authorities is None:
+                # Metadata, version 0, all topics: size, api key, version, correlation id, no client id, no topics.
+                number, brokers = _asked(connection, struct.pack(">ihhihi", 14, 3, 0, 1, -1, 0), ">xxxxii")
+                return bool(number == 1 and brokers >= 1)
+            context = ssl.create_default_context(cafile=authorities)
+            with context.wrap_socket(connection, server_hostname=HOST) as encrypted:
+                # ApiVersions, version 0: it comes before the password.
+                number, error = _asked(encrypted, struct.pack(">ihhih", 10, 18, 0, 1, -1), ">xxxxih")
+                return bool(number == 1 and error == 0)
     except OSError:
         return False
-    _, correlation, brokers = struct.unpack(">iii", answer[:12])
-    return bool(correlation == 1 and brokers >= 1)
+
+
+def _asked(connection: socket.socket, request: bytes, form: str) -> tuple[Any, ...]:
+    """How an answer begins. Raises OSError where none comes."""
+    connection.sendall(request)
+    answer = b""
+    while len(answer) < struct.calcsize(form):
+        received = connection.recv(4096)
+        if not received:
+            raise ConnectionResetError
+        answer += received
+    return struct.unpack_from(form, answer)
 
 
 def is_free(port: int) -> bool:
@@ -155,6 +196,24 @@ def _log(folder: Path) -> Path:
     return folder / "broker.log"
 
 
+def _secured(folder: Path) -> Path | None:
+    identity = folder / "secured"
+    return identity if identity.is_dir() else None
+
+
+def _secure(folder: Path) -> None:
+    if (folder / "data").exists():
+        raise UserError(
+            f"the Kafka of {folder} was made for everybody on this machine: set PIPELINE_HOME to another folder for a "
+            f"secured one, or give its data up with: rm -r {folder}"
+        )
+    principals = {right.principal for right in declared_rights("")}
+    making = Path(tempfile.mkdtemp(prefix=".secured-", dir=folder))
+    make_identity(making / "secured", sorted(principals | {ADMIN, BROKER}))
+    (making / "secured").rename(folder / "secured")
+    making.rmdir()
+
+
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Of several that start the same broker at once, one does it and the others find it running."""
@@ -175,7 +234,7 @@ def _adopt(home: Path, port: int) -> RunningBroker | None:
         )
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        if answers(broker.port):
+        if broker.answers():
             return broker
         time.sleep(0.1)
     broker.stop()
@@ -203,8 +262,12 @@ class _PortTakenError(Exception):
 
 
 def _launch(folder: Path, classpath: str, port: int, controller_port: int, tied_to_us: bool) -> RunningBroker:
-    template = Template(infra_file("server.properties").read_text())
-    (folder / "server.properties").write_text(template.substitute(port=port, controller_port=controller_port))
+    secured = _secured(folder)
+    filled: dict[str, object] = {"port": port, "controller_port": controller_port}
+    if secured is not None:
+        filled["broker_password"] = read_secret_file(password_file(secured, BROKER))
+    template = Template(infra_file("server.properties" if secured is None else "server-secured.properties").read_text())
+    write_secret_file(folder / "server.properties", template.substitute(filled))
     if not (folder / "data" / "meta.properties").is_file():
         _format(folder, classpath)
     if _log(folder).exists():
@@ -230,7 +293,7 @@ def _launch(folder: Path, classpath: str, port: int, controller_port: int, tied_
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    broker = RunningBroker(port, _log(folder), child)
+    broker = RunningBroker(port, _log(folder), child, secured)
     try:
         _wait_until_it_answers(broker)
     except BaseException:
@@ -242,7 +305,7 @@ def _launch(folder: Path, classpath: str, port: int, controller_port: int, tied_
 def _wait_until_it_answers(broker: RunningBroker) -> None:
     deadline = time.monotonic() + _START_PATIENCE
     with progress_bar("starting Apache Kafka", None) as advance:
-        while not answers(broker.port):
+        while not broker.answers():
             if broker.process.poll() is not None:
                 raise _why_it_ended(broker)
             if time.monotonic() > deadline:
@@ -252,8 +315,10 @@ def _wait_until_it_answers(broker: RunningBroker) -> None:
 
 
 def _format(folder: Path, classpath: str) -> None:
-    """Make the data folder a fresh cluster's."""
+    """Make the data folder a fresh cluster's, with its users, if it is to have any."""
     tool = ["-cp", classpath, "kafka.tools.StorageTool", "format", "--standalone", "--cluster-id", _cluster_id()]
+    for user, password in _passwords(_secured(folder)).items():
+        tool += ["--add-scram", f"SCRAM-SHA-512=[name={user},password={password}]"]
     done = subprocess.run(
         [_java(), *_FORMAT_OPTIONS, *tool, "--config", "server.properties"],
         cwd=folder,
@@ -267,6 +332,12 @@ def _format(folder: Path, classpath: str) -> None:
     if done.returncode:
         _log(folder).write_text(done.stdout + done.stderr)
         raise _explained(_log(folder), done.stdout + done.stderr)
+
+
+def _passwords(secured: Path | None) -> dict[str, str]:
+    if secured is None:
+        return {}
+    return {path.stem: read_secret_file(path) for path in sorted(secured.glob("*.password"))}
 
 
 def _cluster_id() -> str:

@@ -10,6 +10,7 @@ from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from pipeline.errors import UserError
+from pipeline.kafka_access import KafkaAccess
 
 #: Seconds to reach a broker at all, and then to hear about its cluster.
 _CONNECT_SECONDS: Final = 3.0
@@ -25,36 +26,42 @@ def unreachable(address: str) -> UserError:
 
 
 @contextmanager
-def open_admin(address: str) -> Iterator[Any]:
-    """A KafkaAdminClient of the cluster at host:port[,host:port…]. Raises UserError when no broker answers there.
+def open_admin(kafka: KafkaAccess | str) -> Iterator[Any]:
+    """A KafkaAdminClient of a cluster. Raises UserError when no broker answers there, or none lets us in.
 
-    The same error stands for a broker that goes away during the block.
+    The same error stands for a broker that goes away during the block, and for what we may not do there.
     """
-    bootstrap = check_reachable(address)
+    access = KafkaAccess.of(kafka)
+    servers = check_reachable(access)
     try:
-        admin = KafkaAdminClient(bootstrap_servers=bootstrap, bootstrap_timeout_ms=int(_BOOTSTRAP_SECONDS * 1000))
+        admin = KafkaAdminClient(
+            bootstrap_servers=servers, bootstrap_timeout_ms=int(_BOOTSTRAP_SECONDS * 1000), **access.options()
+        )
         try:
             yield admin
         finally:
             admin.close()
     except (KafkaError, OSError) as error:
-        raise UserError(
-            f"Kafka at {address} failed ({type(error).__name__}); see whether it runs with: pipeline broker status"
+        raise access.forbidden(error, "do that") or UserError(
+            f"Kafka at {access.address} failed ({type(error).__name__}); see whether it runs with: pipeline broker status"
         ) from error
 
 
-def check_reachable(address: str) -> list[str]:
-    """The bootstrap servers as a list, if a connection to one of them opens; answers within seconds. Raises UserError."""
-    servers = [server.strip() for server in address.split(",")]
-    for server in servers:
-        host, _, port = server.rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
-            raise UserError(f"{server!r} is no address of a Kafka broker: give host:port in PIPELINE_KAFKA")
-    for server in servers:
+def check_reachable(kafka: KafkaAccess | str) -> list[str]:
+    """The bootstrap servers as a list, if one of them lets us in; answers within seconds. Raises UserError.
+
+    Without TLS and password a connection that opens is enough.
+    """
+    access = KafkaAccess.of(kafka)
+    for server in access.servers:
         host, _, port = server.rpartition(":")
         try:
             with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS):
-                return servers
+                break
         except OSError:
             continue
-    raise unreachable(address)
+    else:
+        raise unreachable(access.address)
+    if access.protocol != "PLAINTEXT":
+        access.check()
+    return access.servers

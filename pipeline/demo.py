@@ -22,12 +22,14 @@ from kafka import TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError
 from numpy.typing import NDArray
+from pydantic import SecretStr
 
 from pipeline.broker import find_broker, free_port, is_free, start_broker
 from pipeline.cluster import open_admin
 from pipeline.core.presence.words import shown
 from pipeline.errors import UserError
 from pipeline.interrupts import stop_on_interrupt
+from pipeline.kafka_access import KafkaAccess
 from pipeline.parts import Part, PartFailedError, Parts
 from pipeline.produce import ScanProducer
 from pipeline.progress import progress_bar
@@ -74,6 +76,16 @@ SELECT
     ) AS busiest
 """
 
+#: A broker that the demo starts for itself has no users.
+_OWN_BROKER: Final = {
+    "kafka_protocol": "PLAINTEXT",
+    "kafka_user": None,
+    "kafka_password": None,
+    "kafka_ca": None,
+    "kafka_certificate": None,
+    "kafka_certificate_key": None,
+}
+
 Say = Callable[[str], None]
 
 
@@ -86,11 +98,14 @@ def run_demo(settings: Settings, *, once: bool, scans: int, seed: int, say: Say)
     """
     folder = settings.home.resolve() / "demo"
     with _only_demo(folder), Parts() as parts:
-        address = settings.kafka or _start_broker(folder, settings.kafka_port, parts, say)
-        _prepare_topics(address, settings)
+        if not settings.kafka:
+            settings = settings.model_copy(update=_OWN_BROKER)
+            settings = settings.model_copy(update={"kafka": _start_broker(folder, settings.kafka_port, parts, say)})
+        kafka = settings.kafka_access
+        _prepare_topics(kafka, settings)
         options = SimulationOptions(round(scans / _LINES_PER_VISIT), seed=seed, city=facts.ONE_CITY)
-        _send_day(address, options, say)
-        demo = _Demo(folder, address, settings, parts, say)
+        _send_day(kafka, options, say)
+        demo = _Demo(folder, kafka, settings, parts, say)
         demo.drain()
         demo.summarise()
         demo.verify()
@@ -117,10 +132,10 @@ def busy_line(name: str, counted: int | str, capacity: int | str | None, *estima
 class _Demo:
     """What goes on once the day is in Kafka: a worker, and questions to the store while no worker has it."""
 
-    def __init__(self, folder: Path, address: str, settings: Settings, parts: Parts, say: Say) -> None:
+    def __init__(self, folder: Path, kafka: KafkaAccess, settings: Settings, parts: Parts, say: Say) -> None:
         self.store = folder / "store"
         self._folder = folder
-        self._address = address
+        self._kafka = kafka
         self._parts = parts
         self._say = say
         self._group = f"demo-{secrets.token_hex(4)}"
@@ -176,7 +191,7 @@ class _Demo:
         self._say(f"the next day comes in {SPEED} times as fast as it was. Watch it: http://127.0.0.1:{port}/")
         for page, what in _PAGES.items():
             self._say(f"    http://127.0.0.1:{port}/{page:<10} {what}")
-        with stop_on_interrupt() as stopped, _days_after(self._address, options, stopped):
+        with stop_on_interrupt() as stopped, _days_after(self._kafka, options, stopped):
             self._say("Ctrl-C ends everything")
             while not stopped.wait(_LOOK_SECONDS):
                 self._parts.check()
@@ -201,7 +216,7 @@ class _Demo:
 
     def _follow(self, worker: Part) -> None:
         """Show how much of the topics is stored, until the worker has ended well."""
-        with open_admin(self._address) as admin:
+        with open_admin(self._kafka) as admin:
             ends = _offsets(admin, (CHECK_INS, VENUES), OffsetSpec.LATEST)
             done = 0
             moved_at = time.monotonic()
@@ -246,7 +261,6 @@ class _Demo:
                 "home": self._folder,
                 "store": self.store,
                 "clickhouse_url": None,
-                "kafka": self._address,
                 "group": self._group,
                 "clock": "events",
                 "http_port": 0,
@@ -256,6 +270,7 @@ class _Demo:
         no_file.write_text("# The demo's settings are in its environment.\n")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")}
         values = own.model_dump(mode="json", exclude_none=True)
+        values |= {name: value.get_secret_value() for name, value in own if isinstance(value, SecretStr)}
         return {
             **inherited,
             "PIPELINE_CONFIG": str(no_file),
@@ -295,17 +310,17 @@ def _start_broker(folder: Path, port: int, parts: Parts, say: Say) -> str:
     return broker.address
 
 
-def _prepare_topics(address: str, settings: Settings) -> None:
+def _prepare_topics(kafka: KafkaAccess, settings: Settings) -> None:
     """Make the topics. Raises UserError if they hold anything: that is somebody's, and a demo deletes nothing."""
-    with open_admin(address) as admin:
+    with open_admin(kafka) as admin:
         known = [topic for topic in (CHECK_INS, VENUES) if topic in admin.list_topics()]
         first, end = (_offsets(admin, known, spec) for spec in (OffsetSpec.EARLIEST, OffsetSpec.LATEST))
         if first != end:
             raise UserError(
-                f"{' and '.join(known)} of Kafka at {address} are not empty: a demo needs topics of its own; "
+                f"{' and '.join(known)} of Kafka at {kafka.address} are not empty: a demo needs topics of its own; "
                 "unset PIPELINE_KAFKA, and it starts a broker for itself"
             )
-    ensure_topics(address, settings_topics(settings))
+    ensure_topics(kafka, settings_topics(settings))
 
 
 def _offsets(admin: Any, topics: Any, spec: Any) -> dict[Any, int]:
@@ -320,11 +335,11 @@ def _offsets(admin: Any, topics: Any, spec: Any) -> dict[Any, int]:
 
 
 @contextmanager
-def _days_after(address: str, options: SimulationOptions, stopped: Event) -> Iterator[None]:
+def _days_after(kafka: KafkaAccess, options: SimulationOptions, stopped: Event) -> Iterator[None]:
     """While the block runs, the days after that of `options` come in, SPEED times as fast as they were."""
 
     def send() -> None:
-        with ScanProducer(address, CHECK_INS) as producer:
+        with ScanProducer(kafka, CHECK_INS) as producer:
             registry = make_registry(options)
             for days in count(1):
                 another = replace(options, date=options.date + timedelta(days), seed=options.seed + days)
@@ -382,15 +397,15 @@ def _part(batch: ArrivalBatch, wanted: NDArray[np.bool_]) -> ArrivalBatch:
     )
 
 
-def _send_day(address: str, options: SimulationOptions, say: Say) -> None:
+def _send_day(kafka: KafkaAccess, options: SimulationOptions, say: Say) -> None:
     """Simulate the city's day and send it as fast as Kafka takes it, with now as the records' timestamps."""
     with progress_bar("planning a Sunday", None):
         plan = DayPlan(options)
-    with ScanProducer(address, VENUES) as producer:
+    with ScanProducer(kafka, VENUES) as producer:
         for venue in plan.venues():
             producer.send(venue.venue_id.encode(), venue.model_dump_json(exclude_none=True).encode())
     began = time.monotonic()
-    with progress_bar("sending", plan.line_count) as advance, ScanProducer(address, CHECK_INS) as producer:
+    with progress_bar("sending", plan.line_count) as advance, ScanProducer(kafka, CHECK_INS) as producer:
         for batch in plan.batches():
             for key, line in zip(batch.keys, batch.lines, strict=True):
                 producer.send(key, line)

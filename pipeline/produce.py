@@ -15,12 +15,18 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError, UnknownTopicOrPartitionError
+from aiokafka.errors import (
+    KafkaError,
+    MessageSizeTooLargeError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
 from aiokafka.partitioner import murmur2
 
 from pipeline.cluster import check_reachable, unreachable
 from pipeline.errors import UserError
 from pipeline.files import read_records
+from pipeline.kafka_access import KafkaAccess
 
 R = TypeVar("R")
 
@@ -76,10 +82,10 @@ class ScanProducer:
     `too_large`; any other failure raises UserError from the next call. Not to be shared between threads.
     """
 
-    def __init__(self, address: str, topic: str) -> None:
-        """Connect. Raises UserError when Kafka does not answer or has no such topic."""
-        servers = check_reachable(address)
-        self._address = address
+    def __init__(self, kafka: KafkaAccess | str, topic: str) -> None:
+        """Connect. Raises UserError when Kafka does not answer, does not let us in, or has no such topic."""
+        self._kafka = KafkaAccess.of(kafka)
+        servers = check_reachable(self._kafka)
         self._topic = topic
         #: Records that Kafka has confirmed, and those it found too large.
         self.confirmed = 0
@@ -189,9 +195,13 @@ class ScanProducer:
             if isinstance(error, MessageSizeTooLargeError) and batch.record_count() == 1:
                 self.too_large += 1
                 return
-            self._failure = self._failure or UserError(
-                f"Kafka at {self._address} took no more records of {self._topic} after {self.confirmed:,} "
-                f"({type(error).__name__}); see whether it runs with: pipeline broker status"
+            self._failure = (
+                self._failure
+                or self._forbidden(error)
+                or UserError(
+                    f"Kafka at {self._kafka.address} took no more records of {self._topic} after {self.confirmed:,} "
+                    f"({type(error).__name__}); see whether it runs with: pipeline broker status"
+                )
             )
         finally:
             self._ahead.release()
@@ -220,19 +230,26 @@ class ScanProducer:
             request_timeout_ms=int(_GIVE_UP_SECONDS * 1000),
             max_batch_size=_BATCH_BYTES,
             compression_type=_COMPRESSION,
+            **self._kafka.options(),
         )
         try:
             await asyncio.wait_for(self._producer.start(), _GIVE_UP_SECONDS)
         except (KafkaError, OSError, TimeoutError):
-            raise unreachable(self._address) from None
+            raise await self._kafka.refusal(guess=True) or unreachable(self._kafka.address) from None
         try:
             known = await asyncio.wait_for(self._producer.partitions_for(self._topic), _TOPIC_SECONDS)
         except (TimeoutError, UnknownTopicOrPartitionError):
             await self._producer.stop()
             raise UserError(
-                f"Kafka at {self._address} has no topic {self._topic}; create it with: pipeline topics"
+                f"Kafka at {self._kafka.address} has no topic {self._topic}; create it with: pipeline topics"
             ) from None
+        except TopicAuthorizationFailedError as error:
+            await self._producer.stop()
+            raise self._forbidden(error) or error from None
         return len(known)
+
+    def _forbidden(self, error: BaseException) -> UserError | None:
+        return self._kafka.forbidden(error, f"write the topic {self._topic}")
 
     def _check(self) -> None:
         if self._failure is not None:

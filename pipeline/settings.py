@@ -20,6 +20,7 @@ from pydantic_settings import (
 
 from pipeline.core.levels import LEVELS, LONGEST_HOLD, Rule
 from pipeline.errors import UserError
+from pipeline.kafka_access import KafkaAccess, Mechanism, Protocol
 from pipeline.privacy.canonical import check_country
 
 #: A check-out more than this after its check-in never closes that visit (contract, section 2).
@@ -74,6 +75,20 @@ class Settings(BaseSettings):
     kafka: str | None = Field(
         None, description="host:port[,host:port…] of an existing cluster instead of the local one."
     )
+    kafka_protocol: Protocol = Field(
+        "PLAINTEXT",
+        description="What the cluster's listener speaks, in Kafka's words; SASL_SSL asks for a user by TLS.",
+    )
+    kafka_mechanism: Mechanism = Field("SCRAM-SHA-512", description="How the password is proved to it.")
+    kafka_user: str | None = Field(None, description="Our user there: a principal of infra/kafka/acls.toml …")
+    kafka_password: SecretStr | None = Field(None, description="… and its password.")
+    kafka_ca: Path | None = Field(
+        None, description="The authorities that its certificates are believed by, PEM. Default: the system's."
+    )
+    kafka_certificate: Path | None = Field(
+        None, description="Our own certificate chain, PEM, where the cluster asks for one …"
+    )
+    kafka_certificate_key: Path | None = Field(None, description="… and its private key, PEM.")
     kafka_port: int = Field(19092, ge=1, le=65535, description="The local broker's port on 127.0.0.1.")
     partitions: int = Field(4, ge=1, le=1024, description="Partitions of the topics that `topics` creates.")
     group: str = Field("check-in-pipeline", description="The Kafka consumer group of the workers.")
@@ -252,6 +267,21 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _kafka_is_told_what_its_protocol_needs(self) -> "Settings":
+        user, password, protocol = self.kafka_user, self.kafka_password, self.kafka_protocol
+        if protocol.startswith("SASL_") and not (user and password and password.get_secret_value()):
+            raise ValueError(f"kafka_protocol = {protocol} needs kafka_user and kafka_password")
+        # A secret that is given and not used is a cluster believed to be guarded.
+        if not protocol.startswith("SASL_") and (user or password):
+            raise ValueError(f"kafka_user and kafka_password need kafka_protocol = SASL_SSL, not {protocol}")
+        files = (self.kafka_ca, self.kafka_certificate, self.kafka_certificate_key)
+        if not protocol.endswith("SSL") and any(files):
+            raise ValueError(f"kafka_ca and kafka_certificate need kafka_protocol = SASL_SSL or SSL, not {protocol}")
+        if (self.kafka_certificate is None) != (self.kafka_certificate_key is None):
+            raise ValueError("kafka_certificate and kafka_certificate_key need each other")
+        return self
+
+    @model_validator(mode="after")
     def _crowding_clears_below_where_it_is_raised(self) -> "Settings":
         for category in ("", *self.crowding_by_category):
             for venue in ("", *self.crowding_by_venue):
@@ -314,6 +344,20 @@ class Settings(BaseSettings):
                 "the setting kafka holds a user or a password, which Kafka's addresses never do: give host:port"
             )
         return self.kafka or f"127.0.0.1:{self.kafka_port}"
+
+    @property
+    def kafka_access(self) -> KafkaAccess:
+        """The way into the cluster in use. Raises UserError as `kafka_address` does."""
+        return KafkaAccess(
+            self.kafka_address,
+            self.kafka_protocol,
+            self.kafka_mechanism,
+            self.kafka_user or "",
+            self.kafka_password.get_secret_value() if self.kafka_password else "",
+            self.kafka_ca,
+            self.kafka_certificate,
+            self.kafka_certificate_key,
+        )
 
     def stay_of(self, category: str) -> timedelta:
         """The `max_stay` that holds for a venue category."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from pipeline.cluster import open_admin
+from pipeline.kafka_access import KafkaAccess
 from pipeline.settings import Settings
 
 CHECK_INS: Final = "check-ins"
@@ -86,12 +87,12 @@ def declared_topics(partitions: int, retention: timedelta | None) -> tuple[Topic
     )
 
 
-def ensure_topics(address: str, topics: Sequence[Topic]) -> list[TopicState]:
+def ensure_topics(kafka: KafkaAccess | str, topics: Sequence[Topic]) -> list[TopicState]:
     """Create the missing topics and wait until they can be used; compare the others, and change nothing about them.
 
     Replication factor: the number of brokers, at most 3. Raises UserError when Kafka cannot be reached or refuses.
     """
-    with open_admin(address) as admin:
+    with open_admin(kafka) as admin:
         missing = _missing(admin, topics)
         if missing:
             replicas = min(_MOST_REPLICAS, len(admin.describe_cluster()["brokers"]))
@@ -111,13 +112,13 @@ def ensure_topics(address: str, topics: Sequence[Topic]) -> list[TopicState]:
     return [TopicState(topic, topic in missing, differences.get(topic.name, ())) for topic in topics]
 
 
-def kept_too_long(address: str, topics: Sequence[Topic], *, apply: bool = False) -> dict[str, str]:
+def kept_too_long(kafka: KafkaAccess | str, topics: Sequence[Topic], *, apply: bool = False) -> dict[str, str]:
     """The topics that Kafka keeps otherwise than declared, each with what it has; with `apply`, set as declared afterwards.
 
     Topics that are missing, and those that are kept for ever by declaration, are left out. Raises UserError when Kafka cannot be
     reached or refuses.
     """
-    with open_admin(address) as admin:
+    with open_admin(kafka) as admin:
         known = set(admin.list_topics())
         aged = [topic for topic in topics if topic.retention is not None and topic.name in known]
         if not aged:

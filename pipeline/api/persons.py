@@ -208,7 +208,7 @@ def kafka_sender(settings: Settings) -> SendReport:
     def send(key: bytes, record: bytes) -> None:
         from pipeline.produce import ScanProducer  # the client takes a moment to load
 
-        with ScanProducer(settings.kafka_address, CASE_REPORTS) as producer:
+        with ScanProducer(settings.kafka_access, CASE_REPORTS) as producer:
             producer.send(key, record)
 
     return send

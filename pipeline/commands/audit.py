@@ -36,7 +36,7 @@ def anchor() -> None:
     if head is None:
         click.echo("the log is empty: there is nothing to tell")
         return
-    tell_head(settings.kafka_address, head)
+    tell_head(settings.kafka_access, head)
     click.echo(f"entry {head.number} of log {head.log} is told")
 
 
@@ -47,7 +47,7 @@ def verify(offline: bool) -> None:
     from pipeline.audit_heads import told_heads
 
     settings = load_settings()
-    heads = [] if offline else told_heads(settings.kafka_address)
+    heads = [] if offline else told_heads(settings.kafka_access)
     count, faults = AuditLog(settings.audit_path).faults(heads)
     for fault in faults:
         click.echo(fault)

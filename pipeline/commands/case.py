@@ -91,13 +91,13 @@ def _send(rows: Sequence[CaseRow]) -> str:
     from pipeline.produce import ScanProducer  # the client takes a moment to load
     from pipeline.topics import CASE_REPORTS
 
-    address = load_settings().kafka_address
-    with ScanProducer(address, CASE_REPORTS) as producer, progress_bar("sending", len(rows)) as advance:
+    kafka = load_settings().kafka_access
+    with ScanProducer(kafka, CASE_REPORTS) as producer, progress_bar("sending", len(rows)) as advance:
         for row in rows:
             assert isinstance(row.verdict, Case)
             producer.send(row.verdict.report.case_id.encode(), row.record)
             advance(1)
-    return f"the topic {CASE_REPORTS} at {address}"
+    return f"the topic {CASE_REPORTS} at {kafka.address}"
 
 
 def _store(rows: Sequence[CaseRow], folder: Path) -> str:

@@ -23,16 +23,16 @@ def command(files: tuple[Path, ...]) -> None:
     from pipeline.produce import ScanProducer, produce_files  # the client takes a moment to load
     from pipeline.topics import CHECK_INS
 
-    address = load_settings().kafka_address
+    kafka = load_settings().kafka_access
     with (
         progress_bar("sending", sum(path.stat().st_size for path in files)) as advance,
-        ScanProducer(address, CHECK_INS) as producer,
+        ScanProducer(kafka, CHECK_INS) as producer,
     ):
         try:
             done = produce_files(producer, files, advance)
         except KeyboardInterrupt:
             producer.flush()
-            click.echo(f"pipeline: interrupted; {producer.confirmed:,} scans are in Kafka at {address}", err=True)
+            click.echo(f"pipeline: interrupted; {producer.confirmed:,} scans are in Kafka at {kafka.address}", err=True)
             sys.exit(130)
     many = "file" if done.files == 1 else "files"
     rate = done.records / max(done.seconds, 1e-9)

@@ -56,7 +56,7 @@ def apply(store: Path | None, as_of: str | None) -> None:
         for line in apply_retention(settings, _time(as_of)):
             click.echo(line)
     if store is None:
-        for topic, found in kept_too_long(settings.kafka_address, settings_topics(settings), apply=True).items():
+        for topic, found in kept_too_long(settings.kafka_access, settings_topics(settings), apply=True).items():
             click.echo(f"topic {topic}: set as declared; it had {found}")
 
 
@@ -84,7 +84,7 @@ def check(store: Path | None, as_of: str | None) -> None:
             for each in overdue(client, bounds)
         ]
     if store is None:
-        kept = kept_too_long(settings.kafka_address, settings_topics(settings))
+        kept = kept_too_long(settings.kafka_access, settings_topics(settings))
         found += [f"topic {topic}: {difference}" for topic, difference in kept.items()]
     for line in found:
         click.echo(line)

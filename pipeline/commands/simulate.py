@@ -196,6 +196,6 @@ def _to_kafka(plan: DayPlan, speed: float | None, stopped: Event) -> Iterator[in
     from pipeline.produce import ScanProducer  # the client takes a moment to load, and files need none
     from pipeline.topics import CHECK_INS
 
-    with ScanProducer(load_settings().kafka_address, CHECK_INS) as producer:
+    with ScanProducer(load_settings().kafka_access, CHECK_INS) as producer:
         yield from send_day(plan.batches(), producer, speed, stopped)
         producer.flush()

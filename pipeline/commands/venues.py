@@ -54,12 +54,12 @@ def _send(rows: Sequence[VenueRow]) -> str:
     from pipeline.produce import ScanProducer  # the client takes a moment to load
     from pipeline.topics import VENUES
 
-    address = load_settings().kafka_address
-    with ScanProducer(address, VENUES) as producer, progress_bar("sending", len(rows)) as advance:
+    kafka = load_settings().kafka_access
+    with ScanProducer(kafka, VENUES) as producer, progress_bar("sending", len(rows)) as advance:
         for row in rows:
             producer.send(row.key, row.record)
             advance(1)
-    return f"the topic {VENUES} at {address}"
+    return f"the topic {VENUES} at {kafka.address}"
 
 
 def _store(rows: Sequence[VenueRow], folder: Path) -> str:

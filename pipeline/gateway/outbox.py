@@ -21,6 +21,7 @@ from pipeline.cluster import check_reachable, unreachable
 from pipeline.errors import UserError
 from pipeline.gateway.admission import Record
 from pipeline.gateway.problems import BUSY, KAFKA_AWAY, ProblemError
+from pipeline.kafka_access import KafkaAccess
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +58,10 @@ class _Lane:
 class Outbox:
     """Sends records to one topic. For one event loop. `on_failure` is called for every batch that Kafka did not take."""
 
-    def __init__(self, address: str, topic: str, most_pending: int, on_failure: Callable[[], object]) -> None:
-        self._address = address
+    def __init__(
+        self, kafka: KafkaAccess | str, topic: str, most_pending: int, on_failure: Callable[[], object]
+    ) -> None:
+        self._kafka = KafkaAccess.of(kafka)
         self._topic = topic
         self._most_pending = most_pending
         self._producer: Any = None
@@ -73,16 +76,22 @@ class Outbox:
         self._mending = asyncio.Lock()
 
     async def start(self) -> None:
-        """Connect. Raises UserError when Kafka does not answer or has no such topic."""
-        await asyncio.to_thread(check_reachable, self._address)
+        """Connect. Raises UserError when Kafka does not answer, does not let us in, or has no such topic."""
+        await asyncio.to_thread(check_reachable, self._kafka)
         try:
             self._producer = await self._connected()
             partitions = await asyncio.wait_for(self._producer.partitions_for(self._topic), _START_SECONDS)
-        except (KafkaError, OSError, TimeoutError):
+        except (KafkaError, OSError, TimeoutError) as error:
             await self._part(self._producer)
-            raise unreachable(self._address) from None
+            raise (
+                self._kafka.forbidden(error, f"write the topic {self._topic}")
+                or await self._kafka.refusal(guess=True)
+                or unreachable(self._kafka.address)
+            ) from None
         if not partitions:
-            raise UserError(f"Kafka at {self._address} has no topic {self._topic}; create it with: pipeline topics")
+            raise UserError(
+                f"Kafka at {self._kafka.address} has no topic {self._topic}; create it with: pipeline topics"
+            )
         self._lanes = [_Lane() for _ in partitions]
         for partition, lane in enumerate(self._lanes):
             lane.writer = asyncio.create_task(self._write(partition, lane))
@@ -203,11 +212,12 @@ class Outbox:
 
     async def _connected(self) -> Any:
         producer = AIOKafkaProducer(
-            bootstrap_servers=[server.strip() for server in self._address.split(",")],
+            bootstrap_servers=self._kafka.servers,
             acks="all",
             enable_idempotence=True,
             max_batch_size=_BATCH_BYTES,
             compression_type=_COMPRESSION,
+            **self._kafka.options(),
         )
         try:
             await asyncio.wait_for(producer.start(), _START_SECONDS)

@@ -34,7 +34,7 @@ class EdgeProducer:
         self._country = settings.phone_country
         self._sender = sender
         self._refreshed = time.monotonic()
-        self._producer = ScanProducer(settings.kafka_address, CHECK_INS)
+        self._producer = ScanProducer(settings.kafka_access, CHECK_INS)
 
     def send(self, scan: GatewayScan) -> str:
         """Queue one scan; returns the event id that it has in Kafka.

@@ -76,7 +76,7 @@ async def _serve(settings: Settings, say: Callable[[str], None]) -> None:
     pseudonymiser, codes = open_pseudonymiser(settings), open_codes(settings)
     devices = None if settings.gateway_devices is None else Devices(settings.gateway_devices)
     metrics = GatewayMetrics()
-    outbox = Outbox(settings.kafka_address, CHECK_INS, settings.gateway_pending, metrics.kafka_failures.inc)
+    outbox = Outbox(settings.kafka_access, CHECK_INS, settings.gateway_pending, metrics.kafka_failures.inc)
     device_rate, venue_rate, burst = (
         settings.gateway_device_rate,
         settings.gateway_venue_rate,

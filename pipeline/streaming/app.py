@@ -61,7 +61,8 @@ def build_app(settings: Settings, topics: tuple[str, ...]) -> faust.App:
     """
     app = _App(
         settings.group,
-        broker=[f"kafka://{address}" for address in settings.kafka_address.split(",")],
+        broker=[f"kafka://{server}" for server in settings.kafka_access.servers],
+        broker_credentials=settings.kafka_access.faust_credentials(),
         store="memory://",
         autodiscover=False,
         web_enabled=False,

@@ -10,6 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from pipeline.errors import UserError
+from pipeline.kafka_access import KafkaAccess
 from pipeline.streaming.ports import Partition
 
 log = logging.getLogger(__name__)
@@ -31,19 +32,22 @@ class LogRanges:
         return {each: end for each, end in self.end.items() if end > self.first[each]}
 
 
-async def wait_for_kafka(address: str, read: Sequence[str], written: Sequence[str]) -> LogRanges:
+async def wait_for_kafka(kafka: KafkaAccess, read: Sequence[str], written: Sequence[str]) -> LogRanges:
     """Ask for the ranges of the topics to be `read` until Kafka answers.
 
-    Raises UserError if one of them, or of those to be `written`, is missing.
+    Raises UserError if one of them, or of those to be `written`, is missing, and if Kafka does not let us in.
     """
     pause = FIRST_PAUSE
     while True:
         try:
-            return await _ask(address, read, written)
+            return await _ask(kafka, read, written)
         except (KafkaError, OSError) as error:
+            refusal = kafka.forbidden(error, f"read {', '.join(read)}") or await kafka.refusal(guess=False)
+            if refusal is not None:
+                raise refusal from None
             log.warning(
                 "Kafka does not answer at %s (%s); trying again in %.0f s; start one with: pipeline broker start",
-                address,
+                kafka.address,
                 str(error).splitlines()[0] if str(error) else type(error).__name__,
                 pause,
             )
@@ -51,16 +55,19 @@ async def wait_for_kafka(address: str, read: Sequence[str], written: Sequence[st
         pause = min(pause * 2, LAST_PAUSE)
 
 
-async def _ask(address: str, read: Sequence[str], written: Sequence[str]) -> LogRanges:
-    servers = address.split(",")
-    admin = AIOKafkaAdminClient(bootstrap_servers=servers)
-    consumer = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False)
+async def _ask(kafka: KafkaAccess, read: Sequence[str], written: Sequence[str]) -> LogRanges:
+    options = {"bootstrap_servers": kafka.servers, **kafka.options()}
+    admin = AIOKafkaAdminClient(**options)
+    consumer = AIOKafkaConsumer(enable_auto_commit=False, **options)
     try:
         await admin.start()
         present = await admin.list_topics()
         missing = [topic for topic in (*read, *written) if topic not in present]
         if missing:
-            raise UserError(f"Kafka at {address} has no topic {', '.join(missing)}; create them with: pipeline topics")
+            raise UserError(
+                f"Kafka at {kafka.address} has no topic {', '.join(missing)} that {kafka.name} may see; "
+                "create them with: pipeline topics"
+            )
         partitions = [
             TopicPartition(topic["topic"], partition["partition"])
             for topic in await admin.describe_topics(list(read))

@@ -94,7 +94,7 @@ class _Service:
         tracer = self._tracer
         read = (VENUES, CHECK_INS) if tracer is None else (VENUES, CHECK_INS, CASE_REPORTS)
         written = (DEAD_LETTERS,) if tracer is None else (DEAD_LETTERS, EXPOSURES, VENUE_WARNINGS)
-        ranges = await wait_for_kafka(self._settings.kafka_address, read, written)
+        ranges = await wait_for_kafka(self._settings.kafka_access, read, written)
         if self._drain and not ranges.waiting:
             self._engine.close()
             if tracer is not None:

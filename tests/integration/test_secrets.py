@@ -23,6 +23,9 @@ PLANTED = {
     "vault_token": "{}",
     "master_key": "{},{}",
     "kafka": "user:{}@127.0.0.1:9",
+    "kafka_protocol": "SASL_SSL",
+    "kafka_user": "worker",
+    "kafka_password": "{}",
     "oidc_issuer": "https://user:{}@127.0.0.1:9/realm",
     "oidc_keys": "https://user:{}@127.0.0.1:9/keys",
 }

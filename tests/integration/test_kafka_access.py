@@ -1,0 +1,334 @@
+"""A Kafka with TLS, passwords and rights: each user may do what infra/kafka/acls.toml says and nothing else; our parts get in."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    ResourceType,
+)
+from kafka.protocol.admin import DescribeGroupsRequest
+from kafka.protocol.consumer import FetchRequest, OffsetCommitRequest
+
+from pipeline.audit import Head
+from pipeline.audit_heads import tell_head, told_heads
+from pipeline.broker import RunningBroker, start_broker
+from pipeline.cli import cli
+from pipeline.cluster import open_admin
+from pipeline.errors import UserError
+from pipeline.gateway.admission import Record
+from pipeline.gateway.outbox import Outbox
+from pipeline.kafka_access import KafkaAccess
+from pipeline.kafka_acls import Right, declared_rights, ensure_rights
+from pipeline.kafka_identity import ADMIN, authority_file
+from pipeline.produce import ScanProducer
+from pipeline.streaming.log_ranges import wait_for_kafka
+from pipeline.topics import declared_topics, ensure_topics
+from tests.integration.checkins import World
+
+pytestmark = pytest.mark.kafka
+
+GROUP = "check-in-pipeline"
+RIGHTS = declared_rights(GROUP)
+USERS = sorted({right.principal for right in RIGHTS})
+TOPICS = [topic.name for topic in declared_topics(1, None)]
+GROUPS = sorted({right.name for right in RIGHTS if right.kind == "group"})
+#: What Kafka lets follow from a right.
+IMPLIED = {
+    "Read": "Describe",
+    "Write": "Describe",
+    "Delete": "Describe",
+    "Alter": "Describe",
+    "AlterConfigs": "DescribeConfigs",
+}
+#: Seconds for one answer of a broker on a busy machine.
+ANSWER = 30.0
+
+SCAN = {
+    "event_id": "1",
+    "event_type": "check_in",
+    "venue_id": "v-1",
+    "visitor_id": "p-1",
+    "occurred_at": "2021-09-19T12:00:00+07:00",
+}
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
+    """A secured broker with the topics, each of which holds one record, and the rights of the file."""
+    with start_broker(tmp_path_factory.mktemp("secured"), 0, tied_to_us=True, secured=True) as running:
+        admin = running.access(ADMIN)
+        ensure_topics(admin, declared_topics(1, None))
+        state = ensure_rights(admin, RIGHTS)
+        assert (state.given, state.present, state.superfluous) == (RIGHTS, (), ())
+        for topic in TOPICS:
+            with ScanProducer(admin, topic) as producer:
+                producer.send(b"v-1", b"{}")
+        yield running
+
+
+def settings(access: KafkaAccess) -> dict[str, str]:
+    """The settings of a process that gets in this way."""
+    return {
+        "PIPELINE_KAFKA_PROTOCOL": access.protocol,
+        "PIPELINE_KAFKA_USER": access.user,
+        "PIPELINE_KAFKA_PASSWORD": access.password,
+        "PIPELINE_KAFKA_CA": str(access.authorities),
+        "PIPELINE_GROUP": GROUP,
+    }
+
+
+class Trial:
+    """One user who tries everything past our own clients."""
+
+    def __init__(self, access: KafkaAccess) -> None:
+        self._access = access
+        self._options = {
+            "bootstrap.servers": access.address,
+            "security.protocol": access.protocol,
+            "sasl.mechanism": access.mechanism,
+            "sasl.username": access.user,
+            "sasl.password": access.password,
+            "ssl.ca.location": str(access.authorities),
+            "log_level": 0,
+        }
+        self._admin = AdminClient(self._options)
+
+    def may(self) -> set[tuple[str, str, str]]:
+        """(kind, name, operation) of all that it may, but for deleting topics: that would end the trial of the others."""
+        found = {("topic", topic, operation) for operation, tried in self._of_topics().items() for topic in tried}
+        return found | {("group", group, operation) for group in GROUPS for operation in self._of_group(group)}
+
+    def deletes(self) -> set[str]:
+        """The topics that it has deleted."""
+        return self._done(self._admin.delete_topics(TOPICS, operation_timeout=ANSWER))
+
+    def _of_topics(self) -> dict[str, set[str]]:
+        resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in TOPICS]
+        changed = [
+            ConfigResource(
+                ResourceType.TOPIC,
+                topic,
+                incremental_configs=[ConfigEntry("retention.ms", "-1", incremental_operation=AlterConfigOpType.SET)],
+            )
+            for topic in TOPICS
+        ]
+        return {
+            "Create": self._done(self._admin.create_topics([NewTopic(each, 1) for each in TOPICS], validate_only=True)),
+            "Alter": self._done(
+                self._admin.create_partitions([NewPartitions(each, 2) for each in TOPICS], validate_only=True)
+            ),
+            "DescribeConfigs": self._done(self._admin.describe_configs(resources)),
+            "AlterConfigs": self._done(self._admin.incremental_alter_configs(changed, validate_only=True)),
+            "Describe": self._seen(),
+            "Read": self._read(),
+            "Write": self._written(),
+        }
+
+    def _done(self, answers: dict[Any, Any]) -> set[str]:
+        return {str(getattr(each, "name", each)) for each, answer in answers.items() if allowed(answer.result)}
+
+    def _seen(self) -> set[str]:
+        return {topic for topic in TOPICS if permitted(self._admin.list_topics(topic, ANSWER).topics[topic].error)}
+
+    def _read(self) -> set[str]:
+        topic, partition = FetchRequest.FetchTopic, FetchRequest.FetchTopic.FetchPartition
+        asked = [
+            topic(topic=each, partitions=[partition(partition=0, fetch_offset=0, partition_max_bytes=1)])
+            for each in TOPICS
+        ]
+        answer = self._ask(FetchRequest(max_wait_ms=0, min_bytes=0, topics=asked, max_version=12))
+        errors = {each.topic: each.partitions[0].error_code for each in answer.responses}
+        assert set(errors.values()) <= {0, KafkaError.TOPIC_AUTHORIZATION_FAILED}
+        return {topic for topic, error in errors.items() if error == 0}
+
+    def _written(self) -> set[str]:
+        errors: dict[str, Any] = {}
+        producer = Producer({**self._options, "linger.ms": 0})
+        for topic in TOPICS:
+            producer.produce(
+                topic, b"{}", b"v-1", on_delivery=lambda error, message: errors.update({message.topic(): error})
+            )
+        assert producer.flush(ANSWER) == 0
+        assert set(errors) == set(TOPICS)
+        return {topic for topic, error in errors.items() if permitted(error)}
+
+    def _of_group(self, group: str) -> Iterator[str]:
+        (described,) = self._ask(DescribeGroupsRequest(groups=[group], max_version=5)).groups
+        if described.error_code != KafkaError.GROUP_AUTHORIZATION_FAILED:
+            yield "Describe"
+        # The right to the group is looked at before that to the topic and before who leads the group: those are other errors.
+        topic = OffsetCommitRequest.OffsetCommitRequestTopic
+        partition = topic.OffsetCommitRequestPartition(partition_index=0, committed_offset=0, committed_metadata="")
+        asked = [topic(name="check-ins", partitions=[partition])]
+        request = OffsetCommitRequest(
+            group_id=group, generation_id_or_member_epoch=-1, member_id="", topics=asked, max_version=8
+        )
+        if self._ask(request).topics[0].partitions[0].error_code != KafkaError.GROUP_AUTHORIZATION_FAILED:
+            yield "Read"
+
+    def _ask(self, request: Any) -> Any:
+        """A bare request, as clients say little of why they wait."""
+        with open_admin(self._access) as admin:
+            return admin._manager.run(admin._manager.send, request)
+
+
+def permitted(error: Any) -> bool:
+    """Whether it was not the authorizer that said no; any other error stops the test."""
+    if error is None:
+        return True
+    assert error.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED), error
+    return False
+
+
+def allowed(ask: Callable[[], object]) -> bool:
+    """The same of what raises. A topic that is there already cannot be created: whoever hears that was allowed to."""
+    try:
+        ask()
+    except KafkaException as error:
+        return error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS or permitted(error.args[0])
+    return True
+
+
+def expected(user: str) -> set[tuple[str, str, str]]:
+    """By the file, with what follows from it."""
+    mine = {(right.kind, right.name, right.operation) for right in RIGHTS if right.principal == user}
+    implied = {(kind, name, IMPLIED[operation]) for kind, name, operation in mine if operation in IMPLIED}
+    return mine | implied
+
+
+def command(access: KafkaAccess, *arguments: object, **changed: str) -> Result:
+    """Run a command here, as this user."""
+    environment = {"PIPELINE_KAFKA": access.address, "PIPELINE_PARTITIONS": "1", **settings(access), **changed}
+    return CliRunner().invoke(cli, [str(each) for each in arguments], env=environment)
+
+
+def test_a_worker_stores_and_each_part_of_ours_gets_in_as_its_own_user(broker: RunningBroker, tmp_path: Path) -> None:
+    venues, sent = tmp_path / "venues.csv", tmp_path / "scans.ndjson"
+    venues.write_text("venue_id,name,category,capacity\nv-1,A mall,mall,10\n")
+    sent.write_text("".join(f"{json.dumps(SCAN | {'visitor_id': f'p-{number}'})}\n" for number in range(300)))
+    assert "1 venues into" in command(broker.access("operator"), "venues", "load", venues).output
+    assert "sent 300 scans" in command(broker.access("gateway"), "produce", sent).output
+    world = World(broker.address, tmp_path, **settings(broker.access("worker")), PIPELINE_CLOCK="events")
+    world.group = GROUP
+    summary = world.drain(tmp_path / "store")
+    # One is the empty object of the fixture.
+    assert (summary["scans"], summary["dead_letters"]) == (301, 1)
+
+    as_declared = command(broker.access("operator"), "topics")
+    assert as_declared.output.count("as declared") == len(TOPICS), as_declared.output
+    report = ("case", "report", "--case", "c-1", "--visitor", "p-1", "--status", "suspected")
+    assert "1 reports into" in command(broker.access("tracer"), *report).output
+    tell_head(broker.access("worker"), Head("log", 1, "hash"))
+    asyncio.run(_through_the_gateway(broker.access("gateway")))
+
+
+async def _through_the_gateway(access: KafkaAccess) -> None:
+    outbox = Outbox(access, "check-ins", 10, lambda: None)
+    await outbox.start()
+    await outbox.send([Record(b"v-1", b"{}", "1", "p-1", None)])
+    assert await outbox.answers()
+    await outbox.close()
+
+
+def test_what_a_user_may_not_is_said_in_one_sentence(broker: RunningBroker, tmp_path: Path) -> None:
+    (tmp_path / "scans.ndjson").write_text("{}\n")
+    reader, operator = broker.access("reader"), broker.access("operator")
+    refusals = [
+        command(reader, "produce", tmp_path / "scans.ndjson").exception,
+        command(operator, "topics", "--acls").exception,
+    ]
+    for ask in (lambda: told_heads(reader), lambda: asyncio.run(wait_for_kafka(reader, ["venues", "check-ins"], []))):
+        with pytest.raises(UserError) as refused:
+            ask()
+        refusals.append(refused.value)
+    produce, rights, heads, worker = map(str, refusals)
+    assert produce == (
+        f"Kafka at {broker.address} does not let user reader write the topic check-ins: give it the right "
+        "(infra/kafka/acls.toml), or be another by kafka_user"
+    )
+    assert "does not let user operator do that" in rights
+    assert f"has no topic audit-heads that {reader.name} may see" in heads
+    assert f"has no topic check-ins that {reader.name} may see" in worker
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_each_user_may_do_what_the_file_says_and_nothing_else(broker: RunningBroker, user: str) -> None:
+    wanted = {each for each in expected(user) if each[2] != "Delete"}
+    assert Trial(broker.access(user)).may() == wanted
+
+
+def test_only_who_may_delete_topics_does(broker: RunningBroker) -> None:
+    # Those who may come last: a topic that is gone would be no trial for others.
+    allowed_to = {user: {name for kind, name, what in expected(user) if what == "Delete"} for user in USERS}
+    for user in sorted(USERS, key=lambda user: bool(allowed_to[user])):
+        assert Trial(broker.access(user)).deletes() == allowed_to[user], user
+    deadline = time.monotonic() + ANSWER
+    while any(not state.created for state in ensure_topics(broker.access(ADMIN), declared_topics(1, None))):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_who_does_not_prove_who_he_is_stays_outside(broker: RunningBroker, tmp_path: Path) -> None:
+    worker = broker.access("worker")
+    wrong = "wrong-wrong-wrong"
+    expected_words = "refuses user worker: see kafka_user, kafka_password and kafka_mechanism"
+    world = World(broker.address, tmp_path, **settings(worker) | {"PIPELINE_KAFKA_PASSWORD": wrong})
+    said = world.run("worker", "--drain", "--store", "store", status=1)
+    assert expected_words in said.stderr
+    assert "Traceback" not in said.stderr
+    assert wrong not in said.stdout + said.stderr
+    refused = command(worker, "topics", PIPELINE_KAFKA_PASSWORD=wrong).exception
+    assert isinstance(refused, UserError)
+    assert expected_words in str(refused)
+    assert wrong not in str(refused)
+    others = {
+        "does not speak PLAINTEXT: set kafka_protocol": KafkaAccess(broker.address),
+        "is not to be trusted .* name its authority in kafka_ca": KafkaAccess(
+            broker.address, "SASL_SSL", user="worker", password=worker.password
+        ),
+        "does not speak SASL_PLAINTEXT: set kafka_protocol": KafkaAccess(
+            broker.address, "SASL_PLAINTEXT", user="worker", password=worker.password
+        ),
+        "has no SCRAM-SHA-256: see kafka_mechanism": KafkaAccess(
+            broker.address, "SASL_SSL", "SCRAM-SHA-256", "worker", worker.password, worker.authorities
+        ),
+        "refuses user stranger": KafkaAccess(
+            broker.address, "SASL_SSL", user="stranger", password="x", authorities=worker.authorities
+        ),
+    }
+    for sentence, access in others.items():
+        with pytest.raises(UserError, match=sentence):
+            ScanProducer(access, "check-ins")
+
+
+def test_a_right_that_is_not_in_the_file_is_named(broker: RunningBroker) -> None:
+    admin = broker.access(ADMIN)
+    extra = Right("reader", "topic", "exposures", "Read")
+    ensure_rights(admin, [extra])
+    state = ensure_rights(admin, RIGHTS)
+    assert state.given == ()
+    assert state.superfluous == ("reader: ALLOW READ of LITERAL TOPIC exposures from host *",)
+
+
+def test_a_broker_once_secured_stays_so(broker: RunningBroker) -> None:
+    assert broker.secured is not None
+    home = broker.log.parent.parent
+    again = start_broker(home, 0)
+    assert (again.process.pid, again.secured) == (broker.process.pid, broker.secured)
+    others_may_read = {path.name for path in broker.secured.iterdir() if path.stat().st_mode & 0o077}
+    assert others_may_read <= {authority_file(broker.secured).name}
+    with open_admin(broker.access("auditor")) as admin:
+        assert set(admin.list_topics()) >= set(TOPICS)
