@@ -60,7 +60,7 @@ class Guard:
             await refused(scope, receive, send)
             return
         if not Door.lets(identity):
-            await refusal(_forbidden())(scope, receive, send)
+            await refusal(_forbidden(identity))(scope, receive, send)
             return
         scope[_KEY] = identity
         await self._app(scope, receive, send if authorization is None else _private(send))
@@ -70,12 +70,14 @@ def tracer(request: Request) -> Identity:
     """Who sent a request about persons. Raises RequestError, before anything is looked up, if they may not."""
     identity = request.scope.get(_KEY)
     if not Door.lets(identity, PERSONS):
-        raise _forbidden()
+        raise _forbidden(identity)
     assert isinstance(identity, Identity)
     return identity
 
 
-def _forbidden() -> RequestError:
+def _forbidden(identity: Identity | None) -> RequestError:
+    # Who tries is worth knowing; what they asked for may name a case, which is not the log's to tell.
+    log.warning("%s was refused: no role of theirs allows it", identity.who if identity else "somebody")
     return RequestError(
         403, "your role does not allow this", "Authorization", "ask whoever gives out access for the role"
     )

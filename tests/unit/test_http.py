@@ -116,6 +116,25 @@ def test_pages_load_nothing_from_anywhere_else(settings: Settings) -> None:
             assert "https://" not in text
 
 
+def test_every_answer_is_taken_for_what_it_says_it_is_and_framed_by_nobody(settings: Settings) -> None:
+    with serve(settings) as port:
+        for path in (
+            "/",
+            "/static/js/dom.js",
+            "/livez",
+            "/metrics",
+            "/nowhere",
+            "/api/v1/venues",
+            "/api/v1/openapi.json",
+        ):
+            try:
+                headers = urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30).headers
+            except urllib.error.HTTPError as error:
+                headers = error.headers
+            assert headers["X-Content-Type-Options"] == "nosniff", path
+            assert "frame-ancestors 'none'" in headers["Content-Security-Policy"], path
+
+
 def test_the_files_of_others_are_what_was_locked_and_carry_their_licence() -> None:
     folder = ROOT / "pipeline" / "api" / "static" / "vendor"
     lock = (ROOT / "infra" / "web" / "vendor.lock").read_text().splitlines()[1:]

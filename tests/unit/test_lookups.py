@@ -156,7 +156,9 @@ def headers(token: str | None) -> dict[str, str]:
 ROUTES = ("", "/exposures", "/venues", "/queue")
 
 
-def test_who_may_not_ask_is_refused_before_anything_is_looked_up(tmp_path: Path) -> None:
+def test_who_may_not_ask_is_refused_before_anything_is_looked_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     api, reader, held, settings = callers(tmp_path)
     for token, status in ((None, 401), (NOBODYS, 401), *((held[role], 403) for role in held if role != "tracer")):
         for route in ROUTES:
@@ -170,6 +172,9 @@ def test_who_may_not_ask_is_refused_before_anything_is_looked_up(tmp_path: Path)
     assert reader.asked == []
     assert list(AuditLog(settings.audit_path).entries()) == []
     assert api.sent == []
+    told = [record.getMessage() for record in caplog.records if record.name == "pipeline.api.guard"]
+    assert set(told) == {f"token:{role} was refused: no role of theirs allows it" for role in held if role != "tracer"}
+    assert "c-1" not in caplog.text
 
 
 def test_a_report_asks_the_store_nothing_about_its_visitor(tmp_path: Path) -> None:
@@ -191,6 +196,15 @@ def test_a_case_costs_the_same_questions_whether_it_exposed_anybody(tmp_path: Pa
             assert api.ask(f"/api/v1/cases/c-1{route}", headers(held["tracer"])).status == 200
         asked.append((reader.asked, [entry["action"] for entry in AuditLog(settings.audit_path).entries()]))
     assert asked[0] == asked[1]
+
+
+def test_no_proxy_keeps_what_one_caller_was_told(tmp_path: Path) -> None:
+    api, _, held, _ = callers(tmp_path, 1)
+    for route in ROUTES:
+        assert api.ask(f"/api/v1/cases/c-1{route}", headers(held["tracer"])).headers["cache-control"] == "no-store"
+    aggregates = api.ask("/api/v1/health", headers(held["viewer"]))
+    assert (aggregates.status, aggregates.headers["cache-control"]) == (200, "private, max-age=1")
+    assert api.ask("/api/v1/health", headers(None)).headers["cache-control"] == "no-store"
 
 
 def test_no_address_takes_a_visitor(tmp_path: Path) -> None:
