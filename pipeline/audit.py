@@ -74,7 +74,8 @@ class AuditLog:
                     "previous": last["hash"] if last else _BEGINNING,
                 }
                 entry["hash"] = _hash(entry)
-                file.write(json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+                # In ASCII: who asked is named by others, and must not begin a line or steer the terminal of who reads the log.
+                file.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
         except (OSError, ValueError, KeyError) as error:

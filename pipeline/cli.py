@@ -7,6 +7,7 @@ import click
 
 from pipeline import __version__
 from pipeline.errors import UserError
+from pipeline.one_line import one_line
 
 #: Command name → the module under `pipeline.commands` that holds it as `command`, and its one-line help.
 #: Modules are imported when called, so that `pipeline --help` answers at once.
@@ -75,7 +76,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except UserError as error:
-        click.echo(f"pipeline: {error}", err=True)
+        click.echo(f"pipeline: {one_line(str(error))}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

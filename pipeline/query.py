@@ -23,6 +23,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from rich.cells import cell_len
 
 from pipeline.errors import UserError
+from pipeline.one_line import one_line
 
 Format = Literal["table", "csv", "json", "parquet"]
 FileFormat = Literal["csv", "json", "parquet"]
@@ -43,7 +44,6 @@ _TSV_ESCAPED: Final = {"t": "\t", "n": "\n", "r": "\r", "b": "\b", "f": "\f", "0
 _REASON_ENDS: Final = re.compile(
     r"\. Expected one of|[.:]? In scope | \(version |: [Ww]hile |: \(in query| \([A-Z_]+\)$"
 )
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def answer(
@@ -284,7 +284,7 @@ def _write_table(text: io.TextIOBase, names: list[str], numbers: list[bool], row
 
 def _printable(cell: Cell) -> str:
     # A value from outside must not move the cursor or recolour the terminal.
-    return "NULL" if cell is None else _CONTROL.sub(lambda match: repr(match[0])[1:-1], cell)
+    return "NULL" if cell is None else one_line(cell)
 
 
 def reason(error: ClickHouseError) -> str:

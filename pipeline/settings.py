@@ -175,7 +175,9 @@ class Settings(BaseSettings):
     release_epsilon: float = Field(
         1.0, gt=0, le=1, description="What a day's release with noise may spend of a visitor's privacy (ε of that day)."
     )
-    release_base: Literal[5, 10] = Field(5, description="What numbers of the released table are rounded to.")
+    release_base: int = Field(
+        5, ge=5, le=10, multiple_of=5, description="What numbers of the released table are rounded to: 5 or 10."
+    )
 
     policy: str = Field("who", description="The exposure policy of cases that name none.")
     policies: Path | None = Field(

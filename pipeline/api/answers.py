@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from pipeline.api.errors import RequestError
 from pipeline.api.models import Problem
+from pipeline.one_line import one_line
 
 
 def answer(request: Request, model: BaseModel, max_age: int) -> Response:
@@ -26,11 +27,12 @@ def answer(request: Request, model: BaseModel, max_age: int) -> Response:
 
 
 def refusal(error: RequestError) -> Response:
-    """The response to a request that failed."""
+    """The response to a request that failed. It may repeat an address, so it is made harmless to a terminal that shows it."""
     headers = {"Cache-Control": "no-store"}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
-    body = Problem(what=error.what, where=error.where, way_out=error.way_out).model_dump_json()
+    what, where, way_out = map(one_line, (error.what, error.where, error.way_out))
+    body = Problem(what=what, where=where, way_out=way_out).model_dump_json()
     return Response(body, error.status, headers, "application/json")
 
 

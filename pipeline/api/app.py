@@ -63,6 +63,7 @@ def build_app(
         openapi_url="/api/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # its address would be made of what the request says that the host is
     )
     api = APIRouter(prefix="/api/v1", responses=_REFUSED)
     api.include_router(venue_routes(live, reader, book))

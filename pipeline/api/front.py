@@ -31,8 +31,9 @@ _LONGEST: Final = 16_384
 _ID_CHARACTERS: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-")
 #: The present is read once a second, so nothing newer can be had sooner.
 CACHE_CONTROL: Final = "public, max-age=1, stale-while-revalidate=5"
-_FOUND: Final = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncache-control: %b\r\n" % CACHE_CONTROL.encode()
-_UNCHANGED: Final = b"HTTP/1.1 304 Not Modified\r\ncache-control: %b\r\n" % CACHE_CONTROL.encode()
+_COMMON: Final = b"cache-control: %b\r\nx-content-type-options: nosniff\r\n" % CACHE_CONTROL.encode()
+_FOUND: Final = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n%b" % _COMMON
+_UNCHANGED: Final = b"HTTP/1.1 304 Not Modified\r\n%b" % _COMMON
 
 
 def ending(as_of: bytes) -> bytes:

@@ -1,4 +1,7 @@
-"""Nothing under /api is answered to who may not ask; pages, probes and metrics hold nothing that is guarded."""
+"""Nothing under /api is answered to who may not ask; pages, probes and metrics hold nothing that is guarded.
+
+Whatever is answered, a browser takes it for what it says it is, and shows an answer of the API in no page.
+"""
 
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -18,6 +21,8 @@ log = logging.getLogger(__name__)
 
 _GUARDED: Final = "/api/"
 _KEY: Final = "checkins.identity"
+#: Of what is no page, nothing is loaded, run or framed.
+_NO_PAGE: Final = "default-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -33,6 +38,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or hand it on with who sent it."""
+        send = _plain(send)
         if scope["type"] != "http" or not scope["path"].startswith(_GUARDED):
             await self._app(scope, receive, send)
             return
@@ -54,7 +60,7 @@ class Guard:
             await refused(scope, receive, send)
             return
         if not Door.lets(identity):
-            await refusal(_forbidden())(scope, receive, send)
+            await refusal(_forbidden(identity))(scope, receive, send)
             return
         scope[_KEY] = identity
         await self._app(scope, receive, send if authorization is None else _private(send))
@@ -64,15 +70,28 @@ def tracer(request: Request) -> Identity:
     """Who sent a request about persons. Raises RequestError, before anything is looked up, if they may not."""
     identity = request.scope.get(_KEY)
     if not Door.lets(identity, PERSONS):
-        raise _forbidden()
+        raise _forbidden(identity)
     assert isinstance(identity, Identity)
     return identity
 
 
-def _forbidden() -> RequestError:
+def _forbidden(identity: Identity | None) -> RequestError:
+    # Who tries is worth knowing; what they asked for may name a case, which is not the log's to tell.
+    log.warning("%s was refused: no role of theirs allows it", identity.who if identity else "somebody")
     return RequestError(
         403, "your role does not allow this", "Authorization", "ask whoever gives out access for the role"
     )
+
+
+def _plain(send: Send) -> Send:
+    async def kept(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers.setdefault("X-Content-Type-Options", "nosniff")
+            headers.setdefault("Content-Security-Policy", _NO_PAGE)  # the pages have their own
+        await send(message)
+
+    return kept
 
 
 def _private(send: Send) -> Send:

@@ -20,7 +20,7 @@ def command() -> None:
 def show(last: int) -> None:
     """Print the last entries, one JSON object a line."""
     for entry in deque(AuditLog(load_settings().audit_path).entries(), last):
-        click.echo(json.dumps(entry, ensure_ascii=False))
+        click.echo(json.dumps(entry))
 
 
 @command.command(epilog="Example: pipeline audit anchor")

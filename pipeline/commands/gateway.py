@@ -19,7 +19,9 @@ def command(context: click.Context) -> None:
         return
     settings = load_settings()
     from pipeline.gateway.server import serve_gateway  # the web server and the clients take a second to load
+    from pipeline.streaming.logs import set_up_logging
 
+    set_up_logging()
     serve_gateway(settings, say=click.echo)
 
 

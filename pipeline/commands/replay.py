@@ -17,6 +17,7 @@ from pipeline.files import read_records
 from pipeline.interrupts import stop_on_interrupt
 from pipeline.progress import progress_bar
 from pipeline.settings import Settings, load_settings
+from pipeline.streaming.logs import set_up_logging
 from pipeline.venues import read_venues, refusals
 from schemas.fields import format_instant
 
@@ -46,6 +47,7 @@ def command(
         next(read_records(path), None)
     rows = read_venues(venues) if venues else []
     settings = load_settings(store=store)
+    set_up_logging()
     if store is not None:
         settings = settings.model_copy(update={"clickhouse_url": None})
     if cases and settings.clickhouse_url is not None:

@@ -21,5 +21,7 @@ def command(store: Path | None) -> None:
     if store is not None:
         settings = settings.model_copy(update={"clickhouse_url": None})
     from pipeline.api.standalone import serve_until_interrupt  # the web server and the engine take a second to load
+    from pipeline.streaming.logs import set_up_logging
 
+    set_up_logging()
     serve_until_interrupt(settings, say=click.echo)

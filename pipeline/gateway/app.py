@@ -105,6 +105,7 @@ class Gateway:
             "content-type": response.media_type,
             "content-length": str(len(response.body)),
             "cache-control": "no-store",
+            "x-content-type-options": "nosniff",
             **response.headers,
         }
         encoded = [(name.encode(), value.encode()) for name, value in headers.items()]

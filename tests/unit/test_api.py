@@ -142,6 +142,7 @@ def test_the_door_answers_with_the_bytes_that_the_application_would() -> None:
             head, _, content = response.partition(b"\r\n\r\n")
             assert content == body
             assert f"etag: {tag}".encode() in head
+            assert b"x-content-type-options: nosniff" in head
             assert f"content-length: {len(body)}".encode() in head
             assert json.loads(content)["occupancy"] == each.occupancy[int(venue[1])]
             again = statuses.answer(f"GET /api/v1/venues/{venue}/now HTTP/1.1\r\nIf-None-Match: {tag}".encode())
