@@ -1,7 +1,6 @@
 """What tests of the API share: the whole application behind its door without a server, over a store that is made up."""
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +15,7 @@ from pipeline.api.live import Live
 from pipeline.api.persons import person_routes
 from pipeline.api.status import StatusBook
 from pipeline.settings import Settings
+from tests.asgi import Answer
 
 Rows = list[dict[str, Any]]
 
@@ -39,17 +39,6 @@ class FakeReader:
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
         return sink.getvalue().to_pybytes()
-
-
-@dataclass
-class Answer:
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
 
 
 @dataclass

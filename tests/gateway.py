@@ -21,6 +21,7 @@ from pipeline.privacy.pseudonyms import Pseudonymiser
 from pipeline.privacy.ring import DEFAULT_EDGE, DEFAULT_LENGTH, KeyRing
 from pipeline.settings import Settings, load_settings
 from pipeline.venue_codes import VenueCodes
+from tests.asgi import Answer
 
 #: Nobody's: ITU's and Indonesia's numbering plans have no such number.
 PHONE = "+62 899-0000-1234"
@@ -68,17 +69,6 @@ class FakeOutbox:
 
     async def answers(self) -> bool:
         return self.problem is None
-
-
-@dataclass
-class Answer:
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
 
 
 @dataclass

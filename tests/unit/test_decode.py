@@ -10,16 +10,8 @@ from pipeline.core import decode
 from pipeline.core.columns import EVENT_TYPES, Rejection, ScanColumns, Text
 from pipeline.core.decode import decode_scans, judge_times, take
 from pipeline.core.judge import Refusal, judge_scan
+from tests.hostile.corpus import SCAN
 
-SCAN = {
-    "event_id": "e-1",
-    "event_type": "check_in",
-    "venue_id": "v:1",
-    "visitor_id": "p_1",
-    "occurred_at": "2021-09-19T10:15:30.250+07:00",
-    "party_size": 3,
-    "source": "gate",
-}
 MS = 1_632_021_330_250
 ROW = ("e-1", "v:1", "p_1", "gate", "check_in", MS, 3)
 UNKNOWN = '"event_id":"e","event_type":"check_in","venue_id":"v","visitor_id":"p","occurred_at":"2021-09-19T00:00:00Z"'
