@@ -82,7 +82,15 @@ def _runs(faults: int, minutes: float, chance: random.Random, rate: float, pace:
             shared = len(runs) % ALONE_EACH != ALONE_EACH - 1
             harness = Harness(Path(folder), seed, rate, say=click.echo, shared=shared)
             some = min(FAULTS_PER_RUN, faults - done)
-            result = harness.run(some, until - time.monotonic(), pace, WEIGHTS if shared else ALONE)
+            try:
+                harness.run(some, until - time.monotonic(), pace, WEIGHTS if shared else ALONE)
+            except KeyboardInterrupt:
+                click.echo("broken off: the run that was not compared does not count")
+                return runs
+            except (AssertionError, subprocess.TimeoutExpired) as error:
+                click.echo(str(error))
+                harness.result.wrong.append(str(error).splitlines()[0][:500])
+        result = harness.result
         runs.append(summary(result))
         done += sum(runs[-1]["faults"].values())
         click.echo(f"{done} faults, {len(result.wrong)} things wrong {result.wrong}")
