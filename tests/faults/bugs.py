@@ -137,16 +137,18 @@ def _duplicate_counted_twice() -> None:
 
 
 def _wrong_watermark() -> None:
-    from pipeline.engine import Engine
+    from pipeline.streaming.worker import Worker
 
-    def make(counters: Any) -> Any:
-        def wavering(self: Any) -> dict[str, int]:
-            found = dict(counters(self))
-            return found | {"watermark_ms": max(0, found["watermark_ms"] - random.randrange(3_600_000))}
+    def make(show_counters: Any) -> Any:
+        def wavering(self: Any) -> None:
+            show_counters(self)
+            counters, reasons = self._metrics.counters
+            behind = random.randrange(3_600_000)
+            self._metrics.counters = counters | {"watermark_ms": max(0, counters["watermark_ms"] - behind)}, reasons
 
         return wavering
 
-    _replace(Engine, "counters", make)
+    _replace(Worker, "_show_counters", make)
 
 
 def _stale_epoch() -> None:

@@ -46,12 +46,11 @@ def _counts(recorded: Sequence[Mapping[str, Any]]) -> str:
         )
     parts.append(_recovery(runs))
     parts.append("How workers ended: " + ", ".join(f"{name}: {count:,}" for name, count in sorted(exits.items())) + ".")
+    # A bug that was planted again counts as it came out last.
+    if bugs := {bug: sign for each in recorded for bug, sign in each.get("bugs", {}).items()}:
+        rows = [(bug, f"`{sign[:110]}`".replace("|", "/") if sign else "**not caught**") for bug, sign in bugs.items()]
+        parts.append(table(("planted bug", "caught by"), rows))
     for each in recorded:
-        if bugs := each.get("bugs"):
-            rows = [
-                (bug, f"`{sign[:110]}`".replace("|", "/") if sign else "**not caught**") for bug, sign in bugs.items()
-            ]
-            parts.append(table(("planted bug", "caught by"), rows))
         if load := each.get("overload"):
             parts.append(_overload(load))
     parts += ["Recorded by:", *(each["setting"] for each in recorded)]

@@ -108,7 +108,8 @@ def _caught(bug: str, seed: int, rate: float) -> str:
         harness = Harness(Path(folder), seed, rate, bug=bug, say=click.echo)
         try:
             result = harness.run(_BUG_FAULTS if BUGS[bug] else 0, _BUG_SECONDS, _BUG_PACE, BUGS[bug])
-            signs = result.wrong
+            # A busy machine, too, may need more time to stop a worker than there is: that alone shows no bug.
+            signs = [sign for sign in result.wrong if "asked to stop" not in sign]
         except (AssertionError, subprocess.TimeoutExpired) as error:
             # A pipeline that stands still is no sign of a bug on a busy machine, but of those that make it stand still.
             click.echo(str(error))
