@@ -229,6 +229,7 @@ class Engine:
         if not self._embedded:
             self._writer.hold(claim)
         self._registry.refresh()
+        self._registry.take_changed()  # everything is loaded by the newest rules
         self._followed = self._registry.version
         self._refresh_timeline()
         self._bounds = retention.bounds_in_force(client)
@@ -447,9 +448,9 @@ class Engine:
 
         `offset` of a returned dead letter is the index in `values`.
         """
-        changed, letters = self._registry.load(values, keys)
+        letters = self._registry.load(values, keys)
         self._categories, self._areas = Groups(), Groups()
-        self._expect_rules(changed)
+        self._expect_rules(self._registry.take_changed())
         return letters
 
     def _expect_rules(self, changed: Mapping[bytes, VenueRules]) -> None:
@@ -856,7 +857,8 @@ class Engine:
         if self._broken_off:
             # Memory and store may disagree; everything processed is in the store, which knows what remains to be done.
             self._recover(list(self._progress))
-        self._expect_rules(self._registry.refresh())
+        self._registry.refresh()
+        self._expect_rules(self._registry.take_changed())
         self._write_now()
         if self._refresh_timeline():
             # Memory lacks the moves of before, or has more than are needed now.

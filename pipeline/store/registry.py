@@ -60,6 +60,8 @@ class Registry:
         #: The version of the newest record read, 0 for none.
         self.version = 0
         self._versions: dict[str, int] = {}
+        # The rules as they were when `take_changed` was last called, of venues read again since.
+        self._before: dict[bytes, VenueRules] = {}
         self._unknown = self._rules_of("", UNKNOWN_CATEGORY, None, None)
 
     def _rules_of(self, venue: str, category: str, capacity: int | None, zone: str | None) -> VenueRules:
@@ -93,19 +95,18 @@ class Registry:
         record = self._records.get(venue)
         return (venue, None) if record is None else (str(record[_NAME]), _text_or_none(record[_AREA]))
 
-    def refresh(self) -> dict[bytes, VenueRules]:
-        """Read what was registered since the last call, by whomever. Returns the venues whose rules changed."""
+    def refresh(self) -> None:
+        """Read what was registered since the last call, by whomever. Raises StoreUnavailableError."""
         columns = ", ".join(name for name, _ in _COLUMNS)
         with store_errors():
             rows = self._client.query(
                 f"SELECT {columns}, is_deleted, version FROM registry_rows WHERE version > {self.version} "
                 "ORDER BY version"
             ).result_rows
-        before: dict[bytes, VenueRules] = {}
         for *record, is_deleted, version in rows:
             venue = str(record[0])
             name = venue.encode()
-            before.setdefault(name, self.rules(name))
+            self._before.setdefault(name, self.rules(name))
             self.version = self._versions[venue] = int(version)
             if is_deleted:
                 self._records[venue] = None
@@ -115,21 +116,24 @@ class Registry:
                 self._rules[name] = self._rules_of(
                     venue, str(record[_CATEGORY]), record[3], _text_or_none(record[_TIMEZONE])
                 )
-        return {name: self.rules(name) for name, rules in before.items() if self.rules(name) != rules}
+
+    def take_changed(self) -> dict[bytes, VenueRules]:
+        """The venues whose rules changed since the last call; asks nobody, so that none is lost with a store that goes away."""
+        changed = {name: self.rules(name) for name, rules in self._before.items() if self.rules(name) != rules}
+        self._before.clear()
+        return changed
 
     def changed_since(self, version: int) -> set[str]:
         """The venues with a record newer than a version."""
         return {venue for venue, newest in self._versions.items() if newest > version}
 
-    def load(
-        self, values: Sequence[bytes | None], keys: Sequence[bytes | None]
-    ) -> tuple[dict[bytes, VenueRules], list[DeadLetter]]:
+    def load(self, values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> list[DeadLetter]:
         """Store registry records, in order; one without a value deletes the venue that its key names.
 
         What is stored already is not stored again: the registry is read from its beginning whenever a worker starts.
-        Returns the venues whose rules changed, and what was refused (`offset` = index in `values`).
+        Returns what was refused (`offset` = index in `values`). Raises StoreUnavailableError, and may then be called again.
         """
-        changed = self.refresh()
+        self.refresh()
         newest: dict[str, tuple[object, ...] | None] = {}
         letters = []
         for i, (value, key) in enumerate(zip(values, keys, strict=True)):
@@ -146,7 +150,8 @@ class Registry:
         if rows:
             with store_errors():
                 self._client.insert_arrow("registry_rows", _table(rows, self.version + 1))
-        return changed | self.refresh(), letters
+        self.refresh()
+        return letters
 
 
 def _text_or_none(value: object) -> str | None:

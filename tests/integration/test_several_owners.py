@@ -248,3 +248,40 @@ def clocks_apart(folder: str) -> tuple[str, str]:
 
 def test_what_happens_by_itself_between_the_clocks_of_two_workers_is_not_left_out(tmp_path: Path) -> None:
     assert run_isolated(clocks_apart, str(tmp_path)) == ("", "")
+
+
+def rules_whose_answer_is_lost(folder: str) -> str:
+    """In an interpreter of its own: what differs after an owner's registry was read anew and the store went away in between."""
+    from pipeline.errors import StoreUnavailableError
+    from tests.reference import expected_views
+    from tests.views import differences, read_views
+
+    views, (owner, other, heir) = _workers(folder, 3)
+    scans = [Scan("v", "p", "check_in", _SUNDAY + minute * MINUTE) for minute in (0, 30, 60)]
+    lines = [line_of(scan) for scan in scans]
+    record = json.dumps({"venue_id": "v", "name": "v", "category": "mall"}).encode()
+    owner.assign("check-ins", [0])
+    owner.write(_read(owner, 0, 0, lines[:2]))
+    other.load_venues([record], [b"v"])
+    registry = owner._registry
+    ask, asked = registry.refresh, 0
+
+    def refresh() -> Any:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            raise StoreUnavailableError("the answer is lost")
+        return ask()
+
+    registry.refresh = refresh
+    with suppress(StoreUnavailableError):
+        owner.load_venues([record], [b"v"])
+    owner.load_venues([record], [b"v"])
+    owner.settle()
+    owner.write(_read(owner, 0, 2, lines[2:]))
+    heir.assign("check-ins", [0])
+    return differences(read_views(views), expected_views(scans, {"v": 7 * MINUTE}))
+
+
+def test_rules_are_followed_although_the_store_went_away_while_they_were_read(tmp_path: Path) -> None:
+    assert run_isolated(rules_whose_answer_is_lost, str(tmp_path)) == ""
