@@ -5,6 +5,7 @@ what has changed into a `Write`, `write` stores it (beside the next `process`, i
 the store and memory in step: corrections further back than memory reaches, and new rules of venues.
 """
 
+import gc
 import secrets
 import time
 from collections import Counter
@@ -29,6 +30,7 @@ from pipeline.core.moves import REACH
 from pipeline.core.occupancy import HourRows, MinuteRows
 from pipeline.core.pools import HARD_LIMIT, I32, I64, MINUTE, NEVER, NONE
 from pipeline.core.shard import BEGINNING, KEPT_BACK, Changes, Correction, Shard, VenueRules, horizon_of
+from pipeline.core.values import Values
 from pipeline.dead_letters import DeadLetter
 from pipeline.estimates import Ground, Timeline
 from pipeline.overview import UNKNOWN, Groups, Overview, overview
@@ -76,6 +78,9 @@ _FOLLOW_SECONDS = 1.0
 
 #: Of the running number in a version, the bits that a claim of partitions leaves to chance.
 _CLAIM_BITS = 30
+
+#: New objects before Python looks for cycles among them; its own 700 are for programs that make few.
+_GC_OBJECTS = 50_000
 
 #: Refreshing the rolling windows takes at most this share of the time.
 _ROLLING_SHARE = 0.1
@@ -126,6 +131,9 @@ class Engine:
 
     def _forget(self) -> None:
         self._shard = Shard(self._registry.rules)
+        self._ranks = np.zeros(0, np.int32)
+        # Which venues, by their codes, the registry does not know, and the version of it that says so.
+        self._unknown, self._unknown_in = np.zeros(0, np.bool_), self._registry.version
         self._as_of = self._newest = self._watermark = BEGINNING
         # With the clock of events: the newest scan that any worker has read.
         self._read_anywhere = BEGINNING
@@ -352,19 +360,21 @@ class Engine:
         self,
         topic: str,
         partition: int,
-        offsets: Sequence[int],
-        timestamps_ms: Sequence[int],
+        offsets: Sequence[int] | NDArray[np.int64],
+        timestamps_ms: Sequence[int] | NDArray[np.int64],
         values: Sequence[bytes | None],
     ) -> list[DeadLetter]:
         """Decode and fold one record batch, in offset order. Returns the records refused; their keys are the caller's."""
         progress = self._progress[topic, partition]
-        known = sum(1 for offset in offsets if offset < progress.next_offset) if offsets else 0
-        offsets, timestamps_ms, values = offsets[known:], timestamps_ms[known:], values[known:]
-        if not offsets:
+        offsets, timestamps_ms = np.asarray(offsets, np.int64), np.asarray(timestamps_ms, np.int64)
+        if known := int(np.searchsorted(offsets, progress.next_offset)):
+            offsets, timestamps_ms, values = offsets[known:], timestamps_ms[known:], values[known:]
+        if not len(offsets):
             return []
+        values = Values.of(values)
         columns, rejections = decode_scans(values)
         if self._clock == "wall":
-            columns, late = judge_times(columns, np.asarray(timestamps_ms, np.int64), self._retention)
+            columns, late = judge_times(columns, timestamps_ms, self._retention)
             rejections = sorted(rejections + late, key=lambda rejection: rejection.record)
         unread = 0
         if self._until is not None:
@@ -379,11 +389,10 @@ class Engine:
             kept = self._not_erased(columns)
             progress.duplicates += int(np.count_nonzero(~kept))
             columns = take(columns, kept)
-        self.event_delays = (np.asarray(timestamps_ms, np.int64)[columns.record] - columns.occurred_at) / 1000
+        self.event_delays = (timestamps_ms[columns.record] - columns.occurred_at) / 1000
         if len(columns):
-            self._fold(columns, progress)
-            where = np.asarray(offsets, np.int64)[columns.record]
-            self._scans.append(ReadScans(topic, partition, where, columns))
+            venues = self._fold(columns, progress)
+            self._scans.append(ReadScans(topic, partition, offsets[columns.record], columns, venues))
         progress.next_offset = int(offsets[-1]) + 1
         progress.consumed += len(offsets) - unread
         progress.dead_lettered += len(letters)
@@ -405,12 +414,13 @@ class Engine:
             kept[row] = erasure.digest_of(data[offsets[i] : offsets[i + 1]].tobytes()) not in self._erased
         return kept
 
-    def _fold(self, columns: ScanColumns, progress: Progress) -> None:
+    def _fold(self, columns: ScanColumns, progress: Progress) -> I32:
+        # Returns the venue of each scan, by its code.
         topic, partition = progress.topic, progress.partition
-        self._meet_venues(topic, partition, columns)
-        outcome = self._shard.apply(columns)
+        venues = self._meet_venues(topic, partition, columns)
+        outcome = self._shard.apply(columns, venues)
         counts = np.bincount(outcome, minlength=3)
-        self._unknown_venue_scans += self._count_unknown()
+        self._unknown_venue_scans += self._count_unknown(venues)
         progress.stored += int(counts[STORED])
         progress.duplicates += int(counts[DUPLICATE])
         self._newest = max(self._newest, int(columns.occurred_at.max()))
@@ -421,18 +431,25 @@ class Engine:
         self._late_scans += int(counts[ANCIENT])
         if counts[ANCIENT]:
             self._ancient += _ancient_scans(topic, partition, take(columns, outcome == ANCIENT))
+        return venues
 
-    def _count_unknown(self) -> int:
-        codes, counts = np.unique(self._shard.codes_seen(), return_counts=True)
-        ids = self._shard.venue_ids(codes)
-        return sum(int(count) for venue, count in zip(ids, counts, strict=True) if not self._registry.knows(venue))
+    def _count_unknown(self, venues: I32) -> int:
+        shard, version = self._shard, self._registry.version
+        known = len(self._unknown) if version == self._unknown_in else 0
+        if known < shard.venue_count:
+            fresh = shard.venue_ids(np.arange(known, shard.venue_count, dtype=np.int32))
+            unknown = np.array([not self._registry.knows(venue) for venue in fresh])
+            self._unknown, self._unknown_in = np.concatenate([self._unknown[:known], unknown]), version
+        return int(np.count_nonzero(self._unknown[venues]))
 
-    def _meet_venues(self, topic: str, partition: int, columns: ScanColumns) -> None:
-        new = names.find(self._shard.venue_names, columns.buffer, columns.venue_id) < 0
-        if not new.any():
-            return
-        offsets, data = names.slices(columns.buffer, Text(columns.venue_id.start[new], columns.venue_id.length[new]))
-        ids = {data[offsets[i] : offsets[i + 1]].tobytes() for i in range(len(offsets) - 1)}
+    def _meet_venues(self, topic: str, partition: int, columns: ScanColumns) -> I32:
+        # The venue of each scan, by its code in the shard.
+        shard = self._shard
+        before = shard.venue_count
+        codes = shard.know_venues(columns.buffer, columns.venue_id)
+        if shard.venue_count == before:
+            return codes
+        ids = set(shard.venue_ids(np.arange(before, shard.venue_count, dtype=np.int32)))
         self._placed |= dict.fromkeys(ids, (topic, partition))
         moved = ids & self._elsewhere
         if moved:
@@ -440,8 +457,9 @@ class Engine:
             self._elsewhere -= moved
             scope = f"venue_id IN ({', '.join(quoted(venue.decode()) for venue in sorted(moved))})"
             progress = recovery.read_standing(self._client).progress
-            recovery.load_shard(self._client, self._shard, scope, progress, moves=self._timeline.active)
+            recovery.load_shard(self._client, shard, scope, progress, moves=self._timeline.active)
             self._load_alerts(scope)
+        return codes
 
     def load_venues(self, values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> list[DeadLetter]:
         """Apply records of the venue registry, in order. What follows from changed rules is done by `settle`.
@@ -546,6 +564,7 @@ class Engine:
             self._as_of,
             self._clock,
             self._followed,
+            self._venue_ranks(),
             derived,
             self._scans,
             self._ancient,
@@ -568,22 +587,27 @@ class Engine:
         return [("venue_rows", pa.table(rows))]
 
     def _changed_rows(self, changes: Changes) -> list[tuple[str, pa.Table]]:
-        venues, visitors = changes.venue_names, changes.visitor_names
+        venues, visitors, ranks = changes.venue_names, changes.visitor_names, self._venue_ranks()
         first = self._next_versions(changes.rows)
         of_minutes, of_hours = self._estimates(self._shard, self._ground, changes.minutes, changes.hours)
         tables = []
         if count := int(changes.visits.used[0]):
-            tables.append(("visit_rows", visit_table(changes.visits, venues, visitors, first)))
+            tables.append(("visit_rows", visit_table(changes.visits, venues, ranks, visitors, first)))
             first += count
         if count := int(changes.minutes.used[0]):
-            tables.append(("minute_rows", minute_table(changes.minutes, of_minutes, venues, first)))
+            tables.append(("minute_rows", minute_table(changes.minutes, of_minutes, venues, ranks, first)))
             first += count
         if count := int(changes.hours.used[0]):
-            tables.append(("hour_rows", hour_table(changes.hours, of_hours, venues, first)))
+            tables.append(("hour_rows", hour_table(changes.hours, of_hours, venues, ranks, first)))
             first += count
         if int(changes.now.used[0]):
             tables.append(("now_rows", now_table(changes.now, venues, first)))
         return tables
+
+    def _venue_ranks(self) -> I32:
+        if len(self._ranks) != self._shard.venue_count:
+            self._ranks = names.ranks(self._shard.venue_names)
+        return self._ranks
 
     def _code(self, venue: bytes) -> int:
         return int(self._shard.codes_of([venue])[0])
@@ -961,8 +985,10 @@ class Engine:
             known, first = shard.venue_names, self._next_versions(int(minute_rows.used[0]))
             for venue in shard.venue_ids():
                 self._recounted[venue.decode()] = int(hour_rows.peak[: hour_rows.used[0]].max(initial=0))
-            minutes.append(minute_table(minute_rows, estimates[0], known, first))
-            hours.append(hour_table(hour_rows, estimates[1], known, self._next_versions(int(hour_rows.used[0]))))
+            ranks = names.ranks(known)
+            minutes.append(minute_table(minute_rows, estimates[0], known, ranks, first))
+            first = self._next_versions(int(hour_rows.used[0]))
+            hours.append(hour_table(hour_rows, estimates[1], known, ranks, first))
         for table, rows in (("minute_rows", minutes), ("hour_rows", hours)):
             if rows:
                 self._writer.insert(table, pa.concat_tables(rows, promote_options="default").unify_dictionaries())
@@ -1087,6 +1113,9 @@ def open_engine(
 
     Raises UserError if the store cannot be opened.
     """
+    # What is loaded by now stays, and what comes is columns: looking for cycles in it took a twentieth of a replay.
+    gc.freeze()
+    gc.set_threshold(_GC_OBJECTS, 20, 50)
     client = open_store(settings)
     writing_client = connect(settings)
     writing_client.database = client.database

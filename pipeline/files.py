@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.core.values import Values, split_lines
 from pipeline.errors import UserError
 from schemas.scan import Scan
 
@@ -23,7 +24,6 @@ _LONGEST_LINE: Final = 64 << 20
 _CODECS: Final = {".gz": "gzip", ".zst": "zstd"}
 _PLAIN: Final = (".ndjson", ".jsonl", ".json")
 _MAGIC: Final = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst", b"PAR1": ".parquet"}
-_BLANKS: Final = b" \t\r"
 
 _FIELDS: Final = tuple(Scan.model_fields)
 
@@ -35,7 +35,7 @@ _ESCAPED[[*range(0x20), *b'"\\']] = True
 def _no_progress(_bytes: int) -> None: ...
 
 
-def read_records(path: Path, progress: Callable[[int], None] = _no_progress) -> Iterator[list[bytes]]:
+def read_records(path: Path, progress: Callable[[int], None] = _no_progress) -> Iterator[Values]:
     r"""The records of a file in its order, some 20,000 at a time; `progress` is told of every number of file bytes read.
 
     A record of NDJSON is a line as it stands, malformed or not, split at b"\n" alone; blank lines are none. A record of
@@ -68,24 +68,24 @@ def _kind(path: Path) -> str:
     return next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), "")
 
 
-def _read_lines(path: Path, codec: str | None, progress: Callable[[int], None]) -> Iterator[list[bytes]]:
+def _read_lines(path: Path, codec: str | None, progress: Callable[[int], None]) -> Iterator[Values]:
     count = 0
     unfinished: list[bytes] = []  # the pieces of the line that goes on in the next block
     unfinished_bytes = 0
     try:
         for block in _blocks(path, codec, progress):
-            lines = block.split(b"\n")
-            if len(lines) == 1:
+            end = block.rfind(b"\n") + 1
+            if not end:
                 unfinished.append(block)
                 unfinished_bytes += len(block)
                 if unfinished_bytes > _LONGEST_LINE:
                     raise UserError(f"{path}: line {count + 1:,} is longer than 64 MiB; this is not NDJSON")
                 continue
-            lines[0] = b"".join([*unfinished, lines[0]])
-            unfinished = [lines.pop()]
+            records, lines = split_lines([*unfinished, block[:end]])
+            unfinished = [block[end:]]
             unfinished_bytes = len(unfinished[0])
-            count += len(lines)
-            if records := _without_blanks(lines):
+            count += lines
+            if records:
                 yield records
     except OSError as error:
         if codec is None or error.errno is not None:
@@ -94,12 +94,8 @@ def _read_lines(path: Path, codec: str | None, progress: Callable[[int], None]) 
         raise UserError(
             f"{path} is cut short or damaged: it cannot be decompressed as {codec} beyond line {count:,}; fetch it again"
         ) from None
-    if records := _without_blanks([b"".join(unfinished)]):
+    if records := split_lines([*unfinished, b"\n"])[0]:
         yield records
-
-
-def _without_blanks(lines: list[bytes]) -> list[bytes]:
-    return [line for line in lines if line.strip(_BLANKS)]
 
 
 def _blocks(path: Path, codec: str | None, progress: Callable[[int], None]) -> Iterator[bytes]:
@@ -112,7 +108,7 @@ def _blocks(path: Path, codec: str | None, progress: Callable[[int], None]) -> I
             yield block
 
 
-def _read_parquet(path: Path, progress: Callable[[int], None]) -> Iterator[list[bytes]]:
+def _read_parquet(path: Path, progress: Callable[[int], None]) -> Iterator[Values]:
     size = path.stat().st_size
     row = told = 0
     try:
@@ -126,7 +122,7 @@ def _read_parquet(path: Path, progress: Callable[[int], None]) -> Iterator[list[
                 row += len(records)
                 progress(size * row // total - told)
                 told = size * row // total
-                yield records
+                yield Values.of(records)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(

@@ -21,12 +21,12 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
 )
-from aiokafka.partitioner import murmur2
 
 from pipeline.cluster import check_reachable, unreachable
 from pipeline.errors import UserError
 from pipeline.files import read_records
 from pipeline.kafka_access import KafkaAccess
+from pipeline.topics import partition_of
 
 R = TypeVar("R")
 
@@ -113,12 +113,13 @@ class ScanProducer:
         with self._filling_lock:
             self._add(key, value, timestamp_ms if timestamp_ms is not None else time.time_ns() // 1_000_000)
 
-    def send_scans(self, records: Sequence[bytes]) -> None:
+    def send_scans(self, records: Sequence[bytes | None]) -> None:
         """Queue scans as they are, malformed or not, each with its venue as the key and now as its timestamp."""
         now = time.time_ns() // 1_000_000
         with self._filling_lock:
             for record in records:
-                self._add(venue_key(record), record, now)
+                value = record or b""
+                self._add(venue_key(value), value, now)
 
     def flush(self) -> None:
         """Wait until Kafka has confirmed everything sent so far. Raises UserError if it does not."""
@@ -168,7 +169,7 @@ class ScanProducer:
         if partition is None:
             if len(self._partition_of) >= _MOST_KEYS:
                 self._partition_of.clear()
-            partition = self._partition_of[key] = (murmur2(key) & 0x7FFFFFFF) % self._partitions
+            partition = self._partition_of[key] = partition_of(key, self._partitions)
         return partition
 
     def _ship(self, partition: int) -> None:

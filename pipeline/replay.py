@@ -12,6 +12,9 @@ from pathlib import Path
 from threading import Event
 from typing import Final, TypeVar
 
+import numpy as np
+
+from pipeline.core.values import Values
 from pipeline.engine import Engine
 from pipeline.errors import StoreUnavailableError, UserError
 from pipeline.files import read_records
@@ -114,10 +117,10 @@ class Replay:
             interrupted,
         )
 
-    def _process(self, values: list[bytes]) -> Iterator[str]:
-        now = time.time_ns() // 1_000_000
-        offsets = range(self._offset, self._offset + len(values))
-        letters = self._engine.process(TOPIC, 0, offsets, [now] * len(values), values)
+    def _process(self, values: Values) -> Iterator[str]:
+        offsets = np.arange(self._offset, self._offset + len(values))
+        now = np.full(len(values), time.time_ns() // 1_000_000)
+        letters = self._engine.process(TOPIC, 0, offsets, now, values)
         self._offset += len(values)
         return (letter.reason for letter in letters)
 
@@ -147,7 +150,7 @@ class Replay:
                 return result
 
 
-def _read(paths: Iterable[Path], progress: Callable[[int], None]) -> Iterator[list[bytes]]:
+def _read(paths: Iterable[Path], progress: Callable[[int], None]) -> Iterator[Values]:
     for path in paths:
         yield from read_records(path, progress)
 

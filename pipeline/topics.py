@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
+from aiokafka.partitioner import murmur2
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from pipeline.cluster import open_admin
@@ -23,6 +24,11 @@ AUDIT_HEADS: Final = "audit-heads"
 _MOST_REPLICAS: Final = 3
 #: Kafka deletes whole segments, once their newest record is old enough: one may not hold more than this.
 _SEGMENT: Final = timedelta(days=1)
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition that Kafka's own clients choose for a key (murmur2)."""
+    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
 
 
 @dataclass(frozen=True, slots=True)

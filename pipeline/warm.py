@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.core.tracing.contact import contact_windows
 from pipeline.core.tracing.exposure import Stays, exposures
 from pipeline.core.tracing.window import Window, midnights
+from pipeline.core.values import split_lines
 from pipeline.engine import open_engine
 from pipeline.policies import load_policies
 from pipeline.presence import fit_model
@@ -21,6 +22,7 @@ from pipeline.simulate.day import DayPlan
 from pipeline.simulate.options import SimulationOptions
 from pipeline.store.client import open_store
 from pipeline.store.models import save_model, use_model
+from pipeline.streaming.unpack import compile_unpacking
 
 _TOPIC = "warm"
 
@@ -40,14 +42,16 @@ def main() -> None:
         engine.load_venues(venues, [None] * len(venues))
         at = 0
         for batch in plan.batches():
-            offsets = range(at, at + len(batch.lines))
-            engine.process(_TOPIC, 0, offsets, [0] * len(offsets), batch.lines)
-            at = offsets.stop
+            values, _ = split_lines([b"\n".join([*batch.lines, b""])])
+            offsets = np.arange(at, at + len(values))
+            engine.process(_TOPIC, 0, offsets, 0 * offsets, values)
+            at += len(values)
             engine.settle()
         # Loading the state back compiles the rest.
         engine.revoke(_TOPIC, [0])
         engine.assign(_TOPIC, [0])
         engine.close()
+    compile_unpacking()
     _trace()
 
 

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from pipeline.core.crowding import Alert, Estimated, Levels
+from pipeline.core.levels import LEVELS
 from pipeline.core.pools import I32, I64, MINUTE, NEVER, NONE
 from pipeline.core.shard import BEGINNING, Changes, Shard
 
@@ -58,6 +59,9 @@ class AlertBook:
         # So many venues had their estimates of the minute of the clock looked at.
         self._watched = 0
         self._levels: list[Levels] = []
+        # Of each venue what `Levels` says, by its code.
+        self._bounds: I64 = np.zeros((0, len(LEVELS), 4), np.int64)
+        self._look_back: I64 = np.zeros(0, np.int64)
         self._lowest: I32 = np.zeros(0, np.int32)
         self._least: I64 = np.zeros(0, np.int64)
         self._as_of = BEGINNING
@@ -81,11 +85,15 @@ class AlertBook:
     def _meet(self, shard: Shard) -> None:
         known = len(self._levels)
         if shard.venue_count > known:
-            fresh = shard.venue_ids(np.arange(known, shard.venue_count, dtype=np.int32))
-            self._levels += [self._levels_of(venue) for venue in fresh]
-            lowest = np.array([levels.lowest for levels in self._levels[known:]], np.int32)
+            fresh = [
+                self._levels_of(venue) for venue in shard.venue_ids(np.arange(known, shard.venue_count, dtype=np.int32))
+            ]
+            self._levels += fresh
+            lowest = np.array([levels.lowest for levels in fresh], np.int32)
             self._lowest = np.concatenate([self._lowest, lowest])
-            self._least = np.concatenate([self._least, [levels.least for levels in self._levels[known:]]])
+            self._least = np.concatenate([self._least, [levels.least for levels in fresh]])
+            self._bounds = np.concatenate([self._bounds, [levels.bounds for levels in fresh]])
+            self._look_back = np.concatenate([self._look_back, [levels.look_back for levels in fresh]])
 
     def follows(self, shard: Shard, venue: int, levels: Levels) -> bool:
         """Whether these are the rules by which a venue's alerts are made."""
@@ -97,6 +105,8 @@ class AlertBook:
         self._levels[venue] = levels
         self._lowest[venue] = levels.lowest
         self._least[venue] = levels.least
+        self._bounds[venue] = levels.bounds
+        self._look_back[venue] = levels.look_back
 
     def start(self, shard: Shard, as_of: int) -> None:
         """Begin with a shard that was just loaded, and computed up to `as_of` (ms) without rows."""
@@ -147,9 +157,14 @@ class AlertBook:
             since[code] = min(start, since.get(code, self._as_of))
         since |= dict.fromkeys(self._true, shard.changes_from)
         self._since.clear()
+        codes = np.array(sorted(since), np.int32)
+        begin = np.maximum([since[code] for code in codes.tolist()], shard.changes_from).astype(np.int64)
+        look = self._look_by_count if self._estimates is None else self._look_by_estimate
         changed = []
-        for code in sorted(since):
-            changed += self._look(shard, code, max(since[code], shard.changes_from), as_of)
+        for code, at, (found, due) in zip(
+            codes.tolist(), begin.tolist(), look(shard, codes, begin, as_of), strict=True
+        ):
+            changed += self._note(shard, code, at, found, due)
         self._as_of = as_of
         return changed
 
@@ -187,31 +202,57 @@ class AlertBook:
             for code in np.flatnonzero(crowded).tolist()
         }
 
-    def _look(self, shard: Shard, venue: int, since: int, as_of: int) -> list[AlertChange]:
+    def _base(self, venue: int) -> list[Alert]:
+        # What is known of a venue's alerts, and right up to where it is looked at again.
+        return self._true[venue] if venue in self._true else self._alerts.get(venue, [])
+
+    def _look_by_count(self, shard: Shard, codes: I32, since: I64, as_of: int) -> list[tuple[list[Alert], int]]:
+        # Of each venue the alerts in force after `since`, and when to look again.
+        in_force = np.full((len(codes), len(LEVELS), 2), NONE, np.int64)
+        for i, (code, begin) in enumerate(zip(codes.tolist(), since.tolist(), strict=True)):
+            for alert in _held(self._base(code), begin):
+                before = self._before[code, alert.level] if alert.raised_at < shard.cells_from else 0
+                in_force[i, alert.level] = alert.raised_at, before
+        rows, due = shard.crowded(
+            codes, since, self._bounds[codes], self._look_back[codes], self._lowest[codes], in_force, as_of
+        )
+        found: list[list[Alert]] = [[] for _ in codes]
+        for i, level, raised_at, cleared_at, peak in rows.tolist():
+            capacity = self._levels[codes[i]].capacity
+            found[i].append(Alert(level, raised_at, cleared_at, peak, capacity))
+        return list(zip(found, due.tolist(), strict=True))
+
+    def _look_by_estimate(self, shard: Shard, codes: I32, since: I64, as_of: int) -> Iterator[tuple[list[Alert], int]]:
+        for code, begin in zip(codes.tolist(), since.tolist(), strict=True):
+            yield self._look(shard, code, begin, as_of)
+
+    def _look(self, shard: Shard, venue: int, since: int, as_of: int) -> tuple[list[Alert], int]:
+        assert self._estimates is not None
         levels = self._levels[venue]
-        old = self._alerts.get(venue, [])
-        base = self._true.pop(venue, old)
-        held = [a for a in base if a.raised_at <= since and (a.cleared_at == NONE or a.cleared_at > since)]
+        held = _held(self._base(venue), since)
         start = (since - levels.look_back) // MINUTE
         # One curve from where a young alert was raised costs less than asking for its peak until here.
         young = [alert.raised_at for alert in held if shard.cells_from <= alert.raised_at < start * MINUTE]
         start = min([start, *(at // MINUTE for at in young if at // MINUTE >= start - _YOUNG_MINUTES)])
         in_force = {alert.level: (alert.raised_at, self._most(shard, venue, alert, start)) for alert in held}
-        new = [alert for alert in base if alert.cleared_at != NONE and alert.cleared_at <= since]
         at, persons = shard.curve(venue, start, as_of)
-        judged = None
-        if self._estimates is not None:
-            at, persons, judged = levels.refined(at, persons, as_of, partial(self._ask, self._estimates, venue))
+        at, persons, judged = levels.refined(at, persons, as_of, partial(self._ask, self._estimates, venue))
         found, due = levels.alerts(at, persons, as_of, since, in_force, judged)
-        new += found
-        lasts = any(alert.cleared_at == NONE for alert in new)
+        lasts = any(alert.cleared_at == NONE for alert in found)
         if lasts and judged is not None:
             due = _earlier(due, (as_of // MINUTE + 1) * MINUTE)
-        due = _earlier(due, shard.next_look(venue, as_of, 0 if lasts else levels.lowest))
+        return found, _earlier(due, shard.next_look(venue, as_of, 0 if lasts else levels.lowest))
+
+    def _note(self, shard: Shard, venue: int, since: int, found: list[Alert], due: int) -> list[AlertChange]:
+        old = self._alerts.get(venue, [])
+        new = [alert for alert in self._base(venue) if alert.cleared_at != NONE and alert.cleared_at <= since] + found
+        self._true.pop(venue, None)
         if due == NONE:
             self._due.pop(venue, None)
         else:
             self._due[venue] = due
+        if not old and not new:
+            return []
         self._alerts[venue] = [a for a in new if a.cleared_at == NONE or a.cleared_at > shard.changes_from]
         if not self._alerts[venue]:
             del self._alerts[venue]
@@ -254,6 +295,11 @@ class AlertBook:
             if kept:
                 alerts[venue] = kept
         self._alerts, self._before = alerts, before
+
+
+def _held(alerts: list[Alert], since: int) -> list[Alert]:
+    # Those in force at an instant.
+    return [each for each in alerts if each.raised_at <= since and (each.cleared_at == NONE or each.cleared_at > since)]
 
 
 def _asked(first: I64, last: int) -> Iterator[tuple[I32, I64]]:

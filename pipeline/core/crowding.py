@@ -60,6 +60,11 @@ class Levels:
         #: What `measure` is at least where an estimate can raise anything; NEVER without a capacity.
         self.least = min((self._least(rule.raise_at) for rule in known), default=NEVER)
 
+    @property
+    def bounds(self) -> tuple[tuple[int, int, int, int], ...]:
+        """For each of LEVELS the persons at which it is raised, for how long (ms), and the same of clearing; NONE where never."""
+        return self._limits or ((NONE, 0, 0, 0),) * len(LEVELS)
+
     def __eq__(self, other: object) -> bool:
         """Whether both raise and clear alike."""
         return isinstance(other, Levels) and self._key == other._key
@@ -324,6 +329,86 @@ def next_look(venues: Venues, cells: Cells, events: Events, venue: int, as_of: i
                 event = events.rows[event].next
         cell = cells.rows[cell].next
     return NONE
+
+
+@kernel
+def look(
+    first: int,
+    venue: I32,
+    since: I64,
+    bounds: I64,
+    look_back: I64,
+    lowest: I32,
+    in_force: I64,
+    until: int,
+    cells_from: int,
+    venues: Venues,
+    cells: Cells,
+    events: Events,
+    at: I64,
+    persons: I64,
+    scratch: I64,
+    found: I64,
+    due: I64,
+    used: I64,
+    need: I64,
+) -> int:
+    """What `Levels.alerts` does, by the count, for each of many venues: look first, first + 1, … of them.
+
+    `bounds` and `look_back` by look as in Levels, `in_force[look, level]`: of the alert in force at since[look] when it was
+    raised, or NONE, and the most persons from then until `cells_from` (ms). Alerts are added to `found` as look, level,
+    raised_at, cleared_at, peak, from row used[0] on; due[look] is when the venue is to be looked at again, NONE if never.
+    Returns how far it came: if not to the end, make room for need[0] steps, events and alerts more, and go on from there.
+    """
+    step = np.zeros(2, np.int64)
+    for i in range(first, len(venue)):
+        begin = (since[i] - look_back[i]) // MINUTE
+        for level in range(bounds.shape[1]):
+            # From where an alert in force was raised, so that the curve tells its peak.
+            if in_force[i, level, 0] >= cells_from:
+                begin = min(begin, in_force[i, level, 0] // MINUTE)
+        count = read_curve(venues, cells, events, venue[i], begin, until, at, persons, scratch, need)
+        need[0] = max(need[0], 2 * count + 2)
+        if count == NONE or len(found) - used[0] < bounds.shape[1] * (count + 1):
+            return i
+        turns = np.empty(count, np.int64)
+        rows = np.empty((count + 1, 3), np.int64)
+        due[i] = NONE
+        lasts = False
+        for level in range(bounds.shape[1]):
+            raise_at, clear_below = bounds[i, level, 0], bounds[i, level, 2]
+            if raise_at == NONE:
+                continue
+            for k in range(count):
+                turns[k] = (persons[k] >= raise_at) - (persons[k] < clear_below)
+            raised, peak = in_force[i, level, 0], in_force[i, level, 1]
+            if raised != NONE and raised < cells_from:
+                peak = max(peak, most_present(venues, cells, venue[i], cells_from // MINUTE, begin))
+            _follow(
+                at[:count],
+                persons[:count],
+                turns,
+                until,
+                since[i],
+                bounds[i, level, 1],
+                bounds[i, level, 3],
+                raised,
+                peak,
+                rows,
+                step,
+            )
+            for k in range(step[0]):
+                row = used[0]
+                used[0] = row + 1
+                found[row, 0], found[row, 1] = i, level
+                found[row, 2], found[row, 3], found[row, 4] = rows[k, 0], rows[k, 1], rows[k, 2]
+                lasts = lasts or rows[k, 1] == NONE
+            if step[1] != NONE and (due[i] == NONE or step[1] < due[i]):
+                due[i] = step[1]
+        turn = next_look(venues, cells, events, venue[i], until, 0 if lasts else lowest[i])
+        if turn != NONE and (due[i] == NONE or turn < due[i]):
+            due[i] = turn
+    return len(venue)
 
 
 @kernel

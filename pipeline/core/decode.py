@@ -8,22 +8,22 @@ from numpy.typing import NDArray
 
 from pipeline.core.columns import EVENT_TYPES, Rejection, ScanColumns, Text
 from pipeline.core.judge import Refusal, judge_scan
-from pipeline.core.spelling import SEPARATOR, read_scans
+from pipeline.core.spelling import read_scans
+from pipeline.core.values import Values
 from schemas.scan import Scan
 
 #: How far a scan may lie after its own record's timestamp: clocks differ (contract, section 5).
 SKEW_MS: Final = 300_000
-
-_DEFAULT_SOURCE: Final = b"app"
 
 
 def decode_scans(values: Sequence[bytes | None]) -> tuple[ScanColumns, list[Rejection]]:
     """The valid scans among the records' values, and why each other record is refused; both in the records' order.
 
     Every record is in exactly one of the two. Accepts just what `judge_scan` accepts, with the same values.
-    The columns' buffer is read-only.
+    The columns' buffer is that of the values, or holds it.
     """
-    read, joined = _read_ordinary(values)
+    values = Values.of(values)
+    read = _read_ordinary(values)
     unread = np.ones(len(values), np.bool_)
     unread[read.record] = False
     rejections = []
@@ -34,7 +34,7 @@ def decode_scans(values: Sequence[bytes | None]) -> tuple[ScanColumns, list[Reje
             rejections.append(Rejection(i, verdict.reason, verdict.detail))
         else:
             judged.append((i, verdict))
-    return (_merge(read, joined, judged) if judged else read), rejections
+    return (_merge(read, judged) if judged else read), rejections
 
 
 def judge_times(
@@ -77,20 +77,38 @@ def take(columns: ScanColumns, rows: NDArray[np.bool_] | NDArray[np.intp]) -> Sc
     )
 
 
-def _read_ordinary(values: Sequence[bytes | None]) -> tuple[ScanColumns, bytes]:
-    filled = [value or b"" for value in values]
-    joined = SEPARATOR.join([*filled, _DEFAULT_SOURCE])
-    n = len(filled)
-    lengths = np.fromiter(map(len, filled), np.int64, n)
-    end = np.cumsum(lengths + 1) - 1
-    buffer = np.frombuffer(joined, np.uint8)
+def together(parts: Sequence[ScanColumns]) -> ScanColumns:
+    """The rows of several batches, one after the other, with one buffer."""
+    base = np.cumsum([0, *(len(part.buffer) for part in parts)])
+
+    def text(columns: Sequence[Text]) -> Text:
+        start = [column.start + at for column, at in zip(columns, base[:-1].tolist(), strict=True)]
+        return Text(np.concatenate(start), np.concatenate([column.length for column in columns]))
+
+    return ScanColumns(
+        buffer=np.concatenate([part.buffer for part in parts]),
+        event_id=text([part.event_id for part in parts]),
+        venue_id=text([part.venue_id for part in parts]),
+        visitor_id=text([part.visitor_id for part in parts]),
+        source=text([part.source for part in parts]),
+        event_type=np.concatenate([part.event_type for part in parts]),
+        occurred_at=np.concatenate([part.occurred_at for part in parts]),
+        party_size=np.concatenate([part.party_size for part in parts]),
+        record=np.concatenate([part.record for part in parts]),
+    )
+
+
+def _read_ordinary(values: Values) -> ScanColumns:
+    n = len(values)
     start, length = np.empty((4, n), np.int64), np.empty((4, n), np.int32)
     event_type, occurred_at = np.empty(n, np.uint8), np.empty(n, np.int64)
     party_size, record = np.empty(n, np.uint8), np.empty(n, np.int32)
-    rows = read_scans(buffer, end - lengths, end, start, length, event_type, occurred_at, party_size, record)
+    rows = read_scans(
+        values.buffer, values.start, values.end, start, length, event_type, occurred_at, party_size, record
+    )
     event_id, venue_id, visitor_id, source = (Text(start[i, :rows], length[i, :rows]) for i in range(4))
-    columns = ScanColumns(
-        buffer,
+    return ScanColumns(
+        values.buffer,
         event_id,
         venue_id,
         visitor_id,
@@ -100,12 +118,11 @@ def _read_ordinary(values: Sequence[bytes | None]) -> tuple[ScanColumns, bytes]:
         party_size[:rows],
         record[:rows],
     )
-    return columns, joined
 
 
-def _merge(read: ScanColumns, joined: bytes, judged: list[tuple[int, Scan]]) -> ScanColumns:
-    parts = [joined]
-    used = len(joined)
+def _merge(read: ScanColumns, judged: list[tuple[int, Scan]]) -> ScanColumns:
+    parts = []
+    used = len(read.buffer)
 
     def text(column: Text, values: list[str]) -> Text:
         nonlocal used
@@ -125,8 +142,10 @@ def _merge(read: ScanColumns, joined: bytes, judged: list[tuple[int, Scan]]) -> 
     occurred_at = np.array([scan.occurred_at for scan in scans], np.int64)
     party_sizes = np.array([scan.party_size for scan in scans], np.uint8)
     record = np.concatenate([read.record, np.array([i for i, _ in judged], np.int32)])
+    buffer = np.concatenate([read.buffer, np.frombuffer(b"".join(parts), np.uint8)])
+    buffer.flags.writeable = False
     both = ScanColumns(
-        buffer=np.frombuffer(b"".join(parts), np.uint8),
+        buffer=buffer,
         event_id=event_id,
         venue_id=venue_id,
         visitor_id=visitor_id,

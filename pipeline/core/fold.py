@@ -38,6 +38,9 @@ ANCIENT: Final = 2
 
 _LOW: Final = 0xFFFFFFFF
 
+#: Scans whose pairs are touched before they are folded, so that the processor waits for many at once instead of for each in turn.
+_BLOCK: Final = 64
+
 
 class VisitRows(NamedTuple):
     """Changed visits in the order of the changes: a later row of the same (venue, visitor, start) replaces an earlier one."""
@@ -114,12 +117,16 @@ def fold_chain(scans: Scans, head: int, limit: int, visits: Visits) -> int:
 
 
 @kernel
+def _mixed(key: int) -> int:
+    mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
+    return mixed ^ (mixed >> np.uint64(29))  # type: ignore[return-value]
+
+
+@kernel
 def key_slot(pairs: Pairs, key: int) -> int:
     """The slot that holds the pair's row + 1, or the empty one where it belongs."""
-    mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
-    mixed ^= mixed >> np.uint64(29)
     mask = len(pairs.slots) - 1
-    slot = wide(mixed & np.uint64(mask))  # type: ignore[arg-type]
+    slot = wide(_mixed(key) & np.uint64(mask))  # type: ignore[arg-type]
     while pairs.slots[slot] != 0 and pairs.rows[pairs.slots[slot] - 1].key != key:
         slot = (slot + 1) & mask
     return slot
@@ -328,6 +335,28 @@ def _continue_fold(
 
 
 @kernel
+def _touch_pairs(
+    first: int, until: int, order: I64, venue: I32, visitor: I32, pairs: Pairs, scans: Scans, slots: I64
+) -> int:
+    # What is returned is of no use, but without it there would be no touching.
+    touched = 0
+    mask = np.uint64(len(pairs.slots) - 1)
+    for k in range(first, until):
+        key = (wide(venue[order[k]]) << 32) | wide(visitor[order[k]])
+        slots[k - first] = wide(_mixed(key) & mask)  # type: ignore[arg-type]
+        touched += pairs.slots[slots[k - first]]
+    for k in range(first, until):
+        row = pairs.slots[slots[k - first]] - 1
+        if row >= 0:
+            touched += pairs.rows[row].tail
+    for k in range(first, until):
+        row = pairs.slots[slots[k - first]] - 1
+        if row >= 0 and pairs.rows[row].tail != NONE:
+            touched += scans.rows[pairs.rows[row].tail].kind
+    return touched
+
+
+@kernel
 def _short(pool_rows: int, used: int, room: int) -> bool:
     return used + room > pool_rows
 
@@ -359,9 +388,14 @@ def apply_scans(
     into `rows`.
 
     Returns how far it came. If that is not the end, some array was too short: make room for `need[0]` more rows in each and
-    call again from there.
+    call again from there. `need[1]` is of no use.
     """
+    touched_until = first
+    slots = np.empty(_BLOCK, np.int64)
     for k in range(first, len(order)):
+        if k == touched_until:
+            touched_until = min(k + _BLOCK, len(order))
+            need[1] = _touch_pairs(k, touched_until, order, venue, visitor, pairs, scans, slots)
         i = order[k]
         if at[i] < horizon:
             outcome[i] = ANCIENT

@@ -1,26 +1,48 @@
 """Texts to small integers and back, exactly: equal codes mean equal bytes, whatever the hash says."""
 
+from typing import Final
+
 import numpy as np
 
 from pipeline.core.columns import Text
 from pipeline.core.jit import kernel
 from pipeline.core.pools import I32, I64, U8, Names, crowded, more_room, new_slots
 
+#: Looked up together: the table's and the texts' places are touched first, so that the processor waits for many at once instead
+#: of for each in turn. Of a day of 8 million visits a look-up takes half the time.
+_BLOCK: Final = 64
+
+_WORD: Final = 8
+
 
 @kernel
 def _hash(buffer: U8, start: int, length: int) -> int:
-    # FNV-1a (Fowler, Noll, Vo), 64 bits, with a final mix because the table takes the low bits.
-    value = np.uint64(14695981039346656037)
-    for i in range(start, start + length):
-        value = (value ^ np.uint64(buffer[i])) * np.uint64(1099511628211)
+    # Eight bytes at a time, mixed as in the finaliser of MurmurHash3 (Appleby); the table takes the low bits. Unsigned places
+    # need no look at whether they count from the end, so that eight loads become one.
+    multiplier = np.uint64(0xFF51AFD7ED558CCD)
+    value = np.uint64(length)
+    at = np.uint64(start)
+    end = np.uint64(start + length)
+    while at < end:
+        word = np.uint64(0)
+        if at + np.uint64(_WORD) <= end:
+            for i in range(_WORD):
+                word |= np.uint64(buffer[at + np.uint64(i)]) << np.uint64(8 * i)
+        else:
+            for i in range(end - at):
+                word |= np.uint64(buffer[at + np.uint64(i)]) << np.uint64(8 * i)
+        value = (value ^ word) * multiplier
+        value ^= value >> np.uint64(32)
+        at += np.uint64(_WORD)
+    value *= multiplier
     value ^= value >> np.uint64(32)
     return np.int64(value & np.uint64(0x7FFFFFFFFFFFFFFF))  # type: ignore[return-value]
 
 
 @kernel
-def _insert(names: Names, buffer: U8, start: int, length: int, add: bool) -> int:
+def _insert(names: Names, buffer: U8, start: int, length: int, hashed: int, add: bool) -> int:
     mask = len(names.slots) - 1
-    slot = _hash(buffer, start, length) & mask
+    slot = hashed & mask
     while True:
         found = names.slots[slot] - 1
         if found < 0:
@@ -57,9 +79,23 @@ def _insert_all(
     length: I32,
     add: bool,
     codes: I32,
-) -> None:
-    for i in range(len(start)):
-        codes[i] = _insert(names, buffer, start[i], length[i], add)
+) -> int:
+    # What is returned is of no use, but without it there would be no touching.
+    touched = 0
+    mask = len(names.slots) - 1
+    hashed = np.empty(_BLOCK, np.int64)
+    for first in range(0, len(start), _BLOCK):
+        count = min(_BLOCK, len(start) - first)
+        for i in range(count):
+            hashed[i] = _hash(buffer, start[first + i], length[first + i])
+            touched += names.slots[hashed[i] & mask]
+        for i in range(count):
+            found = names.slots[hashed[i] & mask] - 1
+            if found >= 0:
+                touched += names.length[found] + names.arena[names.start[found]]
+        for i in range(count):
+            codes[first + i] = _insert(names, buffer, start[first + i], length[first + i], hashed[i], add)
+    return touched
 
 
 @kernel
@@ -97,6 +133,78 @@ def _copy_slices(
             data[at] = buffer[start[i] + j]
             at += 1
         offsets[i + 1] = at
+
+
+@kernel
+def _count_sort(codes: I32, until: I64, order: I64) -> None:
+    for code in codes:
+        until[code + 1] += 1
+    for code in range(1, len(until)):
+        until[code] += until[code - 1]
+    for i in range(len(codes)):
+        order[until[codes[i]]] = i
+        until[codes[i]] += 1
+
+
+def order_by(codes: I32, count: int) -> I64:
+    """The places of some codes, all of them under `count`, in the order of the codes; those of one code stay in theirs."""
+    order = np.empty(len(codes), np.int64)
+    _count_sort(codes, np.zeros(count + 1, np.int64), order)
+    return order
+
+
+@kernel
+def _prefixes(buffer: U8, start: I64, length: I32, prefix: I64) -> None:
+    # Compared as numbers, the first bytes order texts as the texts themselves, up to those that begin alike.
+    for i in range(len(start)):
+        value = np.uint64(0)
+        for k in range(_WORD):
+            byte = np.uint64(buffer[start[i] + k]) if k < length[i] else np.uint64(0)
+            value = (value << np.uint64(8)) | byte
+        prefix[i] = np.int64(value >> np.uint64(1))
+
+
+def prefixes(buffer: U8, text: Text) -> I64:
+    """Numbers in the order of the texts, by their first eight bytes; equal where these are."""
+    prefix = np.empty(len(text.start), np.int64)
+    _prefixes(buffer, text.start, text.length, prefix)
+    return prefix
+
+
+def ranks(names: Names) -> I32:
+    """The place of each text, by its code, among all of them in the order of their bytes."""
+    offsets, data = texts(names, np.arange(int(names.used[0]), dtype=np.int32))
+    whole = data.tobytes()
+    known = [whole[start:end] for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)]
+    rank = np.empty(len(known), np.int32)
+    rank[sorted(range(len(known)), key=known.__getitem__)] = np.arange(len(known), dtype=np.int32)
+    return rank
+
+
+@kernel
+def _sort_within(order: I64, group: I32, first: I64, second: I64) -> None:
+    begin = 0
+    while begin < len(order):
+        end = begin + 1
+        while end < len(order) and group[order[end]] == group[order[begin]]:
+            end += 1
+        here = order[begin:end].copy()
+        here = here[np.argsort(first[here])]
+        # What begins alike is short, and in order but for the second key.
+        for i in range(1, len(here)):
+            k = i
+            while k > 0 and first[here[k - 1]] == first[here[k]] and second[here[k - 1]] > second[here[k]]:
+                here[k - 1], here[k] = here[k], here[k - 1]
+                k -= 1
+        order[begin:end] = here
+        begin = end
+
+
+def sorted_rows(group: I32, count: int, first: I64, second: I64) -> I64:
+    """The places of rows in the order of their group, a number under `count`, then `first`, then `second`."""
+    order = order_by(group, count)
+    _sort_within(order, group, first, second)
+    return order
 
 
 def slices(buffer: U8, text: Text) -> tuple[I32, U8]:

@@ -165,7 +165,7 @@ class Shard:
         self._moves: Moves = new_moves(kept=False)
         self._ordered_moves = 0
         self._known_venues = 0
-        self._need = np.zeros(1, np.int64)
+        self._need = np.zeros(2, np.int64)
         self._scratch = np.zeros(256, np.int64)
         self._old, self._new = fold.new_visits(64), fold.new_visits(64)
         self._hour = BEGINNING // HOUR
@@ -173,7 +173,6 @@ class Shard:
         self.horizon = BEGINNING
         #: The newest `occurred_at` seen (ms).
         self.newest = BEGINNING
-        self._last_codes = np.zeros(0, np.int32)
         # Scans taken by hour of occurrence: what a later horizon would let go of.
         self._taken: Counter[int] = Counter()
         self._reset_rows()
@@ -264,23 +263,21 @@ class Shard:
         if self._moves.used[1]:
             make_room(self._moves, room)
 
-    def codes_seen(self) -> I32:
-        """The venue code of every scan of the last `apply`."""
-        return self._last_codes
+    def apply(self, columns: ScanColumns, venue: I32 | None = None) -> U8:
+        """Take scans in any order; for each whether it was STORED, a DUPLICATE, or ANCIENT (not taken: the store's business).
 
-    def apply(self, columns: ScanColumns) -> U8:
-        """Take scans in any order; for each whether it was STORED, a DUPLICATE, or ANCIENT (not taken: the store's business)."""
+        `venue`: the codes of their venues, if they are known already.
+        """
         count = len(columns)
         outcome = np.zeros(count, np.uint8)
         if not count:
             return outcome
-        venue = self._intern_venues(columns.buffer, columns.venue_id)
+        venue = self._intern_venues(columns.buffer, columns.venue_id) if venue is None else venue
         visitor = self._intern_visitors(columns.buffer, columns.visitor_id)
-        self._last_codes = venue
         self.newest = max(self.newest, int(columns.occurred_at.max()))
         self._count_hours(columns.occurred_at)
         # Any order gives the same result; that of the venues has what each needs in the processor's cache.
-        order = np.argsort(venue, kind="stable")
+        order = names.order_by(venue, self._known_venues)
         at = 0
         while True:
             at = fold.apply_scans(
@@ -399,6 +396,57 @@ class Shard:
     def next_look(self, venue: int, as_of: int, lowest: int) -> int:
         """When (ms) occupancy next changes in a minute with `lowest` persons or more, as known at `as_of`; NONE if never."""
         return crowding.next_look(self._venues, self._cells, self._events, venue, as_of, lowest)
+
+    def crowded(
+        self,
+        venue: I32,
+        since: I64,
+        bounds: I64,
+        look_back: I64,
+        lowest: I32,
+        in_force: I64,
+        until: int,
+    ) -> tuple[I64, I64]:
+        """The alerts by the count of many venues, and when to look again: see `crowding.look`. Call `advance(until)` first."""
+        at, persons = np.zeros(256, np.int64), np.zeros(256, np.int64)
+        found, due, used = (
+            np.zeros((len(venue) + 1024, 5), np.int64),
+            np.zeros(len(venue), np.int64),
+            np.zeros(1, np.int64),
+        )
+        here = 0
+        while True:
+            here = crowding.look(
+                here,
+                venue,
+                since,
+                bounds,
+                look_back,
+                lowest,
+                in_force,
+                until,
+                self.cells_from,
+                self._venues,
+                self._cells,
+                self._events,
+                at,
+                persons,
+                self._scratch,
+                found,
+                due,
+                used,
+                self._need,
+            )
+            if here == len(venue):
+                return found[: used[0]], due
+            room = int(self._need[0])
+            if room > len(at):
+                at, persons = np.zeros(room, np.int64), np.zeros(room, np.int64)
+            if room > len(self._scratch):
+                self._scratch = np.zeros(2 * room, np.int64)
+            longer = np.zeros((len(found) + max(len(found), bounds.shape[1] * room), 5), np.int64)
+            longer[: used[0]] = found[: used[0]]
+            found = longer
 
     def reaching(self, from_minute: int, lowest: I32) -> I32:
         """The codes of the venues where lowest[code] persons or more are present at the start of a minute or later."""

@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 from pipeline.core.columns import CHECK_IN, CHECK_OUT
 from pipeline.core.jit import kernel
 from pipeline.core.judge import MAX_BYTES
+from pipeline.core.values import DEFAULT_SOURCE
 from schemas.fields import EARLIEST, LATEST
 
 Bytes = NDArray[np.uint8]
-
-#: Stands between two records, so that no loop needs to look for the end of its record: no ordinary byte is like it.
-SEPARATOR: Final = b"\0"
 
 # What a byte may be part of, as bits of _CLASS.
 _ID: Final = 1
@@ -313,8 +311,8 @@ def _read_scan(
     if not seen >> PARTY_SIZE & 1:
         party_size[row] = 1
     if not seen >> SOURCE & 1:
-        start[SOURCE, row] = len(buffer) - len("app")
-        length[SOURCE, row] = len("app")
+        start[SOURCE, row] = len(buffer) - len(DEFAULT_SOURCE)
+        length[SOURCE, row] = len(DEFAULT_SOURCE)
     return True
 
 
@@ -332,12 +330,12 @@ def read_scans(
 ) -> int:
     """Read the ordinary records of a batch into the first rows of the columns; returns the number of rows.
 
-    Record i is buffer[begin[i] : end[i]], followed by SEPARATOR; the buffer ends with the default source, `app`.
+    The records are those of `Values`: record i is buffer[begin[i] : end[i]], and the buffer ends with the default source.
     The rows of `start` and `length` are event_id, venue_id, visitor_id and source; `record` gets each row's i.
     """
     rows = 0
     for i in range(len(begin)):
-        if end[i] - begin[i] <= MAX_BYTES and _read_scan(
+        if 0 < end[i] - begin[i] <= MAX_BYTES and _read_scan(
             buffer, begin[i], end[i], rows, start, length, event_type, occurred_at, party_size
         ):
             record[rows] = i

@@ -15,13 +15,13 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, KafkaTimeoutError
-from aiokafka.partitioner import murmur2
 
 from pipeline.cluster import check_reachable, unreachable
 from pipeline.errors import UserError
 from pipeline.gateway.admission import Record
 from pipeline.gateway.problems import BUSY, KAFKA_AWAY, ProblemError
 from pipeline.kafka_access import KafkaAccess
+from pipeline.topics import partition_of
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class Outbox:
         if found is None:
             if len(self._partition_of) >= _MOST_KEYS:
                 self._partition_of.clear()
-            found = self._partition_of[key] = (murmur2(key) & 0x7FFFFFFF) % len(self._lanes)
+            found = self._partition_of[key] = partition_of(key, len(self._lanes))
         return found
 
     async def _give_up(self) -> None:

@@ -18,6 +18,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from numpy.typing import NDArray
 
 from pipeline.core.columns import ScanColumns
+from pipeline.core.decode import together
 from pipeline.dead_letters import DeadLetter
 from pipeline.errors import OwnershipLostError, StoreUnavailableError
 from pipeline.store.client import INSERT_SETTINGS
@@ -75,12 +76,13 @@ class AncientScan:
 
 @dataclass(frozen=True, slots=True)
 class ReadScans:
-    """Valid scans of one partition, with the offset of the record that each came from."""
+    """Valid scans of one partition, with the offset of the record that each came from, and the code of its venue."""
 
     topic: str
     partition: int
     offsets: NDArray[np.int64]
     columns: ScanColumns
+    venue: NDArray[np.int32]
 
 
 @dataclass(slots=True)
@@ -96,6 +98,8 @@ class Write:
     mode: str
     #: The version of the registry whose rules all of it follows.
     rules: int
+    #: The place of each venue, by its code, in the order of their ids.
+    ranks: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     derived: list[tuple[str, pa.Table]] = field(default_factory=list)
     scans: list[ReadScans] = field(default_factory=list)
     ancient: list[AncientScan] = field(default_factory=list)
@@ -171,11 +175,7 @@ class Writer:
         found, write.asked = self._meet_ancient(write)
         self.insert("repair_rows", repair_table(write.asked, write.first_version, deleted=False))
         if write.scans:
-            tables = [
-                scan_table(read.columns, (read.topic, read.partition, read.offsets), write.first_version)
-                for read in write.scans
-            ]
-            self.insert("scan_set", pa.concat_tables(tables))
+            self.insert("scan_set", _scans_of(write))
         totals = dict(self._found)
         for key, (stored, duplicates) in found.items():
             before = totals.get(key, (0, 0))
@@ -276,6 +276,18 @@ class Writer:
                 counted.add(identity)
             found[scan.topic, scan.partition] = stored, duplicates
         return found, sorted(asked)
+
+
+def _scans_of(write: Write) -> pa.Table:
+    tables = []
+    for topic in sorted({read.topic for read in write.scans}):
+        reads = [read for read in write.scans if read.topic == topic]
+        partitions = [np.full(len(read.offsets), read.partition, np.uint32) for read in reads]
+        origin = topic, np.concatenate(partitions), np.concatenate([read.offsets for read in reads])
+        venue = np.concatenate([read.venue for read in reads])
+        columns = together([read.columns for read in reads])
+        tables.append(scan_table(columns, venue, write.ranks, origin, write.first_version))
+    return pa.concat_tables(tables)
 
 
 def repair_table(pairs: list[tuple[str, str]], version: int, *, deleted: bool) -> pa.Table:

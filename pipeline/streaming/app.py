@@ -14,22 +14,21 @@ from pipeline.alert_notice import AlertNotice
 from pipeline.dead_letters import DeadLetter
 from pipeline.settings import Settings
 from pipeline.streaming.batch_transport import BatchTransport
+from pipeline.streaming.publish import publish
 from pipeline.topics import CROWDING_ALERTS, DEAD_LETTERS
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: A dead worker's partitions move on after this long, in seconds.
-SESSION_SECONDS = 8.0
+#: A dead worker's partitions move on after this long, in seconds: the least that a broker takes unless told otherwise.
+SESSION_SECONDS = 6.0
 #: How long a partition may stand still before the group expels its worker. A day: the store may be away that long.
 POLL_SECONDS = 86_400.0
 #: Batches that may wait for an agent; more would only hold memory.
 QUEUED_BATCHES = 8
 #: At most this much of one partition in one answer; compressed records grow about sevenfold.
 FETCH_BYTES = 2 << 20
-#: Records of one key, or alerts, that are on their way to Kafka together.
-SENT_AT_ONCE = 1_000
 #: The largest dead letter that is sent whole.
 LARGEST_LETTER = 16 << 20
 
@@ -94,13 +93,8 @@ async def publish_dead_letters(app: faust.App, letters: list[DeadLetter]) -> Non
 
 async def publish_alerts(app: faust.App, notices: Sequence[AlertNotice]) -> None:
     """Send crowding alerts to their topic, trying until Kafka has them all (so: at least once)."""
-
-    async def send(notice: AlertNotice) -> None:
-        value = notice.message().model_dump_json().encode()
-        await (await app.producer.send(CROWDING_ALERTS, notice.venue.encode(), value, None, None, []))
-
-    for i in range(0, len(notices), SENT_AT_ONCE):
-        await _until_sent(list(notices[i : i + SENT_AT_ONCE]), send, "crowding alerts")
+    records = [(notice.venue.encode(), notice.message().model_dump_json().encode()) for notice in notices]
+    await publish(app, CROWDING_ALERTS, records, "crowding alerts")
 
 
 async def _until_sent(records: list[T], send: Callable[[T], Awaitable[None]], what: str) -> None:
@@ -122,20 +116,7 @@ async def _until_sent(records: list[T], send: Callable[[T], Awaitable[None]], wh
 
 async def publish_records(app: faust.App, topic: str, key: str, values: Sequence[bytes]) -> None:
     """Send records of one key, in order, trying until Kafka has them all (so: at least once)."""
-    for first in range(0, len(values), SENT_AT_ONCE):
-        part = values[first : first + SENT_AT_ONCE]
-        pause = 0.5
-        while True:
-            try:
-                sent = [await app.producer.send(topic, key.encode(), value, None, None, None) for value in part]
-                await asyncio.gather(*sent)
-                break
-            except (ProducerSendError, KafkaError) as error:
-                log.warning(
-                    "%d records of %s could not be sent yet (%s); trying again", len(part), topic, type(error).__name__
-                )
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 15.0)
+    await publish(app, topic, [(key.encode(), value) for value in values], f"records of {topic}")
 
 
 async def _publish(app: faust.App, letter: DeadLetter) -> None:

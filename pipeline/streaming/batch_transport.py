@@ -7,8 +7,8 @@ single messages.
 
 What is replaced for batch topics, and why:
 
-- **Unpacking.** `PartitionRecords` is aiokafka's lazy iterator over the bytes of one fetch. `_unpack` takes the place
-  of the generator in it, before it is started: three to four times less Python per record than a `ConsumerRecord` each.
+- **Unpacking.** `PartitionRecords` is aiokafka's lazy iterator over the bytes of one fetch. `unpack` takes the place
+  of the generator in it, before it is started, and gives columns instead of a `ConsumerRecord` each.
 - **Positions.** The store knows what it holds, Kafka only what somebody once committed. After each rebalance
   `_take_over` asks the listener where to read on, seeks there, and only then lets go of the partitions (`_held`).
 - **Commits.** Faust commits, every 2.8 s, what was *delivered and acknowledged*, and sees the inside of a batch as a
@@ -21,24 +21,25 @@ What is replaced for batch topics, and why:
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Coroutine, Iterator, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import FetchResult
-from aiokafka.errors import CorruptRecordException, IllegalStateError, KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as faust_aiokafka
 from faust.types import TP, ConsumerMessage
 
 from pipeline.streaming.assignor import BroadcastAssignor
 from pipeline.streaming.ports import Partition, RecordBatch
+from pipeline.streaming.unpack import unpack
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: A batch ends at the first boundary of Kafka's own batches at or after this many records.
+#: A batch ends with the first of Kafka's own batches that brings it to so many records.
 BATCH_RECORDS = 20_000
 #: How long a broker may wait for new records. Faust's 1.5 s would also delay the first fetch after a seek by as much.
 FETCH_MAX_WAIT_MS = 250
@@ -69,38 +70,6 @@ class BatchListener(Protocol):
 
     def skipped(self, topic: str, partition: int, count: int) -> None:
         """`count` records were deleted by Kafka's retention before they were read."""
-
-
-def _unpack(records: Any, epoch: int) -> Iterator[RecordBatch]:
-    """Yield what one fetch brought of one partition, in batches; `records` is aiokafka's PartitionRecords.
-
-    Does what its `_unpack_records` does for the isolation level read_uncommitted, a list append instead of an object a
-    record.
-    """
-    topic, partition = records._tp
-    unread = records._records
-    offsets: list[int] = []
-    timestamps: list[int] = []
-    keys: list[bytes | None] = []
-    values: list[bytes | None] = []
-    while unread.has_next():
-        batch = unread.next_batch()
-        if records._check_crcs and not batch.validate_crc():
-            raise CorruptRecordException(f"wrong checksum in {topic}/{partition} at offset {records.next_fetch_offset}")
-        if not batch.is_control_batch:
-            wanted = records.next_fetch_offset  # a batch may start before the offset asked for
-            for record in batch:
-                if record.offset >= wanted:
-                    offsets.append(record.offset)
-                    timestamps.append(record.timestamp)
-                    keys.append(record.key)
-                    values.append(record.value)
-        records.next_fetch_offset = batch.next_offset
-        if len(offsets) >= BATCH_RECORDS:
-            yield RecordBatch(topic, partition, offsets, timestamps, keys, values, epoch)
-            offsets, timestamps, keys, values = [], [], [], []
-    if offsets:
-        yield RecordBatch(topic, partition, offsets, timestamps, keys, values, epoch)
 
 
 class _ConsumerThread(faust_aiokafka.AIOKafkaConsumerThread):  # type: ignore[misc]
@@ -157,11 +126,11 @@ class _ConsumerThread(faust_aiokafka.AIOKafkaConsumerThread):  # type: ignore[mi
                 records = result._partition_records
                 if records is not None and not hasattr(records, "batched"):
                     records.batched = True
-                    records._records_iterator = _unpack(records, epoch)
+                    records._records_iterator = unpack(records, epoch, BATCH_RECORDS)
         fetched: dict[TP, list[Any]] = await fetcher.fetched_records(wanted, timeout=0, max_records=max_records)
         for tp, batches in fetched.items():
             if tp.topic in self.transport.topics and batches:
-                self.consumer.unpacked[tuple(tp)] = batches[-1].offsets[-1] + 1
+                self.consumer.unpacked[tuple(tp)] = batches[-1].end
         return fetched
 
 
@@ -220,15 +189,15 @@ class BatchConsumer(faust_aiokafka.Consumer):  # type: ignore[misc]
         if not isinstance(record, RecordBatch):
             return super()._to_message(tp, record)
         if record.epoch == self.epoch:
-            first, expected = record.offsets[0], self._next.get(tp)
+            first, expected = int(record.offsets[0]), self._next.get(tp)
             if expected is not None and first > expected:
                 self.add_future(self._explain_gap(tp, expected, first))
-            self._next[tp] = record.offsets[-1] + 1
+            self._next[tp] = record.end
         return ConsumerMessage(
             record.topic,
             record.partition,
-            record.offsets[-1],
-            record.timestamps_ms[-1] / 1000,
+            record.end - 1,
+            int(record.timestamps_ms[-1]) / 1000,
             0,
             None,
             None,

@@ -28,14 +28,19 @@ class RecordBatch:
 
     topic: str
     partition: int
-    offsets: list[int]
-    timestamps_ms: list[int]
-    keys: list[bytes | None]
-    values: list[bytes | None]
+    offsets: NDArray[np.int64]
+    timestamps_ms: NDArray[np.int64]
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
     epoch: int
 
     def __len__(self) -> int:
         return len(self.offsets)
+
+    @property
+    def end(self) -> int:
+        """The offset after the last one."""
+        return int(self.offsets[-1]) + 1
 
 
 class Engine(Protocol[W]):
@@ -59,8 +64,8 @@ class Engine(Protocol[W]):
         self,
         topic: str,
         partition: int,
-        offsets: Sequence[int],
-        timestamps_ms: Sequence[int],
+        offsets: NDArray[np.int64],
+        timestamps_ms: NDArray[np.int64],
         values: Sequence[bytes | None],
     ) -> list[DeadLetter]:
         """Decode and fold one record batch. Returns the records refused; their keys are filled in by the caller."""

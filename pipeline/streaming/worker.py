@@ -8,7 +8,6 @@ decides.
 import asyncio
 import logging
 import time
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -157,7 +156,7 @@ class Worker(Generic[W]):
             self._pending_since = time.monotonic()
         await self._in_engine_thread(self._process, batch)
         if batch.epoch == self.epoch:
-            self._read[batch.topic, batch.partition] = batch.offsets[-1] + 1
+            self._read[batch.topic, batch.partition] = batch.end
         self.progress_at = time.monotonic()
         self._wake.set()
 
@@ -171,7 +170,7 @@ class Worker(Generic[W]):
         )
         self.progress_at = time.monotonic()
         if epoch == self.epoch:
-            self._venues_next[batch.partition] = self._read[VENUES, batch.partition] = batch.offsets[-1] + 1
+            self._venues_next[batch.partition] = self._read[VENUES, batch.partition] = batch.end
             self._venues_read.set()
 
     async def submit_reports(self, batch: RecordBatch) -> None:
@@ -180,7 +179,7 @@ class Worker(Generic[W]):
             return
         await self._tracing.submit(batch)
         if batch.epoch == self.epoch:
-            self._read[batch.topic, batch.partition] = batch.offsets[-1] + 1
+            self._read[batch.topic, batch.partition] = batch.end
 
     def fail(self, error: BaseException) -> None:
         """Ask for the process to be stopped: after a bug there is no way on but a restart from what is stored."""
@@ -354,9 +353,9 @@ class Worker(Generic[W]):
             self._refused_too_many = error
             raise
         for letter in letters:
-            self._letters.append(replace(letter, key=batch.keys[bisect_left(batch.offsets, letter.offset)]))
+            self._letters.append(replace(letter, key=batch.keys[int(np.searchsorted(batch.offsets, letter.offset))]))
         self._reasons.update(letter.reason for letter in letters)
-        self._timestamps_ms.append(np.asarray(batch.timestamps_ms, np.int64))
+        self._timestamps_ms.append(batch.timestamps_ms)
         self._metrics.event_delays.observe(self._engine.event_delays)
         self._pending += len(batch)
         self.scans += len(batch)
@@ -367,10 +366,14 @@ class Worker(Generic[W]):
             at = letter.offset
             self._letters.append(
                 replace(
-                    letter, topic=batch.topic, partition=batch.partition, offset=batch.offsets[at], key=batch.keys[at]
+                    letter,
+                    topic=batch.topic,
+                    partition=batch.partition,
+                    offset=int(batch.offsets[at]),
+                    key=batch.keys[at],
                 )
             )
-        self._venues_done[batch.topic, batch.partition] = batch.offsets[-1] + 1
+        self._venues_done[batch.topic, batch.partition] = batch.end
 
     def _take(self, idle: bool) -> _Cut[W]:
         if self._refused_too_many:
@@ -440,7 +443,10 @@ class Worker(Generic[W]):
             self._venues_next.clear()
             return False
         self._room.set()
-        sent = asyncio.create_task(self._publish(cut.letters))
+        # Before they are stored: what the store accounts for is not read again, so nobody would send them any more.
+        if not await self._publish_letters(cut.letters):
+            self._venues_next.clear()
+            return False
         offsets: Mapping[Partition, int] = {}
         if cut.write is not None:
             write = cut.write
@@ -449,15 +455,26 @@ class Worker(Generic[W]):
                 self._write_thread, lambda: self._engine.write(write), lambda: not self._give_up
             )
             if answer is None:
-                sent.cancel()
                 self._venues_next.clear()  # the registry's rows went with the write: read it again
                 return False
             offsets = answer
             self._metrics.flush_seconds.observe(time.monotonic() - begun)
         if cut.timestamps_ms:
             self._metrics.delays.observe(time.time() - np.concatenate(cut.timestamps_ms) / 1000)
-        await sent
         self.note_stored({**offsets, **cut.venues})
+        return True
+
+    async def _publish_letters(self, letters: list[DeadLetter]) -> bool:
+        """Return once Kafka has them; False if that was given up."""
+        if not letters:
+            return True
+        sending = asyncio.create_task(self._publish(letters))
+        while not sending.done() and not self._give_up:
+            await asyncio.wait({sending}, timeout=0.1)
+        if not sending.done():
+            sending.cancel()
+            return False
+        sending.result()
         return True
 
     async def _begin_anew(self) -> None:

@@ -153,7 +153,7 @@ class World:
         return _ends(self.kafka, "check-ins")
 
     def forget_the_dead(self) -> None:
-        """Remove the group's members, which are all dead: the broker would wait eight seconds for each to come back."""
+        """Remove the group's members, which are all dead: the broker would wait six seconds for each to come back."""
         admin = KafkaAdminClient(bootstrap_servers=self.kafka)
         try:
             members = admin.describe_groups([self.group])[self.group]["members"]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.dead_letters import DeadLetter
 from pipeline.errors import StoreUnavailableError
@@ -82,18 +83,18 @@ class FakeEngine:
         self,
         topic: str,
         partition: int,
-        offsets: Sequence[int],
-        timestamps_ms: Sequence[int],
+        offsets: NDArray[np.int64],
+        timestamps_ms: NDArray[np.int64],
         values: Sequence[bytes | None],
     ) -> list[DeadLetter]:
         assert (topic, partition) in self._owned
         if not self._counters["consumed"]:
             known = self._database.execute("SELECT count(*) FROM venues").fetchone()[0]
             self._note(f"first scans venues={known + len(self._waiting.venues)}")
-        self._waiting.runs.append((topic, partition, offsets[0], offsets[-1], len(values)))
+        self._waiting.runs.append((topic, partition, int(offsets[0]), int(offsets[-1]), len(values)))
         refused = [
             DeadLetter(topic, partition, offset, "not_json", "it is bad", None, value, timestamp)
-            for offset, timestamp, value in zip(offsets, timestamps_ms, values, strict=True)
+            for offset, timestamp, value in zip(offsets.tolist(), timestamps_ms.tolist(), values, strict=True)
             if value is not None and value.startswith(b"bad")
         ]
         self._counters["consumed"] += len(values)

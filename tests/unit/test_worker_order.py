@@ -1,0 +1,50 @@
+"""In which order a worker tells the outside what it has read."""
+
+import asyncio
+from typing import Any
+from unittest.mock import MagicMock
+
+from pipeline.dead_letters import DeadLetter
+from pipeline.settings import load_settings
+from pipeline.streaming.metrics import Metrics
+from pipeline.streaming.worker import Worker
+
+_LETTER = DeadLetter("check-ins", 0, 7, "not_json", "it is bad", None, b"bad", 0)
+
+
+def _worker(kafka: asyncio.Event) -> tuple[Worker[Any], MagicMock]:
+    async def publish(_letters: list[DeadLetter]) -> None:
+        await kafka.wait()
+
+    engine = MagicMock()
+    engine.counters.return_value = {}
+    engine.write.return_value = {}
+    worker = Worker(engine, load_settings(), Metrics(), MagicMock(), publish)
+    worker._letters.append(_LETTER)
+    return worker, engine
+
+
+def test_refused_records_are_in_kafka_before_the_store_accounts_for_them() -> None:
+    async def scene() -> None:
+        kafka = asyncio.Event()
+        worker, engine = _worker(kafka)
+        writing = asyncio.create_task(worker._write_once(idle=False))
+        await asyncio.sleep(0.3)
+        engine.write.assert_not_called()
+        kafka.set()
+        assert await asyncio.wait_for(writing, 5)
+        engine.write.assert_called_once()
+
+    asyncio.run(scene())
+
+
+def test_a_worker_that_gives_up_waiting_for_kafka_stores_nothing_of_it() -> None:
+    async def scene() -> None:
+        worker, engine = _worker(asyncio.Event())
+        writing = asyncio.create_task(worker._write_once(idle=False))
+        await asyncio.sleep(0.3)
+        worker._give_up = True
+        assert not await asyncio.wait_for(writing, 5)
+        engine.write.assert_not_called()
+
+    asyncio.run(scene())
