@@ -8,6 +8,7 @@ matched. After a start all cases whose window lies within the retention are pass
 """
 
 import logging
+import secrets
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
@@ -37,6 +38,8 @@ _CASES_READ_AT_ONCE: Final = 1_000
 _MOST_VISITORS: Final = 2_000
 #: A visit that began so long before an infectious window may reach into it: a day, and as much of an aerosol tail.
 _BEFORE_WINDOW: Final = 2 * HARD_LIMIT
+#: By how much, in bits, a worker among others raises the version of warnings, by chance.
+_STEP_BITS: Final = 20
 
 
 class Tracer:
@@ -327,8 +330,11 @@ class Tracer:
         stored, newest = self._store.warnings(venues)
         true = set(union_of(intervals))
         keys = {each[:4] for each in true}
-        rows = [(each, newest.get(each.venue_id, 0) + 1, False) for each in true - set(stored)]
-        rows += [(each, newest[each.venue_id] + 1, True) for each in set(stored) - true if each[:4] not in keys]
+        # Of a venue's warnings several workers write, each for its cases: at once, they must not do so under one version, or what
+        # one has published would pass for what the other has still to take back.
+        step = 1 if self._owned[1] else 1 + secrets.randbits(_STEP_BITS)
+        rows = [(each, newest.get(each.venue_id, 0) + step, False) for each in true - set(stored)]
+        rows += [(each, newest[each.venue_id] + step, True) for each in set(stored) - true if each[:4] not in keys]
         self._store.write_warnings(rows)
         for warning, version, _ in rows:
             self._to_publish("venue-warnings", warning.venue_id, version)
