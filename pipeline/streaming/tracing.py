@@ -89,12 +89,17 @@ class TracingLoop:
         """Store a batch of reports."""
         letters = await self._until_stored(
             lambda: self._tracer.load(
-                batch.topic, batch.partition, batch.offsets, batch.timestamps_ms, batch.keys, batch.values
+                batch.topic,
+                batch.partition,
+                batch.offsets.tolist(),
+                batch.timestamps_ms.tolist(),
+                batch.keys,
+                batch.values,
             )
         )
         if letters is not None:
             await self._refuse(letters)
-            self._loaded[batch.topic, batch.partition] = batch.offsets[-1] + 1
+            self._loaded[batch.topic, batch.partition] = batch.end
 
     async def settle(self) -> None:
         """Return once everything that follows from what is stored is stored and published."""
@@ -117,17 +122,18 @@ class TracingLoop:
     # --- the two loops
 
     async def _trace(self) -> None:
-        while True:
+        while not self._stopping:
             self._metrics.cases_due.set(self._tracer.due)
             self._sweep_if_due()
             if not self._tracer.due:
                 self._due_since = None
             elif self._is_time():
                 begun = time.monotonic()
-                if await self._until_stored(self._tracer.trace_some):
-                    self._metrics.pass_seconds.observe(time.monotonic() - begun)
+                traced = await self._until_stored(self._tracer.trace_some)
                 self._done({})
-                continue
+                if traced:
+                    self._metrics.pass_seconds.observe(time.monotonic() - begun)
+                    continue
             await asyncio.sleep(POLL_SECONDS)
 
     def _is_time(self) -> bool:
