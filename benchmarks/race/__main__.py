@@ -1,7 +1,6 @@
 """The race: one day, once in Kafka, and everybody over it in turns; each result compared with what is right."""
 
 import json
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -153,7 +152,6 @@ def _peer(home: Path, address: str, peer: Peer, folder: Path, day: Day, most_sec
     if peer.layout:
         return _judged(result, day, said["refused"], _stored(home, folder, peer.layout, day))
     visits, minutes = (read_newest(address, topic) for topic in result_topics(folder))
-    shutil.rmtree(folder)
     rows = Rows.of(
         (visit_row(*each) for each in visits.items()),
         (minute_row(*each) for each in minutes.items()),
@@ -163,12 +161,10 @@ def _peer(home: Path, address: str, peer: Peer, folder: Path, day: Day, most_sec
 
 
 def _stored(home: Path, folder: Path, layout: str, day: Day) -> Rows:
-    """The rows in a contestant's store; the store is removed."""
+    """The rows in a contestant's store, which stays: for some time after files were removed, ext4 makes new ones very slowly."""
     dump = [sys.executable, "-m", "benchmarks.race.results", str(folder / "clickhouse"), layout, str(folder)]
     run_measured(dump, home, {}, variables={"PYTHONPATH": str(ROOT)})
-    found = Rows.read(folder, day.reference.as_of)
-    shutil.rmtree(folder)
-    return found
+    return Rows.read(folder, day.reference.as_of)
 
 
 def _figures(finishes: dict[str, list[Finish]], whole: int) -> str:
