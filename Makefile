@@ -18,7 +18,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-	@echo "compiling the core, once" && $(BIN)/python -m pipeline.warm
+	@echo "compiling the core, once" && $(BIN)/python -m compileall -q pipeline schemas && $(BIN)/python -m pipeline.warm
 	@touch $@
 
 demo: install  ## one simulated Sunday of a city through a real Kafka, Faust and ClickHouse, then a live page; Ctrl-C ends it

@@ -7,6 +7,7 @@ import click
 
 from pipeline import __version__
 from pipeline.errors import UserError
+from pipeline.no_pandas import leave_pandas_out
 from pipeline.one_line import one_line
 
 #: Command name → the module under `pipeline.commands` that holds it as `command`, and its one-line help.
@@ -67,6 +68,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line. Exit status: 0 done, 1 failed (one sentence on stderr), 2 wrong usage."""
+    leave_pandas_out()
     try:
         # Without its standalone mode click returns the status of `ctx.exit`, and raises the rest.
         sys.exit(cli.main(standalone_mode=False))
