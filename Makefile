@@ -36,6 +36,7 @@ lint: install  ## ruff, mypy --strict and the import rules
 bench: install  ## scans/s beside a bare read of the same topic, and the race; tracing over two weeks of a nation (4 GB of disk); requests/s; estimates
 	$(BIN)/python -m benchmarks.main
 	$(BIN)/python -m benchmarks.race
+	$(BIN)/python -m benchmarks.cold_start
 	$(BIN)/python -m benchmarks.tracing
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.gateway

@@ -1056,6 +1056,11 @@ class Engine:
             "bytes_held": self._shard.bytes_held(),
         }
 
+    @property
+    def open_visits(self) -> int:
+        """Visits in memory that a check-out could still close."""
+        return self._shard.open_visits()
+
     def overview(self) -> Overview:
         """The venues that have had a scan, at a glance, as of the last `take`."""
         shard = self._shard

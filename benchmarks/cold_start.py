@@ -1,0 +1,85 @@
+"""How long a worker takes to come back to a day whose visits are open: what it loads, and the whole of its start."""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import click
+
+from benchmarks.measure import Run, pipeline_command, run_measured
+from benchmarks.report import run, setting, table, write_between
+from pipeline.broker import start_broker
+from pipeline.engine import open_engine
+from pipeline.replay import TOPIC
+from pipeline.settings import load_settings
+from pipeline.topics import declared_topics, ensure_topics
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What loading the state took, in seconds, and what there was to load."""
+
+    seconds: float
+    open_visits: int
+    scans: int
+
+
+@click.command(epilog="Example: python -m benchmarks.cold_start --check-ins 200000 --repeats 1")
+@click.option(
+    "--check-ins", type=click.IntRange(1_000), default=2_000_000, show_default=True, help="Visits of the day."
+)
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Starts.")
+@click.option("--write", is_flag=True, help="Write the figures into docs/performance.md.")
+def command(check_ins: int, repeats: int, write: bool) -> None:
+    """Replay a day into a store, then start a worker over it, with nothing to read, again and again."""
+    with TemporaryDirectory(prefix="bench-") as folder, start_broker(Path(folder), 0, tied_to_us=True) as broker:
+        home = Path(folder)
+        ensure_topics(broker.address, declared_topics(1, retention=None))
+        scans, venues, store = home / "day.ndjson.zst", home / "venues.csv", str(home / "store")
+        files = ("--out", str(scans), "--venues-out", str(venues))
+        run_measured(pipeline_command("simulate", "--check-ins", str(check_ins), *files), home, {})
+        click.echo("the day is made; replaying it", err=True)
+        arguments = ("replay", str(scans), "--venues", str(venues), "--store", store)
+        run_measured(pipeline_command(*arguments), home, {"clock": "events"})
+        settings = {"store": store, "kafka": broker.address, "clock": "events", "http_port": "0"}
+        starts = [run_measured(pipeline_command("worker", "--drain"), home, settings) for _ in range(repeats)]
+        loads = list(_loads(Path(store), repeats))
+    command_line = f"python -m benchmarks.cold_start --check-ins {check_ins} --repeats {repeats}"
+    text = f"{setting(command_line)}\n\n{_figures(starts, loads)}"
+    click.echo(text)
+    if write:
+        write_between("cold_start", text)
+
+
+def _loads(store: Path, repeats: int) -> Iterator[Loaded]:
+    with closing(open_engine(load_settings(store=store), clock="events")) as engine:
+        for _ in range(repeats):
+            began = time.monotonic()
+            engine.assign(TOPIC, [0])
+            seconds = time.monotonic() - began
+            yield Loaded(seconds, engine.open_visits, engine.counters()["scans_held"])
+            engine.revoke(TOPIC, [0])
+
+
+def _figures(starts: list[Run], loads: list[Loaded]) -> str:
+    load = [each.seconds for each in loads]
+    whole = [each.seconds for each in starts]
+    rows = [
+        ("visits open", f"{loads[0].open_visits:,}"),
+        ("scans in memory", f"{loads[0].scans:,}"),
+        ("loading the state, s (each)", f"{median(load):.1f} ({', '.join(f'{each:.1f}' for each in load)})"),
+        (
+            "`worker --drain` with nothing to read, from start to exit, s (each)",
+            f"{median(whole):.1f} ({', '.join(f'{each:.1f}' for each in whole)})",
+        ),
+        ("its peak memory, MiB", f"{max(each.peak_rss for each in starts) / 2**20:,.0f}"),
+    ]
+    return table(("a worker over a day's store", ""), rows)
+
+
+if __name__ == "__main__":
+    run(command)
