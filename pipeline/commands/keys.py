@@ -151,21 +151,28 @@ def destroy(folder: Path | None, period: str | None, over: bool, early: bool) ->
         click.echo("no period is over", err=True)
 
 
-@command.command(epilog="Example: pipeline keys link p202109052000.AbCdEfGhIjKlMnOpQrStUv --days 14")
+@command.command(
+    epilog="Example: pipeline keys link p202109052000.AbCdEfGhIjKlMnOpQrStUv --days 14 --purpose contact-tracing"
+)
 @_FOLDER
 @click.argument("pseudonym")
 @click.option("--days", type=click.IntRange(1, 366), default=14, show_default=True, help="How far back, from now.")
-def link(folder: Path | None, pseudonym: str, days: int) -> None:
+@click.option("--purpose", help="Why: one of the setting purposes. It is noted in the audit log.")
+def link(folder: Path | None, pseudonym: str, days: int, purpose: str | None) -> None:
     """The tracer's question: a person's pseudonyms in the periods of the last days, one a line, without learning who it is.
 
     Only who has the periods' keys gets an answer: the tracer's linking key is enough, and can do nothing else.
     """
+    from pipeline.person_reads import checked_purpose, note_read
     from pipeline.privacy.master import open_master
     from pipeline.privacy.pseudonyms import Linker
 
     settings = _settings(folder)
+    why = checked_purpose(settings, purpose)
     linker = Linker(settings.keys_path, lambda: open_master(settings))
-    for each in linker.link(pseudonym, _now() - timedelta(days=days) // _MS, _now()):
+    found = linker.link(pseudonym, _now() - timedelta(days=days) // _MS, _now())
+    note_read(settings, "link", why, case=None, persons=1, what=f"{days} days")
+    for each in found:
         click.echo(each)
 
 

@@ -404,7 +404,11 @@ def test_no_command_shows_key_material(tmp_path: Path, keys: Any, monkeypatch: p
     assert keys("rotate", "--at", "2021-09-16T20:00:00Z").exit_code == 0
     assert keys("rotate", "--master").exit_code == 0
     masters.append((folder / "master.key").read_text())
-    assert keys("link", after).output.split() == [before, after]
+    assert keys("link", after, "--purpose", "contact-tracing").output.split() == [before, after]
+    noted = json.loads((tmp_path / ".pipeline" / "audit.jsonl").read_text().splitlines()[-1])
+    assert (noted["action"], noted["purpose"], noted["persons"]) == ("link", "contact-tracing", 1)
+    assert after not in str(noted)
+    assert keys("link", after, "--purpose", "curiosity").exit_code == 1
     assert keys("linking-key", "tracer.key").exit_code == 0
     masters.append(Path("tracer.key").read_text())
     assert keys("destroy", "--over").exit_code == 0
