@@ -14,3 +14,7 @@ class StoreUnavailableError(Exception):
 
 class OwnershipLostError(Exception):
     """Another worker has taken partitions over while this one stood still: what it has in memory may be out of date."""
+
+
+class AccountingError(Exception):
+    """A bug: what was read is not what was accepted and refused. Nothing wrong is stored; a restart goes on from there."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pipeline.core.columns import ScanColumns
 from pipeline.core.decode import together
 from pipeline.dead_letters import DeadLetter
-from pipeline.errors import OwnershipLostError, StoreUnavailableError
+from pipeline.errors import AccountingError, OwnershipLostError, StoreUnavailableError
 from pipeline.store.client import INSERT_SETTINGS
 from pipeline.store.tables import scan_table, strings
 
@@ -172,6 +172,7 @@ class Writer:
         self.insert("dead_letter_rows", dead_letter_table(write.dead_letters, write.first_version))
         for table, rows in write.derived:
             self.insert(table, rows)
+        accounted = self._accounted
         found, write.asked = self._meet_ancient(write)
         self.insert("repair_rows", repair_table(write.asked, write.first_version, deleted=False))
         if write.scans:
@@ -180,10 +181,12 @@ class Writer:
         for key, (stored, duplicates) in found.items():
             before = totals.get(key, (0, 0))
             totals[key] = (before[0] + stored, before[1] + duplicates)
+        _check_accounting(write, totals)
         self._say_claim(write)
         self.insert("progress_rows", _progress_table(write, totals))
         self.insert("repair_rows", repair_table(write.repaired, write.first_version, deleted=True))
-        self._found, self._accounted = totals, write.progress
+        if self._accounted is accounted:  # else a new owner was announced meanwhile, whose progress has it all
+            self._found, self._accounted = totals, write.progress
         return {(row.topic, row.partition): row.next_offset for row in write.progress}
 
     def announce(
@@ -276,6 +279,17 @@ class Writer:
                 counted.add(identity)
             found[scan.topic, scan.partition] = stored, duplicates
         return found, sorted(asked)
+
+
+def _check_accounting(write: Write, found: dict[tuple[str, int], tuple[int, int]]) -> None:
+    for row in write.progress:
+        more = found.get((row.topic, row.partition), (0, 0))
+        if row.consumed != row.accepted + sum(more) + row.dead_lettered:
+            raise AccountingError(
+                f"{row.topic}/{row.partition} would not add up and is not stored: {row.consumed} consumed, {row.stored} stored, "
+                f"{row.duplicates} duplicates, {row.dead_lettered} dead letters, and of scans from before memory {more}; "
+                f"{len(write.ancient)} of them in this write, under versions from {write.first_version}"
+            )
 
 
 def _scans_of(write: Write) -> pa.Table:

@@ -251,6 +251,7 @@ class Harness:
             status = worker.stop()
             self.result.exits[f"status {status}"] += 1
             if status:
+                self._say(worker.log[-12_000:])
                 self.result.wrong.append(f"a worker that was asked to stop ended with {status}")
         self.workers.clear()
         self.world.run("worker", "--drain", module="tests.faults.sick", **self._bug)
