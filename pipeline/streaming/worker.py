@@ -135,6 +135,9 @@ class Worker(Generic[W]):
         self._committable: dict[Partition, int] = {}
         self._commit_wanted = asyncio.Event()
         self._commit_lock = asyncio.Lock()
+        # Held while something is written, and while partitions are taken over or forgotten: a write that ends beside either would
+        # be counted on top of what was just read of it.
+        self._writing = asyncio.Lock()
 
     def tell_alerts(self, alerts: AlertDelivery) -> None:
         """Hand stored crowding alerts on to this from now on."""
@@ -189,7 +192,9 @@ class Worker(Generic[W]):
     # --- what the batch transport calls
 
     async def assigned(self, topic: str, partitions: Collection[int], epoch: int) -> Mapping[int, int | None]:
-        """Load the state of partitions; keeps trying while the store is away."""
+        """Load the state of partitions; keeps trying while the store is away. One that is stopping takes nothing over."""
+        if self._stopping:
+            return dict.fromkeys(partitions)
         self.epoch = epoch
         if topic == VENUES:
             return {partition: self._venues_next.get(partition) for partition in partitions}
@@ -202,9 +207,10 @@ class Worker(Generic[W]):
         while nexts is None and epoch == self.epoch:
             # Two that take over at once may each find the other's claim: the last one has it.
             with suppress(OwnershipLostError):
-                nexts = await self._until_stored(
-                    self._engine_thread, lambda: self._engine.assign(topic, partitions), lambda: epoch == self.epoch
-                )
+                async with self._writing:
+                    nexts = await self._until_stored(
+                        self._engine_thread, lambda: self._engine.assign(topic, partitions), lambda: epoch == self.epoch
+                    )
         self._metrics.recovery_seconds.set(time.monotonic() - begun)
         return nexts if nexts is not None else dict.fromkeys(partitions)
 
@@ -268,10 +274,11 @@ class Worker(Generic[W]):
                 self._settling = retain or self._engine.settle_due or any(settle for _, settle in flushes)
                 done = False
                 try:
-                    await self._notice_others()
-                    done = await self._write_once(idle) and (not self._settling or await self._settle_once(retain))
-                    await self._hand_on_alerts()
-                    await self._count_undercounted()
+                    async with self._writing:
+                        await self._notice_others()
+                        done = await self._write_once(idle) and (not self._settling or await self._settle_once(retain))
+                        await self._hand_on_alerts()
+                        await self._count_undercounted()
                 except OwnershipLostError:
                     await self._begin_anew()
                 if self._settling:
@@ -491,7 +498,8 @@ class Worker(Generic[W]):
             self._take_over_again()
 
     async def _forget(self, topic: str, partitions: set[int]) -> None:
-        await self._in_engine_thread(self._engine.revoke, topic, sorted(partitions))
+        async with self._writing:
+            await self._in_engine_thread(self._engine.revoke, topic, sorted(partitions))
         self._claimed -= partitions
 
     def _reads_scans(self) -> bool:

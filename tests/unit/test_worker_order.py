@@ -1,6 +1,7 @@
 """In which order a worker tells the outside what it has read."""
 
 import asyncio
+import threading
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -46,5 +47,40 @@ def test_a_worker_that_gives_up_waiting_for_kafka_stores_nothing_of_it() -> None
         worker._give_up = True
         assert not await asyncio.wait_for(writing, 5)
         engine.write.assert_not_called()
+
+    asyncio.run(scene())
+
+
+def test_partitions_are_not_taken_over_beside_a_write_that_is_under_way() -> None:
+    """It would be counted on top of what the takeover has just read of it."""
+
+    async def scene() -> None:
+        kafka, stored = asyncio.Event(), threading.Event()
+        kafka.set()
+        worker, engine = _worker(kafka)
+        engine.settle_due = False
+        engine.assign.return_value = {0: 7}
+        engine.write.side_effect = lambda _write: {} if stored.wait(10) else None
+        running, flush = asyncio.create_task(worker.run()), asyncio.create_task(worker._flush())
+        while not engine.write.called:
+            await asyncio.sleep(0.05)
+        taking = asyncio.create_task(worker.assigned("check-ins", [0], 1))
+        await asyncio.sleep(0.3)
+        engine.assign.assert_not_called()
+        stored.set()
+        assert await asyncio.wait_for(taking, 5) == {0: 7}
+        assert await asyncio.wait_for(flush, 5)
+        running.cancel()
+
+    asyncio.run(scene())
+
+
+def test_a_worker_that_is_stopping_takes_nothing_over() -> None:
+    async def scene() -> None:
+        worker, engine = _worker(asyncio.Event())
+        worker._stopping = True
+        assert await worker.assigned("check-ins", [0, 1], 1) == {0: None, 1: None}
+        assert worker.epoch is None
+        engine.assign.assert_not_called()
 
     asyncio.run(scene())
