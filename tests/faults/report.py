@@ -24,17 +24,30 @@ def record(found: Mapping[str, Any]) -> None:
 
 
 def _counts(recorded: Sequence[Mapping[str, Any]]) -> str:
-    runs = [run for each in recorded for run in each.get("runs", ())]
+    parts = _simulated(recorded)
+    if runs := [run for each in recorded for run in each.get("runs", ())]:
+        parts += _hurt(runs)
+    # A bug that was planted again counts as it came out last.
+    if bugs := {bug: sign for each in recorded for bug, sign in each.get("bugs", {}).items()}:
+        rows = [(bug, f"`{sign[:110]}`".replace("|", "/") if sign else "**not caught**") for bug, sign in bugs.items()]
+        parts.append(table(("planted bug", "caught by"), rows))
+    for each in recorded:
+        if load := each.get("overload"):
+            parts.append(_overload(load))
+    parts += ["Recorded by:", *(each["setting"] for each in recorded)]
+    return "\n\n".join(parts)
+
+
+def _hurt(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     faults, points, exits = (_summed(run[name] for run in runs) for name in ("faults", "points", "exits"))
     failures = sum(1 for run in runs if run["wrong"])
     total = sum(faults.values())
-    parts = _simulated(recorded)
-    parts.append(
+    parts = [
         f"**{total:,} faults in {len(runs)} runs**, {sum(run['seconds'] for run in runs) / 60:,.0f} minutes; "
         f"{sum(run['records'] for run in runs):,} records, of which {sum(run['dead_letters'] for run in runs):,} dead letters "
         f"and {sum(run['duplicates'] for run in runs):,} duplicates; {sum(run['rows'] for run in runs):,} rows compared at rest, "
         f"{sum(run['looks'] for run in runs):,} looks meanwhile. Runs with anything wrong: **{failures}**."
-    )
+    ]
     if total and not failures:
         parts.append(
             f"No failure in {total:,} faults: at 95 % fewer than {RULE_OF_THREE / total:.2%} of such faults lose or double any."
@@ -46,15 +59,7 @@ def _counts(recorded: Sequence[Mapping[str, Any]]) -> str:
         )
     parts.append(_recovery(runs))
     parts.append("How workers ended: " + ", ".join(f"{name}: {count:,}" for name, count in sorted(exits.items())) + ".")
-    # A bug that was planted again counts as it came out last.
-    if bugs := {bug: sign for each in recorded for bug, sign in each.get("bugs", {}).items()}:
-        rows = [(bug, f"`{sign[:110]}`".replace("|", "/") if sign else "**not caught**") for bug, sign in bugs.items()]
-        parts.append(table(("planted bug", "caught by"), rows))
-    for each in recorded:
-        if load := each.get("overload"):
-            parts.append(_overload(load))
-    parts += ["Recorded by:", *(each["setting"] for each in recorded)]
-    return "\n\n".join(parts)
+    return parts
 
 
 def _simulated(recorded: Sequence[Mapping[str, Any]]) -> list[str]:
