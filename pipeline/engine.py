@@ -5,7 +5,6 @@ what has changed into a `Write`, `write` stores it (beside the next `process`, i
 the store and memory in step: corrections further back than memory reaches, and new rules of venues.
 """
 
-import gc
 import secrets
 import time
 from collections import Counter
@@ -78,9 +77,6 @@ _FOLLOW_SECONDS = 1.0
 
 #: Of the running number in a version, the bits that a claim of partitions leaves to chance.
 _CLAIM_BITS = 30
-
-#: New objects before Python looks for cycles among them; its own 700 are for programs that make few.
-_GC_OBJECTS = 50_000
 
 #: Refreshing the rolling windows takes at most this share of the time.
 _ROLLING_SHARE = 0.1
@@ -1118,9 +1114,6 @@ def open_engine(
 
     Raises UserError if the store cannot be opened.
     """
-    # What is loaded by now stays, and what comes is columns: looking for cycles in it took a twentieth of a replay.
-    gc.freeze()
-    gc.set_threshold(_GC_OBJECTS, 20, 50)
     client = open_store(settings)
     writing_client = connect(settings)
     writing_client.database = client.database
