@@ -416,7 +416,7 @@ class TraceStore:
 
     def unpublished(self, topic: str) -> dict[str, tuple[int, int]]:
         """Keys of a topic (cases, venues) with rows that Kafka does not have yet: the version that it has, and the newest."""
-        table, key = _OUTBOX[topic]
+        table, key, _ = _OUTBOX[topic]
         rows = self._rows(
             f"SELECT key, done.version, newest FROM (SELECT {key} AS key, max(version) AS newest FROM {table} GROUP BY key) "
             f"AS made LEFT JOIN (SELECT key, version FROM published_rows FINAL WHERE topic = {quoted(topic)}) AS done "
@@ -427,13 +427,15 @@ class TraceStore:
     def messages(self, topic: str, key: str, after: int, until: int) -> list[bytes]:
         """What a topic is to be told about a key, of the versions in (after, until], in order, as JSON.
 
-        What is no more is told with the tier `withdrawn` and no minutes, or with no cases.
+        What is no more is told with the tier `withdrawn` and no minutes, or with no cases. What has a later version, another
+        worker's perhaps, is left out: whoever wrote that tells it, and may have done so already.
         """
-        table, column = _OUTBOX[topic]
+        table, column, name = _OUTBOX[topic]
         with store_errors():
             body: bytes = self._client.raw_query(
-                f"{_MESSAGE[topic]} FROM {table} WHERE {column} = {quoted(key)} AND version > {after} "
-                f"AND version <= {until} ORDER BY version",
+                f"{_MESSAGE[topic]} FROM {table} WHERE {column} = {quoted(key)} AND version > {after} AND version <= {until} "
+                f"AND ({name}, version) IN (SELECT {name}, max(version) FROM {table} WHERE {column} = {quoted(key)} "
+                f"GROUP BY {name}) ORDER BY version",
                 fmt="JSONEachRow",
                 settings={"date_time_output_format": "iso", "output_format_json_quote_64bit_integers": 0},
             )
@@ -454,7 +456,11 @@ def _insert_exposures(writer: Writer, rows: pa.Table) -> None:
 
 _WORDS: Final = frozenset({"policy", "policy_version", "tier", "tier_low", "tier_high", "tier_basis"})
 
-_OUTBOX: Final = {"exposures": ("exposure_rows", "case_id"), "venue-warnings": ("warning_rows", "venue_id")}
+#: Per topic the table, and its columns that are the key and the id of a message.
+_OUTBOX: Final = {
+    "exposures": ("exposure_rows", "case_id", "exposure_id"),
+    "venue-warnings": ("warning_rows", "venue_id", "warning_id"),
+}
 _MESSAGE: Final = {
     "exposures": (
         "SELECT exposure_id, case_id, visitor_id, venue_id, overlap_from, overlap_until, "
