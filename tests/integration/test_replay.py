@@ -9,16 +9,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from pipeline import replay as replay_module
@@ -266,9 +268,14 @@ class Engine:
         return {0: None}
 
     def process(
-        self, _topic: str, _partition: int, offsets: range, _times: list[int], values: list[bytes]
+        self,
+        _topic: str,
+        _partition: int,
+        offsets: NDArray[np.int64],
+        _times: NDArray[np.int64],
+        values: Sequence[bytes],
     ) -> list[Any]:
-        assert offsets == range(len(self.processed), len(self.processed) + len(values))
+        assert offsets.tolist() == [*range(len(self.processed), len(self.processed) + len(values))]
         self.processed += values
         return []
 
