@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import faust
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
@@ -14,12 +13,10 @@ from pipeline.alert_notice import AlertNotice
 from pipeline.dead_letters import DeadLetter
 from pipeline.settings import Settings
 from pipeline.streaming.batch_transport import BatchTransport
-from pipeline.streaming.publish import publish
+from pipeline.streaming.publish import Failed, publish, until_sent
 from pipeline.topics import CROWDING_ALERTS, DEAD_LETTERS
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 #: A dead worker's partitions move on after this long, in seconds: the least that a broker takes unless told otherwise.
 SESSION_SECONDS = 6.0
@@ -88,30 +85,24 @@ def build_app(settings: Settings, topics: tuple[str, ...]) -> faust.App:
 
 async def publish_dead_letters(app: faust.App, letters: list[DeadLetter]) -> None:
     """Send refused records to the topic dead-letters, trying until Kafka has them all (so: at least once)."""
-    await _until_sent(letters, lambda letter: _publish(app, letter), "dead letters")
+
+    async def send(some: Sequence[DeadLetter]) -> Failed[DeadLetter]:
+        outcomes = await asyncio.gather(*(_publish(app, letter) for letter in some), return_exceptions=True)
+        failed: Failed[DeadLetter] = []
+        for letter, outcome in zip(some, outcomes, strict=True):
+            if isinstance(outcome, ProducerSendError | KafkaError):
+                failed.append((letter, outcome))
+            elif isinstance(outcome, BaseException):
+                raise outcome
+        return failed
+
+    await until_sent(letters, send, "dead letters")
 
 
 async def publish_alerts(app: faust.App, notices: Sequence[AlertNotice]) -> None:
     """Send crowding alerts to their topic, trying until Kafka has them all (so: at least once)."""
     records = [(notice.venue.encode(), notice.message().model_dump_json().encode()) for notice in notices]
     await publish(app, CROWDING_ALERTS, records, "crowding alerts")
-
-
-async def _until_sent(records: list[T], send: Callable[[T], Awaitable[None]], what: str) -> None:
-    pause = 0.5
-    while records:
-        outcomes = await asyncio.gather(*(send(record) for record in records), return_exceptions=True)
-        failed = []
-        for record, outcome in zip(records, outcomes, strict=True):
-            if isinstance(outcome, ProducerSendError | KafkaError):
-                failed.append(record)
-            elif isinstance(outcome, BaseException):
-                raise outcome
-        if failed:
-            log.warning("%d %s could not be sent yet; trying again", len(failed), what)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 15.0)
-        records = failed
 
 
 async def publish_records(app: faust.App, topic: str, key: str, values: Sequence[bytes]) -> None:

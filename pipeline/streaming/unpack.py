@@ -129,20 +129,24 @@ class _Gathered:
         self._size += len(section)
         self.count += count
 
-    def batch(self, records: Any, epoch: int) -> RecordBatch | None:
-        """Those with the offset that was asked for, or later ones; None if there are none."""
+    def batch(self, records: Any, epoch: int, after: int) -> Iterator[RecordBatch]:
+        """Those with the offset that was asked for, or later ones, in one batch if there are any.
+
+        `after` is the offset after them: from there `records` are fetched next.
+        """
         columns = np.empty((6, self.count), np.int64)
         buffer = np.frombuffer(b"".join([*self._sections, TAIL]), np.uint8)
         heads = np.array(self._heads, np.int64).reshape(-1, 6)
         count = _read_records(buffer, heads, records.next_fetch_offset, *columns)
         if count < 0:
             raise _unreadable(records, "holds a record that is longer than it")
+        records.next_fetch_offset = after
         if not count:
-            return None
+            return
         offsets, timestamps, key_start, key_end, value_start, value_end = columns[:, :count]
         keys, values = Values(buffer, key_start, key_end), Values(buffer, value_start, value_end)
         topic, partition = records._tp
-        return RecordBatch(topic, partition, offsets, timestamps, keys, values, epoch)
+        yield RecordBatch(topic, partition, offsets, timestamps, keys, values, epoch)
 
 
 def unpack(records: Any, epoch: int, most: int) -> Iterator[RecordBatch]:
@@ -169,15 +173,9 @@ def unpack(records: Any, epoch: int, most: int) -> Iterator[RecordBatch]:
             wanted += min(count, max(0, base + last + 1 - records.next_fetch_offset))
         at, after = end, max(after, base + last + 1)
         if wanted >= most:
-            batch = gathered.batch(records, epoch)
+            yield from gathered.batch(records, epoch, after)
             gathered, wanted = _Gathered(), 0
-            records.next_fetch_offset = after
-            if batch:
-                yield batch
-    batch = gathered.batch(records, epoch)
-    records.next_fetch_offset = after
-    if batch:
-        yield batch
+    yield from gathered.batch(records, epoch, after)
 
 
 def _unreadable(records: Any, why: str) -> CorruptRecordException:
