@@ -29,7 +29,6 @@ from pipeline.core.moves import REACH
 from pipeline.core.occupancy import HourRows, MinuteRows
 from pipeline.core.pools import HARD_LIMIT, I32, I64, MINUTE, NEVER, NONE
 from pipeline.core.shard import BEGINNING, KEPT_BACK, Changes, Correction, Shard, VenueRules, horizon_of
-from pipeline.core.values import Values
 from pipeline.dead_letters import DeadLetter
 from pipeline.estimates import Ground, Timeline
 from pipeline.overview import UNKNOWN, Groups, Overview, overview
@@ -367,7 +366,6 @@ class Engine:
             offsets, timestamps_ms, values = offsets[known:], timestamps_ms[known:], values[known:]
         if not len(offsets):
             return []
-        values = Values.of(values)
         columns, rejections = decode_scans(values)
         if self._clock == "wall":
             columns, late = judge_times(columns, timestamps_ms, self._retention)

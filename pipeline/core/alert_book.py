@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from pipeline.core.crowding import Alert, Estimated, Levels
+from pipeline.core.crowding import Alert, Estimated, Levels, Looks
 from pipeline.core.levels import LEVELS
 from pipeline.core.pools import I32, I64, MINUTE, NEVER, NONE
 from pipeline.core.shard import BEGINNING, Changes, Shard
@@ -213,9 +213,8 @@ class AlertBook:
             for alert in _held(self._base(code), begin):
                 before = self._before[code, alert.level] if alert.raised_at < shard.cells_from else 0
                 in_force[i, alert.level] = alert.raised_at, before
-        rows, due = shard.crowded(
-            codes, since, self._bounds[codes], self._look_back[codes], self._lowest[codes], in_force, as_of
-        )
+        looks = Looks(codes, since, self._bounds[codes], self._look_back[codes], self._lowest[codes], in_force)
+        rows, due = shard.crowded(looks, as_of)
         found: list[list[Alert]] = [[] for _ in codes]
         for i, level, raised_at, cleared_at, peak in rows.tolist():
             capacity = self._levels[codes[i]].capacity

@@ -331,15 +331,25 @@ def next_look(venues: Venues, cells: Cells, events: Events, venue: int, as_of: i
     return NONE
 
 
+class Looks(NamedTuple):
+    """Venues to be looked at, and since when (ms): arrays of one length.
+
+    `bounds`, `look_back` and `lowest` as in Levels. `in_force[look, level]`: of the alert in force at since[look] when it was
+    raised, or NONE, and the most persons from then until memory begins.
+    """
+
+    venue: I32
+    since: I64
+    bounds: I64
+    look_back: I64
+    lowest: I32
+    in_force: I64
+
+
 @kernel
 def look(
     first: int,
-    venue: I32,
-    since: I64,
-    bounds: I64,
-    look_back: I64,
-    lowest: I32,
-    in_force: I64,
+    looks: Looks,
     until: int,
     cells_from: int,
     venues: Venues,
@@ -355,11 +365,11 @@ def look(
 ) -> int:
     """What `Levels.alerts` does, by the count, for each of many venues: look first, first + 1, … of them.
 
-    `bounds` and `look_back` by look as in Levels, `in_force[look, level]`: of the alert in force at since[look] when it was
-    raised, or NONE, and the most persons from then until `cells_from` (ms). Alerts are added to `found` as look, level,
-    raised_at, cleared_at, peak, from row used[0] on; due[look] is when the venue is to be looked at again, NONE if never.
-    Returns how far it came: if not to the end, make room for need[0] steps, events and alerts more, and go on from there.
+    Alerts are added to `found` as look, level, raised_at, cleared_at, peak, from row used[0] on; due[look] is when the venue is
+    to be looked at again, NONE if never. Memory begins at `cells_from` (ms). Returns how far it came: if not to the end, make
+    room for need[0] steps, events and alerts more, and go on from there.
     """
+    venue, since, bounds, look_back, lowest, in_force = looks
     step = np.zeros(2, np.int64)
     for i in range(first, len(venue)):
         begin = (since[i] - look_back[i]) // MINUTE

@@ -397,33 +397,16 @@ class Shard:
         """When (ms) occupancy next changes in a minute with `lowest` persons or more, as known at `as_of`; NONE if never."""
         return crowding.next_look(self._venues, self._cells, self._events, venue, as_of, lowest)
 
-    def crowded(
-        self,
-        venue: I32,
-        since: I64,
-        bounds: I64,
-        look_back: I64,
-        lowest: I32,
-        in_force: I64,
-        until: int,
-    ) -> tuple[I64, I64]:
+    def crowded(self, looks: crowding.Looks, until: int) -> tuple[I64, I64]:
         """The alerts by the count of many venues, and when to look again: see `crowding.look`. Call `advance(until)` first."""
+        count, levels = looks.bounds.shape[:2]
         at, persons = np.zeros(256, np.int64), np.zeros(256, np.int64)
-        found, due, used = (
-            np.zeros((len(venue) + 1024, 5), np.int64),
-            np.zeros(len(venue), np.int64),
-            np.zeros(1, np.int64),
-        )
+        found, due, used = np.zeros((count + 1024, 5), np.int64), np.zeros(count, np.int64), np.zeros(1, np.int64)
         here = 0
         while True:
             here = crowding.look(
                 here,
-                venue,
-                since,
-                bounds,
-                look_back,
-                lowest,
-                in_force,
+                looks,
                 until,
                 self.cells_from,
                 self._venues,
@@ -437,14 +420,14 @@ class Shard:
                 used,
                 self._need,
             )
-            if here == len(venue):
+            if here == count:
                 return found[: used[0]], due
             room = int(self._need[0])
             if room > len(at):
                 at, persons = np.zeros(room, np.int64), np.zeros(room, np.int64)
             if room > len(self._scratch):
                 self._scratch = np.zeros(2 * room, np.int64)
-            longer = np.zeros((len(found) + max(len(found), bounds.shape[1] * room), 5), np.int64)
+            longer = np.zeros((len(found) + max(len(found), levels * room), 5), np.int64)
             longer[: used[0]] = found[: used[0]]
             found = longer
 
