@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
+from benchmarks.day import replay_day
 from benchmarks.measure import Run, pipeline_command, run_measured
 from benchmarks.report import run, setting, table, write_between
 from pipeline.broker import start_broker
@@ -39,15 +40,10 @@ def command(check_ins: int, repeats: int, write: bool) -> None:
     with TemporaryDirectory(prefix="bench-") as folder, start_broker(Path(folder), 0, tied_to_us=True) as broker:
         home = Path(folder)
         ensure_topics(broker.address, declared_topics(1, retention=None))
-        scans, venues, store = home / "day.ndjson.zst", home / "venues.csv", str(home / "store")
-        files = ("--out", str(scans), "--venues-out", str(venues))
-        run_measured(pipeline_command("simulate", "--check-ins", str(check_ins), *files), home, {})
-        click.echo("the day is made; replaying it", err=True)
-        arguments = ("replay", str(scans), "--venues", str(venues), "--store", store)
-        run_measured(pipeline_command(*arguments), home, {"clock": "events"})
-        settings = {"store": store, "kafka": broker.address, "clock": "events", "http_port": "0"}
+        replay_day(home, check_ins)
+        settings = {"store": str(home / "store"), "kafka": broker.address, "clock": "events", "http_port": "0"}
         starts = [run_measured(pipeline_command("worker", "--drain"), home, settings) for _ in range(repeats)]
-        loads = list(_loads(Path(store), repeats))
+        loads = list(_loads(home / "store", repeats))
     command_line = f"python -m benchmarks.cold_start --check-ins {check_ins} --repeats {repeats}"
     text = f"{setting(command_line)}\n\n{_figures(starts, loads)}"
     click.echo(text)

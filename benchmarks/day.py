@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from benchmarks.measure import pipeline_command, run_measured
+import click
+
+from benchmarks.measure import Run, pipeline_command, run_measured
 from pipeline.errors import UserError
 from pipeline.produce import ScanProducer
 from pipeline.progress import progress_bar
@@ -44,6 +46,16 @@ def load_day(home: Path, address: str, options: SimulationOptions, partitions: i
             file.write(b"\n".join([*batch.lines, b""]))
     run_measured(pipeline_command("replay", str(small), "--store", str(home / f"small-{topic}")), home, {})
     return plan.line_count
+
+
+def replay_day(home: Path, check_ins: int) -> tuple[Path, Run]:
+    """Make a day and replay it into the folder `store`. Returns its file of scans, and the replay's process."""
+    scans, venues = home / "day.ndjson.zst", home / "venues.csv"
+    files = ("--out", str(scans), "--venues-out", str(venues))
+    run_measured(pipeline_command("simulate", "--check-ins", str(check_ins), *files), home, {})
+    click.echo("the day is made; replaying it", err=True)
+    arguments = ("replay", str(scans), "--venues", str(venues), "--store", str(home / "store"))
+    return scans, run_measured(pipeline_command(*arguments), home, {"clock": "events"})
 
 
 def scans_file(home: Path, topic: str = CHECK_INS) -> Path:

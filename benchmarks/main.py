@@ -45,7 +45,7 @@ def command(check_ins: int, repeats: int, partitions: int, keep: bool, write: bo
             results[LIMIT].append(run_limit(home, broker.address))
             results[WORKER].append(run_worker(home, broker.address, number))
             results[REPLAY].append(run_replay(home, number))
-            # No store is removed before the end: for some time after, ext4 makes files five times as slowly.
+            # No store is removed before the end: for some time after, ext4 makes new ones slowly.
             if not number:
                 _verify(home, "worker-0")
                 _verify(home, "replay-0")

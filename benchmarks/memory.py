@@ -12,7 +12,8 @@ from typing import Final
 import click
 import numpy as np
 
-from benchmarks.measure import Run, pipeline_command, run_measured
+from benchmarks.day import replay_day
+from benchmarks.measure import Run
 from benchmarks.report import run, setting, table, write_between
 from pipeline.core.decode import decode_scans
 from pipeline.core.shard import BEGINNING, Shard, VenueRules, horizon_of
@@ -55,12 +56,7 @@ def command(check_ins: int, write: bool) -> None:
     """Replay a day into a store and watch the process; then feed the core alone and count the bytes of its state."""
     with TemporaryDirectory(prefix="bench-") as folder:
         home = Path(folder)
-        scans, venues = home / "day.ndjson.zst", home / "venues.csv"
-        files = ("--out", str(scans), "--venues-out", str(venues))
-        run_measured(pipeline_command("simulate", "--check-ins", str(check_ins), *files), home, {})
-        click.echo("the day is made; replaying it", err=True)
-        arguments = ("replay", str(scans), "--venues", str(venues), "--store", str(home / "store"))
-        whole = run_measured(pipeline_command(*arguments), home, {"clock": "events"})
+        scans, whole = replay_day(home, check_ins)
         click.echo(whole.stdout, err=True)
         work = Work()
         states = list(_feed(scans, work))

@@ -38,7 +38,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or hand it on with who sent it."""
-        send = _plain(send)
+        send = _with(_plain, send)
         if scope["type"] != "http" or not scope["path"].startswith(_GUARDED):
             await self._app(scope, receive, send)
             return
@@ -63,7 +63,7 @@ class Guard:
             await refusal(_forbidden(identity))(scope, receive, send)
             return
         scope[_KEY] = identity
-        await self._app(scope, receive, send if authorization is None else _private(send))
+        await self._app(scope, receive, send if authorization is None else _with(_private, send))
 
 
 def tracer(request: Request) -> Identity:
@@ -83,23 +83,21 @@ def _forbidden(identity: Identity | None) -> RequestError:
     )
 
 
-def _plain(send: Send) -> Send:
+def _with(change: Callable[[MutableHeaders], None], send: Send) -> Send:
+    # The same, with an answer's headers changed.
     async def kept(message: Any) -> None:
         if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            headers.setdefault("X-Content-Type-Options", "nosniff")
-            headers.setdefault("Content-Security-Policy", _NO_PAGE)  # the pages have their own
+            change(MutableHeaders(scope=message))
         await send(message)
 
     return kept
 
 
-def _private(send: Send) -> Send:
+def _plain(headers: MutableHeaders) -> None:
+    headers.setdefault("X-Content-Type-Options", "nosniff")
+    headers.setdefault("Content-Security-Policy", _NO_PAGE)  # the pages have their own
+
+
+def _private(headers: MutableHeaders) -> None:
     # What was answered to one caller is not a proxy's to give to others.
-    async def kept(message: Any) -> None:
-        if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            headers["Cache-Control"] = headers.get("Cache-Control", "no-store").replace("public", "private")
-        await send(message)
-
-    return kept
+    headers["Cache-Control"] = headers.get("Cache-Control", "no-store").replace("public", "private")
