@@ -114,10 +114,11 @@ class Engine:
         # Versions of alerts: stored up to, handed on up to, known to be told up to; and whether those in force were handed on.
         self._alerts_stored = self._alerts_handed = self._alerts_told = 0
         self._handed_open = False
-        # Where former owners' rows may come in late, those known, and when they were last looked for (monotonic seconds).
-        self._left_behind, self._strangers, self._looked_at = "0", set[tuple[object, ...]](), 0.0
+        # Where former owners' rows may come in late, under which version, those known, and when they were last looked for
+        # (monotonic seconds).
+        self._left_behind, self._began = "0", 0
+        self._strangers, self._looked_at = set[tuple[object, ...]](), 0.0
         self._followed_at = 0.0
-        self._came_late = ""
         self._unknown_venue_scans = self._late_scans = 0
         self._compared_hour, self._undercounted = BEGINNING, 0
         #: By how many seconds each scan of the last batch came after it happened, by its Kafka timestamp.
@@ -208,15 +209,15 @@ class Engine:
         durable = recovery.durable_of(standing, owned, everything=self._embedded)
         computed = recovery.computed_of(standing, owned, everything=self._embedded)
         rules = recovery.rules_of(standing, owned, everything=self._embedded)
-        left = recovery.left_behind(durable, everything=self._embedded)
+        before = {} if self._embedded else recovery.takeovers(client, owned)
+        left = self._left_behind = recovery.left_behind(durable, before, everything=self._embedded)
         scope = self._scope = recovery.scope_of(owned, everything=self._embedded)
-        # What came late at venues that are another's by now is not ours to compute.
-        left = self._left_behind = f"({left} OR ({self._came_late} AND {scope}))" if self._came_late else left
         self._epoch = max(self._epoch, standing.epoch) + 1
         self._version = self._epoch << recovery.EPOCH_SHIFT
         if not self._embedded:
             # Two workers may have read the same epoch, and both begin the next one: this tells their rows apart.
             self._version += secrets.randbits(_CLAIM_BITS)
+        self._began = self._version
         # Made known before anything else is written: whatever a crash leaves from here on, the next owner's epoch beats.
         claim = Write(
             self._next_versions(1),
@@ -228,9 +229,7 @@ class Engine:
             self._clock,
             self._followed,
         )
-        self._writer.announce(claim, durable, computed, rules)
-        if not self._embedded:
-            self._writer.hold(claim)
+        self._writer.announce(claim, durable, computed, rules, shared=not self._embedded)
         self._registry.refresh()
         self._registry.take_changed()  # everything is loaded by the newest rules
         self._followed = self._registry.version
@@ -248,7 +247,7 @@ class Engine:
         if not self._embedded:
             # What a former owner had sent may reach the server while we read: its scans are looked for again below, its
             # other rows by `notice_others`.
-            self._strangers = recovery.rows_left_behind(client, left, self._epoch << recovery.EPOCH_SHIFT)
+            self._strangers = recovery.rows_left_behind(client, left, self._began)
             self._looked_at = time.monotonic()
             stored = recovery.unaccounted_scans(client, scope, standing.progress)
         unfinished = recovery.find_unfinished(client, scope, left)
@@ -305,7 +304,6 @@ class Engine:
         self._alerts_stored = self._version
         self._handed_open = False
         self._broken_off = False
-        self._came_late = ""
         return known
 
     def _include_uncomputed(self, computed: Mapping[tuple[str, int], int], spans: dict[str, repair.Span]) -> None:
@@ -780,9 +778,8 @@ class Engine:
             self._read_anywhere = recovery.read_standing(self._writing_client).newest
         if not self._broken_off and now - self._looked_at >= _STRANGERS_SECONDS:
             self._looked_at = now
-            began = self._epoch << recovery.EPOCH_SHIFT
-            if recovery.rows_left_behind(self._writing_client, self._left_behind, began) - self._strangers:
-                self._came_late = f"(version < {began} AND {self._left_behind})"
+            if recovery.rows_left_behind(self._writing_client, self._left_behind, self._began) - self._strangers:
+                # The takeover that follows finds them by what this one has noted.
                 self._broken_off = True
                 self._settle_at = time.monotonic()
 

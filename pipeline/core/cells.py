@@ -198,7 +198,10 @@ def force_cells(venues: Venues, cells: Cells, venue: int, minutes: I64, from_min
     if from_minute > 0:
         _cell_at(venues, cells, venue, from_minute, False)
     for minute in minutes:
-        _cell_at(venues, cells, venue, minute, False)
+        # Touched, wherever it is: a new cell that nothing computes has no persons in it, and rolling windows add them up.
+        cell = _cell_at(venues, cells, venue, minute, False)
+        cells.rows[cell].shown = UNKNOWN
+        _touch(venues, cells, cell)
     cell = venues.rows[venue].last
     while cell != NONE and cells.rows[cell].minute >= from_minute:
         cells.rows[cell].shown = UNKNOWN

@@ -85,15 +85,44 @@ def rules_of(standing: Standing, owned: Sequence[Place], *, everything: bool) ->
     return {key: standing.rules.get(key, 0) for key in owned}
 
 
-def left_behind(durable: Mapping[Place, int], *, everything: bool) -> str:
-    """A SQL condition on venue_id and version: rows of the partitions that may be of a write that did not end."""
+def left_behind(
+    durable: Mapping[Place, int], before: Mapping[Place, Sequence[tuple[int, int]]], *, everything: bool
+) -> str:
+    """A SQL condition on venue_id and version: rows of the partitions that may be of a write that did not end.
+
+    `before`: per partition, the versions of such writes at earlier takeovers, half-open.
+    """
     if everything:
         return f"version >= {max(durable.values(), default=0)}"
-    places: dict[int, list[Place]] = {}
+    places: dict[str, list[Place]] = {}
     for key, version in durable.items():
-        places.setdefault(version, []).append(key)
-    parts = [f"(version >= {version} AND {scope_of(some, everything=False)})" for version, some in places.items()]
+        spans = [f"version >= {first} AND version < {end}" for first, end in before.get(key, ()) if first < version]
+        places.setdefault(" OR ".join([f"version >= {version}", *spans]), []).append(key)
+    parts = [f"(({versions}) AND {scope_of(some, everything=False)})" for versions, some in places.items()]
     return f"({' OR '.join(parts) or '0'})"
+
+
+def takeovers(client: Client, owned: Sequence[Place]) -> dict[Place, list[tuple[int, int]]]:
+    """Per partition owned, the versions [first, end) of writes that did not end at the last takeovers.
+
+    Rows of them may still come in: of a worker that stood still after its last look at who owns the partition.
+    """
+    found: dict[Place, list[tuple[int, int]]] = {}
+    if not owned:
+        return found
+    places = ", ".join(f"({quoted(topic)}, {partition})" for topic, partition in owned)
+    with store_errors():
+        rows = client.query(
+            f"SELECT topic, partition, durable, version FROM takeover_rows WHERE (topic, partition) IN ({places}) "
+            "ORDER BY version DESC"
+        ).result_rows
+    for topic, partition, first, end in rows:
+        spans = found.setdefault((topic, partition), [])
+        if spans and end >= spans[-1][0]:
+            spans[-1] = min(int(first), spans[-1][0]), spans[-1][1]
+        elif len(spans) < _TAKEOVERS:
+            spans.append((int(first), int(end)))
+    return found
 
 
 #: The derived rows that outlive a recovery that does not find them, and their keys. (A recovery writes all of now_rows.)
@@ -104,6 +133,9 @@ _KEYS: Final = {
     "rolling_rows": "venue_id, width",
     "alert_rows": "venue_id, toInt8(level), toUnixTimestamp64Milli(raised_at)",
 }
+
+#: Rows that came late are looked for as far back as so many takeovers.
+_TAKEOVERS: Final = 30
 
 #: Scans of one query: some 200 MiB of the store's memory.
 _SCANS: Final = 500_000

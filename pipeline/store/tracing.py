@@ -1,8 +1,8 @@
 """What contact tracing reads from the store and writes to it; what it means is in `pipeline/tracing.py`.
 
-Exposures and warnings are versioned snapshots that double as outboxes of their topics: a case's rows (a venue's, for warnings)
-carry the number of the pass that changed them, `published_rows` says up to which number Kafka has them. So a crash between
-storing and publishing loses no message, and storing never waits for Kafka.
+Exposures and warnings are versioned snapshots that double as outboxes of their topics. A case's exposures carry the number of
+the pass that changed them, `published_rows` says up to which number Kafka has them; a warning's row says itself if Kafka has it.
+So a crash between storing and publishing loses no message, and storing never waits for Kafka.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -116,6 +116,19 @@ class Interval(NamedTuple):
     policy: str
     warn_from: int
     warn_until: int
+
+
+class Untold(NamedTuple):
+    """What a topic is to be told about a key (a case, a venue): JSON, in order; and what is told by it.
+
+    That is everything of a case up to a version, or some warnings: (id, version).
+    """
+
+    topic: str
+    key: str
+    messages: list[bytes]
+    upto: int = 0
+    warnings: tuple[tuple[str, int], ...] = ()
 
 
 class Warn(NamedTuple):
@@ -383,17 +396,14 @@ class TraceStore:
             "SELECT venue_id, toString(policy), toUnixTimestamp64Milli(warn_from), toUnixTimestamp64Milli(warn_until), "
             f"case_count FROM warning_rows FINAL{where}"
         )
-        told = f"{where or ' WHERE 1'} AND topic = 'venue-warnings'"
-        versions = self._rows(
-            f"SELECT venue_id, max(version) FROM (SELECT venue_id, version FROM warning_rows{where} "
-            f"UNION ALL SELECT key AS venue_id, version FROM published_rows{told}) GROUP BY venue_id"
-        )
+        versions = self._rows(f"SELECT venue_id, max(version) FROM warning_rows{where} GROUP BY venue_id")
         return [Warn(*row) for row in rows], {str(row[0]): int(row[1]) for row in versions}
 
     def write_warnings(self, rows: Sequence[tuple[Warn, int, bool]]) -> None:
-        """Store warnings: (warning, version, deleted)."""
+        """Store warnings, which are to be told: (warning, version, deleted)."""
         columns = _columns(Warn, [row[0] for row in rows])
         columns["case_count"] = columns["case_count"].cast(pa.uint32())
+        columns["told"] = pa.array(np.zeros(len(rows), np.uint8))
         self._writer.insert("warning_rows", _with_times(pa.table(columns | _versions(rows))))
 
     # --- questions -------------------------------------------------------------------------------------------------
@@ -414,39 +424,93 @@ class TraceStore:
 
     # --- the outbox --------------------------------------------------------------------------------------------------
 
-    def unpublished(self, topic: str) -> dict[str, tuple[int, int]]:
-        """Keys of a topic (cases, venues) with rows that Kafka does not have yet: the version that it has, and the newest."""
-        table, key, _ = _OUTBOX[topic]
+    def untold_cases(self) -> dict[str, tuple[int, int]]:
+        """Cases with exposures that Kafka does not have yet: the version up to which it has them, and the newest."""
         rows = self._rows(
-            f"SELECT key, done.version, newest FROM (SELECT {key} AS key, max(version) AS newest FROM {table} GROUP BY key) "
-            f"AS made LEFT JOIN (SELECT key, version FROM published_rows FINAL WHERE topic = {quoted(topic)}) AS done "
-            "USING (key) WHERE newest > done.version ORDER BY key"
+            "SELECT key, done.version, newest "
+            "FROM (SELECT case_id AS key, max(version) AS newest FROM exposure_rows GROUP BY key) AS made "
+            "LEFT JOIN (SELECT key, version FROM published_rows FINAL WHERE topic = 'exposures') AS done USING (key) "
+            "WHERE newest > done.version ORDER BY key"
         )
         return {str(row[0]): (int(row[1]), int(row[2])) for row in rows}
 
-    def messages(self, topic: str, key: str, after: int, until: int) -> list[bytes]:
-        """What a topic is to be told about a key, of the versions in (after, until], in order, as JSON.
+    def untold_venues(self) -> list[str]:
+        """Venues with warnings that Kafka does not have yet."""
+        rows = self._rows(
+            "SELECT DISTINCT venue_id FROM (SELECT venue_id, argMax(told, (version, told)) AS told FROM warning_rows "
+            "GROUP BY venue_id, policy, warn_from, warn_until) WHERE told = 0 ORDER BY venue_id"
+        )
+        return [str(row[0]) for row in rows]
 
-        What is no more is told with the tier `withdrawn` and no minutes, or with no cases. What has a later version, another
-        worker's perhaps, is left out: whoever wrote that tells it, and may have done so already.
+    def untold_exposures(self, case: str, after: int, until: int) -> Untold:
+        """What is to be told of a case's exposures, of the versions in (after, until].
+
+        What is no more is told with the tier `withdrawn` and no minutes. What has a later version is left out.
         """
-        table, column, name = _OUTBOX[topic]
+        where = f"case_id = {quoted(case)}"
+        messages = self._json(
+            f"{_EXPOSURE} FROM exposure_rows WHERE {where} AND version > {after} AND version <= {until} "
+            f"AND (exposure_id, version) IN (SELECT exposure_id, max(version) FROM exposure_rows WHERE {where} "
+            "GROUP BY exposure_id) ORDER BY version"
+        )
+        return Untold("exposures", case, messages, upto=until)
+
+    def untold_warnings(self, venue: str, again: Collection[str] = ()) -> Untold:
+        """What is to be told of a venue's warnings: what holds now of those not told yet, and of some to be told `again` (ids).
+
+        What is no more is told with no cases.
+        """
+        where = f"venue_id = {quoted(venue)}"
+        once_more = f" OR id IN ({_literals(again)})" if again else ""
+        rows = self._rows(
+            "SELECT id, newest FROM (SELECT warning_id AS id, max(version) AS newest, argMax(told, (version, told)) AS last "
+            f"FROM warning_rows WHERE {where} GROUP BY id) WHERE last = 0{once_more}"
+        )
+        some = tuple((str(row[0]), int(row[1])) for row in rows)
+        if not some:
+            return Untold("venue-warnings", venue, [])
+        sql = f"{_WARNING} FROM warning_rows WHERE {where} AND (warning_id, version) IN ({_pairs(some)})"
+        return Untold("venue-warnings", venue, self._json(f"SELECT DISTINCT * FROM ({sql})"), warnings=some)
+
+    def note_told(self, told: Untold) -> None:
+        """Kafka has this."""
+        if not told.warnings:
+            self._writer.insert(
+                "published_rows",
+                pa.table({"topic": [told.topic], "key": [told.key], "version": pa.array([told.upto], pa.uint64())}),
+            )
+            return
+        with store_errors():
+            self._client.command(
+                "INSERT INTO warning_rows (venue_id, policy, warn_from, warn_until, case_count, version, is_deleted, told) "
+                "SELECT DISTINCT venue_id, policy, warn_from, warn_until, case_count, version, is_deleted, 1 FROM warning_rows "
+                f"WHERE venue_id = {quoted(told.key)} AND (warning_id, version) IN ({_pairs(told.warnings)})"
+            )
+
+    def overtaken(self, told: Untold) -> set[str]:
+        """Of warnings just told, the ids of those that another worker has changed meanwhile, and may have told before us."""
+        rows = self._rows(
+            f"SELECT warning_id AS id, max(version) FROM warning_rows WHERE venue_id = {quoted(told.key)} GROUP BY id"
+        )
+        newest = {str(row[0]): int(row[1]) for row in rows}
+        return {each for each, version in told.warnings if newest.get(each, 0) > version}
+
+    def newest_exposures(self, case: str) -> int:
+        """The newest version of a case's exposures; 0 if there are none."""
+        return int(self._rows(f"SELECT max(version) FROM exposure_rows WHERE case_id = {quoted(case)}")[0][0])
+
+    def _json(self, sql: str) -> list[bytes]:
         with store_errors():
             body: bytes = self._client.raw_query(
-                f"{_MESSAGE[topic]} FROM {table} WHERE {column} = {quoted(key)} AND version > {after} AND version <= {until} "
-                f"AND ({name}, version) IN (SELECT {name}, max(version) FROM {table} WHERE {column} = {quoted(key)} "
-                f"GROUP BY {name}) ORDER BY version",
+                sql,
                 fmt="JSONEachRow",
                 settings={"date_time_output_format": "iso", "output_format_json_quote_64bit_integers": 0},
             )
         return body.splitlines()
 
-    def mark_published(self, topic: str, key: str, version: int) -> None:
-        """Kafka has everything of a key up to a version."""
-        self._writer.insert(
-            "published_rows",
-            pa.table({"topic": [topic], "key": [key], "version": pa.array([version], pa.uint64())}),
-        )
+
+def _pairs(rows: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"({quoted(name)}, {version})" for name, version in rows)
 
 
 def _insert_exposures(writer: Writer, rows: pa.Table) -> None:
@@ -456,23 +520,16 @@ def _insert_exposures(writer: Writer, rows: pa.Table) -> None:
 
 _WORDS: Final = frozenset({"policy", "policy_version", "tier", "tier_low", "tier_high", "tier_basis"})
 
-#: Per topic the table, and its columns that are the key and the id of a message.
-_OUTBOX: Final = {
-    "exposures": ("exposure_rows", "case_id", "exposure_id"),
-    "venue-warnings": ("warning_rows", "venue_id", "warning_id"),
-}
-_MESSAGE: Final = {
-    "exposures": (
-        "SELECT exposure_id, case_id, visitor_id, venue_id, overlap_from, overlap_until, "
-        "if(is_deleted, 0, middle_ms / 60000) AS minutes, if(is_deleted, 0, low_ms / 60000) AS minutes_low, "
-        "if(is_deleted, 0, high_ms / 60000) AS minutes_high, "
-        "if(is_deleted, 0, cumulative_ms / 60000) AS cumulative_minutes, "
-        "if(is_deleted, 'withdrawn', toString(tier)) AS tier, policy, policy_version"
-    ),
-    "venue-warnings": (
-        "SELECT warning_id, venue_id, warn_from, warn_until, if(is_deleted, 0, case_count) AS case_count, policy"
-    ),
-}
+#: A message of the topic exposures, and one of venue-warnings.
+_EXPOSURE: Final = (
+    "SELECT exposure_id, case_id, visitor_id, venue_id, overlap_from, overlap_until, "
+    "if(is_deleted, 0, middle_ms / 60000) AS minutes, if(is_deleted, 0, low_ms / 60000) AS minutes_low, "
+    "if(is_deleted, 0, high_ms / 60000) AS minutes_high, if(is_deleted, 0, cumulative_ms / 60000) AS cumulative_minutes, "
+    "if(is_deleted, 'withdrawn', toString(tier)) AS tier, policy, policy_version"
+)
+_WARNING: Final = (
+    "SELECT warning_id, venue_id, warn_from, warn_until, if(is_deleted, 0, case_count) AS case_count, policy"
+)
 
 
 def _columns(row_type: Any, rows: Sequence[tuple[Any, ...]]) -> dict[str, pa.Array]:

@@ -22,7 +22,7 @@ from pipeline.core.decode import together
 from pipeline.dead_letters import DeadLetter
 from pipeline.errors import AccountingError, OwnershipLostError, StoreUnavailableError
 from pipeline.store.client import INSERT_SETTINGS
-from pipeline.store.tables import scan_table, strings
+from pipeline.store.tables import place_table, scan_table, strings
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -195,15 +195,22 @@ class Writer:
         durable: Mapping[tuple[str, int], int],
         computed: Mapping[tuple[str, int], int],
         rules: Mapping[tuple[str, int], int],
+        *,
+        shared: bool,
     ) -> None:
         """Make a new owner known: progress as it was, under a new version; what is to be made up for stays so.
 
-        `durable`, `computed` and `rules` are, by partition, as they were in `Standing`.
+        `durable`, `computed` and `rules` are, by partition, as they were in `Standing`. `shared`: on a server, where later owners
+        must know what this one takes over, and where from now on each insert asks whether others have claimed the partitions.
+        A worker that stood still (paused, swapped out, cut off) may go on after another has taken over: its progress rows would
+        lose, having the lower versions; its other rows only where the new owner writes the same keys.
         """
         self._claim = None
         self._found, self._accounted = {}, write.progress  # what was found is in the progress that was read
         table = _progress_table(write, {})
         places = [(row.topic, row.partition) for row in write.progress]
+        if shared:
+            self.insert("takeover_rows", _takeover_table(places, durable, write.first_version))
         as_was = {
             "durable": pa.array([durable[place] for place in places], pa.uint64()),
             "as_of": _times([computed[place] for place in places]),
@@ -212,14 +219,8 @@ class Writer:
         for name, column in as_was.items():
             table = table.set_column(table.column_names.index(name), name, column)
         self.insert("progress_rows", table)
-
-    def hold(self, write: Write) -> None:
-        """From now on, before each insert, see whether partitions are still claimed by nobody after `write`.
-
-        A worker that stood still (paused, swapped out, cut off) may go on after another has taken over. Its progress rows would
-        lose, having the lower versions; its other rows only where the new owner writes the same keys.
-        """
-        self._claim = [(row.topic, row.partition) for row in write.progress], write.end_version
+        if shared:
+            self._claim = places, write.end_version
 
     def _say_claim(self, write: Write) -> None:
         # Before it is said: an answer may be lost.
@@ -302,6 +303,13 @@ def _scans_of(write: Write) -> pa.Table:
         columns = together([read.columns for read in reads])
         tables.append(scan_table(columns, venue, write.ranks, origin, write.first_version))
     return pa.concat_tables(tables)
+
+
+def _takeover_table(
+    places: Sequence[tuple[str, int]], durable: Mapping[tuple[str, int], int], version: int
+) -> pa.Table:
+    rows = place_table(places, version)
+    return rows.append_column("durable", pa.array([durable[place] for place in places], pa.uint64()))
 
 
 def repair_table(pairs: list[tuple[str, str]], version: int, *, deleted: bool) -> pa.Table:

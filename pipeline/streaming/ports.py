@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pipeline.alert_notice import AlertNotice
 from pipeline.dead_letters import DeadLetter
 from pipeline.overview import Overview
+from pipeline.store.tracing import Untold
 
 W = TypeVar("W")
 
@@ -215,11 +216,11 @@ class Tracer(Protocol):
     def own_again(self) -> None:
         """Take over the same cases anew: retention, or an erasure, has changed what is stored."""
 
-    def unpublished(self) -> tuple[str, str, list[bytes], int] | None:
-        """What Kafka lacks: topic, key, messages, and the version to give to `mark_published`; None = nothing."""
+    def untold(self) -> Untold | None:
+        """What Kafka lacks, of one key; None = nothing."""
 
-    def mark_published(self, topic: str, key: str, version: int) -> None:
-        """Kafka has acknowledged what `unpublished` gave."""
+    def note_told(self, told: Untold) -> None:
+        """Kafka has acknowledged what `untold` gave."""
 
     def close(self) -> None:
         """Give the store back."""

@@ -156,15 +156,14 @@ class TracingLoop:
             self._looked += 1
             look, loaded = self._looked, dict(self._loaded)
             # Both in one call: a pass in between would empty the one list into the other.
-            left = await self._until_stored(lambda: (self._tracer.unpublished(), self._tracer.due))
+            left = await self._until_stored(lambda: (self._tracer.untold(), self._tracer.due))
             if left is None:
                 return
             some, due = left
             if some is not None:
-                topic, key, messages, version = some
-                await self._publish(topic, key, messages)
-                await self._until_stored(partial(self._tracer.mark_published, topic, key, version))
-                self._metrics.traced_messages.labels(topic).inc(len(messages))
+                await self._publish(some.topic, some.key, some.messages)
+                await self._until_stored(partial(self._tracer.note_told, some))
+                self._metrics.traced_messages.labels(some.topic).inc(len(some.messages))
                 self._done({})
                 continue
             if not due:

@@ -22,7 +22,7 @@ from pipeline.dead_letters import DeadLetter
 from pipeline.settings import Settings
 from pipeline.store.client import DATABASE, connect
 from pipeline.store.erasure import digest_of
-from pipeline.store.tracing import EXPOSURES, VISITS, TracedCase, TraceStore
+from pipeline.store.tracing import EXPOSURES, VISITS, TracedCase, TraceStore, Untold
 from pipeline.tracing.found import Exposed, Standing, differences, intervals_of, marked, union_of
 from pipeline.tracing.index import CaseIndex
 from schemas.case_report import CaseReport
@@ -62,8 +62,10 @@ class Tracer:
         # Per case the other visitors to look at again; None: everything.
         self._due: dict[str, set[str] | None] = {}
         self._owned: tuple[Collection[int], bool] = (), False
-        # Per topic and key: the version that Kafka has, and the newest one that is stored.
-        self._outbox: dict[tuple[str, str], tuple[int, int]] = {}
+        # Per case with exposures to be told: the version up to which Kafka has them, and the newest one that is stored.
+        self._untold_cases: dict[str, tuple[int, int]] = {}
+        # Venues with warnings to be told, and of those told the ones to be told again.
+        self._untold_venues: dict[str, set[str]] = {}
 
     def close(self) -> None:
         """Give the store back."""
@@ -79,20 +81,15 @@ class Tracer:
         """
         self._owned = partitions, everything
         if not partitions and not everything:
-            self._take_up([], {})
+            self._take_up([], {}, [])
             return {}
         reports = self._store.reports(None if everything else partitions)
         # What retention cuts may have shortened the windows of some that are older.
         oldest = self._store.clock() - self._retention - 2 * HARD_LIMIT
         due = [each.case_id for each in reports if each.report != each.traced or self._active(each.report, oldest)]
         owned = {each.case_id for each in reports}
-        outbox = {
-            (topic, key): versions
-            for topic in ("exposures", "venue-warnings")
-            for key, versions in self._store.unpublished(topic).items()
-            if topic != "exposures" or key in owned
-        }
-        self._take_up(due, outbox)
+        untold = {case: versions for case, versions in self._store.untold_cases().items() if case in owned}
+        self._take_up(due, untold, self._store.untold_venues())
         self._refresh_warnings(None, {})
         return self._store.next_offsets(partitions)
 
@@ -101,13 +98,13 @@ class Tracer:
         partitions, everything = self._owned
         self.own(partitions, everything=everything)
 
-    def _take_up(self, due: Collection[str], outbox: dict[tuple[str, str], tuple[int, int]]) -> None:
+    def _take_up(self, due: Collection[str], cases: dict[str, tuple[int, int]], venues: Collection[str]) -> None:
         with self._index.lock:
             self._index.clear()
             self._due = dict.fromkeys(due)
         self._standing.clear()
         self._ready.clear()
-        self._outbox = outbox
+        self._untold_cases, self._untold_venues = cases, {venue: set() for venue in venues}
 
     def _active(self, canonical: str, oldest: int) -> bool:
         case = self._judge.judge(canonical.encode())
@@ -273,22 +270,23 @@ class Tracer:
         ]
         others = self._store.visits_at(stretches, visitors)
         versions = {name: case.version + 1 for name, case in cases.items()}
-        touched: set[str] = set()
         exposed = Exposed(cases, others, self._categories, self._judge.midnight)
         with self._store.writing_exposures() as write:
             for names, computed in exposed.tables():
                 of_these = {name: cases[name] for name in names}
                 changed, gone = self._differences(of_these, computed, visitors)
+                for name in {name for rows in (changed, gone) for name in rows["case_id"].unique().to_pylist()}:
+                    # Before they are stored: if the store's answer is lost, they may be there, and no pass finds them again.
+                    told, _ = self._untold_cases.get(name, (versions[name] - 1, 0))
+                    self._untold_cases[name] = told, versions[name]
+                    cases[name].version = versions[name]
                 write(marked(changed, versions, 0))
                 write(marked(gone, versions, 1))
-                touched.update(name for rows in (changed, gone) for name in rows["case_id"].unique().to_pylist())
-        for name in touched:
-            self._to_publish("exposures", name, versions[name])
         if visitors is None:
             self._write_intervals(cases, versions)
             self._store.write_cases([(_traced(name, case.case), versions[name]) for name, case in cases.items()])
-        for name in cases if visitors is None else touched:
-            cases[name].version = versions[name]
+            for name in cases:
+                cases[name].version = versions[name]
 
     def _differences(
         self, cases: Mapping[str, Standing], computed: pa.Table, visitors: Collection[str] | None
@@ -330,14 +328,14 @@ class Tracer:
         stored, newest = self._store.warnings(venues)
         true = set(union_of(intervals))
         keys = {each[:4] for each in true}
-        # Of a venue's warnings several workers write, each for its cases: at once, they must not do so under one version, or what
-        # one has published would pass for what the other has still to take back.
+        # Of a venue's warnings several workers write, each for its cases: at once, they must not do so under one version, or of a
+        # warning that one has made and the other taken back neither would be the newer.
         step = 1 if self._owned[1] else 1 + secrets.randbits(_STEP_BITS)
         rows = [(each, newest.get(each.venue_id, 0) + step, False) for each in true - set(stored)]
         rows += [(each, newest[each.venue_id] + step, True) for each in set(stored) - true if each[:4] not in keys]
+        for warning, _, _ in rows:
+            self._untold_venues.setdefault(warning.venue_id, set())
         self._store.write_warnings(rows)
-        for warning, version, _ in rows:
-            self._to_publish("venue-warnings", warning.venue_id, version)
 
     def strangers(self, reports: Iterable[bytes]) -> list[str]:
         """The reported cases that stand and whose visitor has no visit in reach of the infectious window, sorted."""
@@ -347,22 +345,33 @@ class Tracer:
 
     # --- publishing --------------------------------------------------------------------------------------------------
 
-    def unpublished(self) -> tuple[str, str, list[bytes], int] | None:
-        """What is to be published next: topic, key, messages, and the version to `mark_published` then; None = nothing."""
-        for (topic, key), (published, newest) in self._outbox.items():
-            return topic, key, self._store.messages(topic, key, published, newest), newest
+    def untold(self) -> Untold | None:
+        """What is to be published next, of one case or venue; None = nothing."""
+        for case, (told, newest) in self._untold_cases.items():
+            return self._store.untold_exposures(case, told, newest)
+        while self._untold_venues:
+            venue, again = next(iter(self._untold_venues.items()))
+            some = self._store.untold_warnings(venue, again)
+            if some.warnings:
+                return some
+            del self._untold_venues[venue]
         return None
 
-    def mark_published(self, topic: str, key: str, version: int) -> None:
-        """Kafka has acknowledged what `unpublished` gave."""
-        self._store.mark_published(topic, key, version)
-        _, newest = self._outbox.pop((topic, key), (0, 0))
-        if newest > version:
-            self._outbox[topic, key] = version, newest  # a pass has been over it meanwhile
+    def note_told(self, told: Untold) -> None:
+        """Kafka has acknowledged what `untold` gave.
 
-    def _to_publish(self, topic: str, key: str, version: int) -> None:
-        published, _ = self._outbox.get((topic, key), (version - 1, 0))
-        self._outbox[topic, key] = published, version
+        What another worker has stored since may have been told before it was: then what holds now is told once more.
+        """
+        self._store.note_told(told)
+        if told.warnings:
+            self._untold_venues[told.key] = self._store.overtaken(told)
+            return
+        _, newest = self._untold_cases.get(told.key, (0, 0))
+        newest = max(newest, self._store.newest_exposures(told.key))
+        if newest > told.upto:
+            self._untold_cases[told.key] = told.upto, newest
+        else:
+            self._untold_cases.pop(told.key, None)
 
 
 def open_tracer(settings: Settings) -> Tracer:

@@ -1,29 +1,126 @@
-"""What is told of exposures and warnings where several workers write."""
+"""What is told of exposures and warnings where several workers write, or the store's answer is lost."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.isolated import run_isolated
 
+_WHEN = 1_632_009_600_000
 
-def messages(folder: str) -> tuple[int, int, int]:
-    """In an interpreter of its own: how many messages there are about a warning, then about it and about its end after that."""
-    from contextlib import closing
 
+def _tracers(folder: str, count: int) -> list[Any]:
     from pipeline.settings import Settings
     from pipeline.store.client import open_store
-    from pipeline.store.tracing import Warn
     from pipeline.tracing.tracer import open_tracer
 
     settings = Settings(store=Path(folder))
-    with closing(open_store(settings)):
-        store = open_tracer(settings)._store
-        warning = Warn("v", "who", 1_632_009_600_000, 1_632_013_200_000, 1)
-        store.write_warnings([(warning, 10, False)])
-        alone = len(store.messages("venue-warnings", "v", 9, 10))
-        store.write_warnings([(warning, 20, True)])
-        overtaken = len(store.messages("venue-warnings", "v", 9, 10))
-        return alone, overtaken, len(store.messages("venue-warnings", "v", 10, 20))
+    open_store(settings)
+    return [open_tracer(settings) for _ in range(count)]
 
 
-def test_a_warning_that_another_worker_has_taken_back_is_not_told_any_more(tmp_path: Path) -> None:
-    assert run_isolated(messages, str(tmp_path)) == (1, 0, 1)
+def _take_up(tracer: Any) -> None:
+    # What a worker that starts finds still to be told.
+    tracer._untold_venues = {venue: set() for venue in tracer._store.untold_venues()}
+
+
+def _tell(tracer: Any, meanwhile: Callable[[], None] = lambda: None) -> list[int]:
+    # The case counts of the messages; `meanwhile` happens while Kafka keeps the first of them waiting.
+    counts = []
+    while some := tracer.untold():
+        meanwhile()
+        meanwhile = lambda: None  # noqa: E731
+        counts += [json.loads(message)["case_count"] for message in some.messages]
+        tracer.note_told(some)
+    return counts
+
+
+def one_after_the_other(folder: str) -> list[list[int]]:
+    """In an interpreter of its own: what one tells of a warning, what another tells of its end, and what a third still has to."""
+    from pipeline.store.tracing import Warn
+
+    one, other, third = _tracers(folder, 3)
+    warning = Warn("v", "who", _WHEN, _WHEN + 1, 1)
+    told = []
+    for tracer, version, deleted in ((one, 10, False), (other, 20, True)):
+        tracer._store.write_warnings([(warning, version, deleted)])
+        _take_up(tracer)
+        told.append(_tell(tracer))
+    _take_up(third)
+    return [*told, _tell(third)]
+
+
+def overtaken(folder: str) -> list[list[int]]:
+    """In an interpreter of its own: what is told by one whose warning another takes back, and tells so, while Kafka is slow."""
+    from pipeline.store.tracing import Warn
+
+    slow, quick = _tracers(folder, 2)
+    warning = Warn("v", "who", _WHEN, _WHEN + 1, 1)
+    slow._store.write_warnings([(warning, 10, False)])
+    _take_up(slow)
+    told: list[list[int]] = []
+
+    def take_back() -> None:
+        quick._store.write_warnings([(warning, 20, True)])
+        _take_up(quick)
+        told.append(_tell(quick))
+
+    told.append(_tell(slow, take_back))
+    return told
+
+
+def older_but_later(folder: str) -> list[list[int]]:
+    """In an interpreter of its own: what is told of two warnings, and after it of another one with a lower version."""
+    from pipeline.store.tracing import Warn
+
+    one, heir = _tracers(folder, 2)
+    some = [Warn("v", "who", _WHEN + hour, _WHEN + hour + 1, hour + 1) for hour in range(3)]
+    one._store.write_warnings([(some[0], 100, False), (some[1], 100, False)])
+    _take_up(one)
+    told = [_tell(one)]
+    one._store.write_warnings([(some[2], 90, False)])  # by one who is killed before it tells
+    _take_up(heir)
+    return [*told, _tell(heir)]
+
+
+@pytest.mark.parametrize(
+    ("scene", "told"),
+    [
+        pytest.param(one_after_the_other, [[1], [0], []], id="nothing is told twice"),
+        # The quick one's message is the first in the topic: the slow one's last word must be the same.
+        pytest.param(overtaken, [[0], [1, 0]], id="who was overtaken tells what holds now"),
+        pytest.param(older_but_later, [[1, 2], [3]], id="a lower version that comes in later is told"),
+    ],
+)
+def test_the_newest_message_about_a_warning_is_the_one_that_holds(
+    tmp_path: Path, scene: Callable[[str], list[list[int]]], told: list[list[int]]
+) -> None:
+    assert [sorted(each) if scene is older_but_later else each for each in run_isolated(scene, str(tmp_path))] == told
+
+
+def answers_lost(folder: str) -> tuple[int, int]:
+    """In an interpreter of its own: how many warnings are stored, and how many told, where the store's answer to one was lost."""
+    from pipeline.errors import StoreUnavailableError
+    from pipeline.store.tracing import Interval, TraceStore
+
+    [tracer] = _tracers(folder, 1)
+    tracer._store.write_intervals([(Interval("c", "v", _WHEN, "who", _WHEN, _WHEN + 1), 1, False)])
+    write = TraceStore.write_warnings
+
+    def deaf(store: Any, rows: Any) -> None:
+        write(store, rows)
+        raise StoreUnavailableError("the answer was lost")
+
+    TraceStore.write_warnings = deaf  # type: ignore[method-assign]
+    with pytest.raises(StoreUnavailableError):
+        tracer._refresh_warnings({"v"}, {})
+    TraceStore.write_warnings = write  # type: ignore[method-assign]
+    tracer._refresh_warnings({"v"}, {})
+    return len(tracer._store.warnings(None)[0]), len(_tell(tracer))
+
+
+def test_a_warning_is_told_though_the_answer_that_it_is_stored_was_lost(tmp_path: Path) -> None:
+    assert run_isolated(answers_lost, str(tmp_path)) == (1, 1)

@@ -110,13 +110,12 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
                 raise Crash
 
         def publish(tracer: Tracer) -> None:
-            while (some := tracer.unpublished()) is not None:
-                topic, key, messages, version = some
-                published.extend((topic, json.loads(message)) for message in messages)
+            while (some := tracer.untold()) is not None:
+                published.extend((some.topic, json.loads(message)) for message in some.messages)
                 maybe_crash()
                 # The worker goes on tracing while Kafka answers.
                 maybe(tracer.trace_some)
-                tracer.mark_published(topic, key, version)
+                tracer.note_told(some)
 
         def maybe(action: Any, *arguments: Any) -> None:
             if data.draw(st.booleans()):

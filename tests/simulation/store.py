@@ -47,6 +47,7 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "repair_rows": ("venue_id", "visitor_id"),
     "stay_rows": ("topic", "partition"),
     "told_rows": ("topic", "partition"),
+    "takeover_rows": ("topic", "partition", "version"),
     "model_applied_rows": ("topic", "partition"),
     "model_use_rows": ("version",),
     "estimate_rows": ("venue_id",),

@@ -83,3 +83,50 @@ def test_scans_that_come_late_and_twice_inherited_have_their_visits() -> None:
     ]
     for step in range(1, 20):
         played([each._replace(fault=Fault("stop", step, after=False)) if each.fault else each for each in actions])
+
+
+def test_windows_that_an_heir_shows_again_count_every_minute() -> None:
+    # The heir of a broken write has rows shown again that say when a minute begins, not that anybody came.
+    played(
+        [
+            Action("join"),
+            Action("scan", 0, None, ("a", "q", "check_out", 1, 1, "e")),
+            Action("scan", 0, None, ("c", "q", "check_in", 3_000_000, 2, "e")),
+            Action("poll", 1, None, (100,)),
+            Action("write", 2, Fault("crash", 9, after=True), (True,)),
+            Action("join"),
+            Action("scan", 0, None, ("a", "q", "check_in", 10_800_001, 1, "e")),
+            Action("poll", 0, None, (100,)),
+        ]
+    )
+
+
+def test_rows_that_come_in_after_their_heir_has_gone_too_are_undone() -> None:
+    # An alert that was sent, and came in when the heir that would have looked for it had lost the partition again.
+    def scan(venue: str, visitor: str, event_type: str, age: int, party: int, event_id: str) -> Action:
+        return Action("scan", 0, None, (venue, visitor, event_type, age, party, event_id))
+
+    played(
+        [
+            Action("join"),
+            scan("c", "q", "check_out", 10_000, 2, "f"),
+            scan("a", "q", "check_in", 600_001, 2, "e"),
+            Action("poll", 1, None, (1,)),
+            Action("join", 2),
+            Action("again", 0, None, (6, 1)),
+            scan("c", "p", "check_in", 0, 1, "e"),
+            scan("c", "q", "check_in", -3_600_000, 2, "e"),
+            scan("a", "p", "check_in", 10_000, 2, "f"),
+            scan("c", "q", "check_in", 176_400_000, 2, "e"),
+            Action("again", 0, None, (5, 3)),
+            scan("a", "p", "check_in", 601_000, 1, "f"),
+            Action("poll", 2, None, (100,)),
+            Action("venue", 0, None, ("a", 4, True, False)),
+            Action("venues", 2, Fault("error", 5, after=True)),
+            Action("write", 0, Fault("stop", 14, after=False), (False,)),
+            Action("rebalance", 0, None, (564, (None,))),
+            scan("a", "p", "check_out", 600_000, 1, "f"),
+            Action("poll", 1, None, (100,)),
+        ],
+        partitions=1,
+    )

@@ -161,6 +161,8 @@ class SimulatedWorker:
         self.alive, self.member = True, False
         self.owned: list[int] = []
         self.wanted: list[int] | None = None
+        # What the engine was told to take over, whether or not that ended.
+        self._claimed: set[int] = set()
         self._position: dict[int, int] = {}
         self._venues_read = 0
         self._outstanding: Write | None = None
@@ -242,11 +244,19 @@ class SimulatedWorker:
         self._start(lambda: self.engine.load_venues(values, keys), fault, then)
 
     def write(self, fault: Fault | None, *, idle: bool) -> None:
-        """Take and store, or try again what was not stored; then commit."""
-        if self._settling:
-            self.settle(fault)
-        elif self._free() and self.owned and self.wanted is None:
-            self._write(fault, idle=idle)
+        """See what others have stored; then take and store, or try again what was not stored, and commit."""
+        if not self._free() or not self.owned or self.wanted is not None:
+            return
+
+        def then(_value: Any, error: Exception | None) -> None:
+            if isinstance(error, OwnershipLostError):
+                self._begin_anew()
+            elif error is None and self._settling:
+                self.settle(fault)
+            elif error is None:
+                self._write(fault, idle=idle)
+
+        self._start(self.engine.notice_others, None, then)
 
     def _write(self, fault: Fault | None, *, idle: bool, after: Callable[[bool], None] = lambda _stored: None) -> None:
         if self._outstanding is None:
@@ -304,8 +314,12 @@ class SimulatedWorker:
 
     def _begin_anew(self) -> None:
         self._outstanding, self._settling = None, False
-        self.engine.revoke(TOPIC, self.owned)
+        self._forget()
         self.wanted, self.owned = self.owned, []
+
+    def _forget(self) -> None:
+        self.engine.revoke(TOPIC, self._claimed)
+        self._claimed.clear()
 
     # --- rebalances
 
@@ -317,7 +331,7 @@ class SimulatedWorker:
         def forget(_stored: bool) -> None:
             self._outstanding, self.wanted, self._settling = None, None, False
             if self.alive:
-                self.engine.revoke(TOPIC, self.owned)
+                self._forget()
             self.owned = []
 
         if self.owned and not self._settling:
@@ -330,6 +344,7 @@ class SimulatedWorker:
         if not self._free() or self.wanted is None:
             return
         wanted = self.wanted
+        self._claimed |= set(wanted)
 
         def then(starts: Any, error: Exception | None) -> None:
             if error is None and self.wanted == wanted:

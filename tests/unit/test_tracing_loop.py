@@ -23,7 +23,7 @@ class _AlwaysDue:
     def trace_some(self) -> int:
         return 1
 
-    def unpublished(self) -> None:
+    def untold(self) -> None:
         return None
 
     def close(self) -> None: ...

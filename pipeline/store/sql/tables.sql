@@ -309,6 +309,18 @@ ORDER BY (topic, partition);
 -- −1: not noted, by an older release.
 ALTER TABLE progress_rows ADD COLUMN IF NOT EXISTS rules Int64 DEFAULT -1;
 
+-- Takeovers of partitions on a server. Rows of their venues with a version of at least `durable` and under `version`, the heir's first,
+-- are of writes that did not end. They may come in after the heir has looked, so every later heir looks again.
+CREATE TABLE IF NOT EXISTS takeover_rows
+(
+    topic     String,
+    partition UInt32,
+    durable   UInt64,
+    version   UInt64
+)
+ENGINE = ReplacingMergeTree
+ORDER BY (topic, partition, version);
+
 -- Corrections to be made from the store, because memory does not reach back so far: written before the scan that asks for it,
 -- deleted when done. An empty visitor_id stands for the whole venue (its max stay or its capacity changed).
 CREATE TABLE IF NOT EXISTS repair_rows
@@ -412,7 +424,7 @@ CREATE TABLE IF NOT EXISTS interval_rows
 ENGINE = ReplacingMergeTree(version, is_deleted)
 ORDER BY (case_id, venue_id, checked_in_at, policy);
 
--- The union of all cases' intervals at a venue, by policy; `version` counts the changes of the venue's warnings.
+-- The union of all cases' intervals at a venue, by policy; a change of the venue's warnings has a higher `version`.
 CREATE TABLE IF NOT EXISTS warning_rows
 (
     venue_id   String,
@@ -429,7 +441,11 @@ CREATE TABLE IF NOT EXISTS warning_rows
 ENGINE = ReplacingMergeTree(version, is_deleted)
 ORDER BY (venue_id, policy, warn_from, warn_until);
 
--- Kafka has every row of a key (a case of exposure_rows, a venue of warning_rows) up to this version.
+-- Several workers write the warnings of one venue, each for its cases, so no version says up to where Kafka has them: each row does. A
+-- row that is written anew under its version, with 1 here, is told. What was there before this column was, is.
+ALTER TABLE warning_rows ADD COLUMN IF NOT EXISTS told UInt8 DEFAULT 1;
+
+-- Kafka has every row of a case up to this version.
 CREATE TABLE IF NOT EXISTS published_rows
 (
     topic   LowCardinality(String),
