@@ -33,9 +33,11 @@ lint: install  ## ruff, mypy --strict and the import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: install  ## scans/s beside a bare read of the same topic, and the race; tracing over two weeks of a nation (4 GB of disk); requests/s; estimates
+bench: install  ## scans/s beside a bare read of the same topic, and the race; live; growth; tracing over two weeks of a nation (4 GB of disk); requests/s; estimates
 	$(BIN)/python -m benchmarks.main
 	$(BIN)/python -m benchmarks.race
+	$(BIN)/python -m benchmarks.live
+	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.cold_start
 	$(BIN)/python -m benchmarks.tracing
 	$(BIN)/python -m benchmarks.serving

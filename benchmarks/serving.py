@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from pipeline.simulate import facts
 from pipeline.simulate.day import DayPlan
 from pipeline.simulate.options import SimulationOptions
 from pipeline.topics import CHECK_INS, VENUES, declared_topics, ensure_topics
+from schemas.venue import Venue
 
 _TICK: Final = 0.05
 _START_SECONDS: Final = 120.0
@@ -88,7 +89,8 @@ def command(
         for name, end in _ANSWERED_BY.items():
             scripts[name] = Path(folder, f"venues{len(scripts)}.lua")
             scripts[name].write_text(_SCRIPT.format(venues=plan.options.venue_count, end=end))
-        with _worker(Path(folder), broker.address, plan) as port, _stream(broker.address, plan, before, scans):
+        worker = running_worker(Path(folder), broker.address, plan.venues())
+        with worker as (port, _), _stream(broker.address, plan, before, scans):
             url = f"http://127.0.0.1:{port}"
             wait_for(f"{url}/api/v1/venues/ven-000000/now")
             _wait_until_stored(url, before)
@@ -149,13 +151,16 @@ def spread(values: list[float], digits: int) -> str:
 
 
 @contextmanager
-def _worker(home: Path, address: str, plan: DayPlan) -> Iterator[int]:
-    ensure_topics(address, declared_topics(4, retention=None))
+def running_worker(
+    home: Path, address: str, venues: Iterable[Venue], partitions: int = 4, **more: str
+) -> Iterator[tuple[int, psutil.Popen]]:
+    """A worker that is ready, on an empty store and topics with these venues: its port and process. `more` are settings."""
+    ensure_topics(address, declared_topics(partitions, retention=None))
     with ScanProducer(address, VENUES) as producer:
-        for venue in plan.venues():
+        for venue in venues:
             producer.send(venue.venue_id.encode(), venue.model_dump_json(exclude_none=True).encode())
     port = free_port()
-    settings = {"HOME": str(home), "KAFKA": address, "CLOCK": "events", "HTTP_PORT": str(port)}
+    settings = {"HOME": str(home), "KAFKA": address, "CLOCK": "events", "HTTP_PORT": str(port), **more}
     with (home / "worker.log").open("wb") as log:
         process = psutil.Popen(
             tied(pipeline_command("worker")),
@@ -164,8 +169,8 @@ def _worker(home: Path, address: str, plan: DayPlan) -> Iterator[int]:
             stderr=log,
         )
         try:
-            wait_for(f"http://127.0.0.1:{port}/readyz")
-            yield port
+            wait_for(f"http://127.0.0.1:{port}/readyz", lambda: process.poll() is None)
+            yield port, process
         finally:
             end_process(process, 15)
 
@@ -199,12 +204,14 @@ def _stream(address: str, plan: DayPlan, at_once: int, rate: int) -> Iterator[No
             thread.join()
 
 
-def wait_for(url: str) -> None:
-    """Return once an address answers well. Raises UserError after two minutes."""
+def wait_for(url: str, lives: Callable[[], bool] = lambda: True) -> None:
+    """Return once an address answers well. Raises UserError after two minutes, or once who should answer no longer `lives`."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         with suppress(OSError), urllib.request.urlopen(url, timeout=2):
             return
+        if not lives():
+            raise UserError(f"{url} does not answer: its process has ended")
         time.sleep(0.2)
     raise UserError(f"{url} does not answer after {_START_SECONDS:.0f} s")
 
