@@ -4,6 +4,7 @@ Whatever is answered, a browser takes it for what it says it is, and shows an an
 """
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
@@ -18,6 +19,9 @@ from pipeline.api.errors import RequestError
 from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
+
+#: Of tokens that do not hold the log is told at most so often, in seconds: whoever tries many cannot fill it.
+_TELL_SECONDS: Final = 10.0
 
 _GUARDED: Final = "/api/"
 _KEY: Final = "checkins.identity"
@@ -35,6 +39,8 @@ class Guard:
     def __init__(self, app: Any, door: Door) -> None:
         self._app = app
         self._door = door
+        # Tokens refused that the log was not told of yet, and when it was told last (monotonic seconds).
+        self._refused, self._told_at = 0, -_TELL_SECONDS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or hand it on with who sent it."""
@@ -53,6 +59,8 @@ class Guard:
             log.error("nobody can be let in: %s", error)
             identity = None
         if identity is None:
+            if authorization is not None:
+                self._note_refused()
             refused = refusal(
                 RequestError(401, "who you are is not known", "Authorization", "send Bearer and a valid token")
             )
@@ -64,6 +72,13 @@ class Guard:
             return
         scope[_KEY] = identity
         await self._app(scope, receive, send if authorization is None else _with(_private, send))
+
+    def _note_refused(self) -> None:
+        self._refused += 1
+        now = time.monotonic()
+        if now - self._told_at >= _TELL_SECONDS:
+            log.warning("tokens that do not hold were refused: %d since this was last said", self._refused)
+            self._refused, self._told_at = 0, now
 
 
 def tracer(request: Request) -> Identity:

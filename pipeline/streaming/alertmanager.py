@@ -133,6 +133,16 @@ def _alert(notice: AlertNotice, ends_at: int) -> dict[str, Any]:
     }
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Whoever answers there may not send our alerts, and the password, elsewhere."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """None is followed: the answer is an error then."""
+
+
+_DIRECT: Final = urllib.request.build_opener(_NoRedirects)
+
+
 class Alertmanager:
     """Sends an outbox's alerts to one Alertmanager; never raises, never blocks the event loop."""
 
@@ -196,7 +206,7 @@ class Alertmanager:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self._url + path, data, self._headers)
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
+            with _DIRECT.open(request, timeout=_TIMEOUT_SECONDS) as answer:
                 return bytes(answer.read())
         except urllib.error.HTTPError as error:
             raise OSError(f"{error.code}: {error.read(300).decode(errors='replace').strip()}") from None

@@ -9,7 +9,9 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -188,6 +190,30 @@ def test_a_refusal_is_tried_again_until_it_is_taken(address: str, monkeypatch: p
     monkeypatch.setattr(Alertmanager, "_call", refused_first)
     failed, accepted = play(address, ([notice(venue="v-6")], lambda: "warning" in held(address, "v-6")))
     assert (failed, accepted >= 0) == (2, True)
+
+
+def test_who_answers_cannot_send_alerts_and_their_password_elsewhere() -> None:
+    asked: list[str] = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.send_response(302)
+            self.send_header("Location", "/elsewhere")
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            self.do_POST()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        alertmanager = Alertmanager(f"http://u:p@127.0.0.1:{server.server_port}", QUIET_MS, lambda: None, lambda: None)
+        with pytest.raises(OSError, match="302"):
+            alertmanager._call("/api/v2/alerts", [])
+        server.shutdown()
+    assert asked == ["/api/v2/alerts"]
 
 
 def test_history_is_not_sent_and_neither_is_its_end() -> None:
