@@ -15,6 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from pipeline.no_pandas import leave_pandas_out
+
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -42,6 +44,7 @@ def run_isolated(function: Callable[..., Any], *args: Any, timeout: float = 900)
 
 
 def _main(request: Path, response: Path) -> None:
+    leave_pandas_out()  # as every command does
     source, name, args = pickle.loads(request.read_bytes())
     spec = spec_from_file_location(Path(source).stem, source)
     assert spec is not None
