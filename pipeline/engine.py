@@ -1006,11 +1006,13 @@ class Engine:
             self.settle()
         return self._bounds != before
 
-    def erase(self, visitor: str, receipt: str) -> None:
-        """Take a visitor out of the store, and count again what it was part of. May be broken off and called again.
+    def erase(self, visitor: str) -> str:
+        """Take a visitor out of the store for good, and count again what it was part of. Returns the receipt.
 
-        Called like `settle`, by the only writer of the store. Raises StoreUnavailableError.
+        Called like `settle`, by the only writer of the store, while nobody traces. Raises StoreUnavailableError; it may then be
+        called again, and goes on under the same receipt.
         """
+        receipt = erasure.begin(self._client, visitor)
         self.settle()
         pairs = erasure.pairs_of(self._client, visitor)
         repair.ask(self._client, pairs, self._next_versions(1))
@@ -1021,6 +1023,8 @@ class Engine:
         # Memory may know the name still; what is loaded anew does not.
         if self._progress:
             self._recover(list(self._progress))
+        erasure.finish(self._client, visitor, receipt)
+        return receipt
 
     # --- figures -----------------------------------------------------------------------------------------------------
 

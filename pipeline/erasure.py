@@ -1,6 +1,5 @@
 """A visitor's request to be erased, carried out on a store that nobody else writes to."""
 
-import secrets
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -32,13 +31,11 @@ class Receipt:
 def erase(settings: Settings, visitor: str, wait: float = DISK_SECONDS) -> Receipt:
     """Erase a visitor. May be broken off and called again. Raises UserError on a server's store; StoreUnavailableError."""
     if settings.clickhouse_url is not None:
-        raise UserError("erase works on an embedded store, with its worker stopped: name it with --store")
+        raise UserError("erase works on an embedded store: name it with --store")
     from pipeline.engine import open_engine  # loads the kernels
 
-    digest = erasure.digest_of(visitor.encode())
     with closing(open_store(settings)) as client:
-        receipt = erasure.receipt_of(client, digest) or secrets.token_hex(8)
-        erasure.bury(client, digest, receipt)
+        erasure.begin(client, visitor)
         erasure.hurry(client, on=True)
         with store_errors():
             mode = client.query("SELECT mode FROM clock").result_rows[0][0] or "events"
@@ -47,10 +44,9 @@ def erase(settings: Settings, visitor: str, wait: float = DISK_SECONDS) -> Recei
         try:
             for topic, rows in groupby(progress, lambda row: row.topic):
                 engine.assign(topic, [row.partition for row in rows])
-            engine.erase(visitor, receipt)
+            receipt = engine.erase(visitor)
         finally:
             engine.close()
-        erasure.bury(client, digest, receipt, finished=True)
         correct_embedded(settings)
         with store_errors():
             scans = client.query(
@@ -61,4 +57,4 @@ def erase(settings: Settings, visitor: str, wait: float = DISK_SECONDS) -> Recei
         while (left := erasure.on_disk(client)) and time.monotonic() < until:
             time.sleep(1)
         erasure.hurry(client, on=False)
-    return Receipt(receipt, digest.hex(), int(scans), not left)
+    return Receipt(receipt, erasure.digest_of(visitor.encode()).hex(), int(scans), not left)

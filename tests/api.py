@@ -10,6 +10,8 @@ import pyarrow as pa
 
 from pipeline.access.door import Door
 from pipeline.api.app import build_app
+from pipeline.api.asking import Register
+from pipeline.api.erasures import Erase, erasure_routes
 from pipeline.api.guard import Guard
 from pipeline.api.live import Live
 from pipeline.api.persons import person_routes
@@ -82,9 +84,11 @@ class Api:
         await self.app(*call)
 
 
-def make_api(settings: Settings, reader: FakeReader) -> Api:
+def make_api(settings: Settings, reader: FakeReader, erase: Erase | None = None) -> Api:
     sent: list[tuple[bytes, bytes]] = []
-    persons = person_routes(settings, reader, lambda key, record: sent.append((key, record)))  # type: ignore[arg-type]
+    register = Register(settings)
+    persons = person_routes(settings, reader, lambda key, record: sent.append((key, record)), register)  # type: ignore[arg-type]
+    persons.include_router(erasure_routes(register, erase))
     live = Live(settings, dict, lambda _snapshot: None)
     app = build_app(live, reader, StatusBook(lambda *_: None), bytes, {}, persons)  # type: ignore[arg-type]
     return Api(Guard(app, Door(settings)), sent)

@@ -18,6 +18,8 @@ class Role(StrEnum):
 AGGREGATES = frozenset(Role)
 #: May read about persons, for a stated purpose, and report cases.
 PERSONS = frozenset({Role.TRACER})
+#: May have somebody erased, which tells nothing about them.
+ERASURES = frozenset({Role.ADMIN})
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 
 from pipeline.access.door import Door
-from pipeline.access.roles import PERSONS, Identity
+from pipeline.access.roles import ERASURES, PERSONS, Identity, Role
 from pipeline.api.answers import refusal
 from pipeline.api.errors import RequestError
 from pipeline.errors import UserError
@@ -82,9 +82,18 @@ class Guard:
 
 
 def tracer(request: Request) -> Identity:
-    """Who sent a request about persons. Raises RequestError, before anything is looked up, if they may not."""
+    """Who asks about persons. Raises RequestError, before anything is looked up, if they may not."""
+    return _who(request, PERSONS)
+
+
+def admin(request: Request) -> Identity:
+    """Who asks for an erasure. Raises RequestError, before anything is done, if they may not."""
+    return _who(request, ERASURES)
+
+
+def _who(request: Request, allowed: frozenset[Role]) -> Identity:
     identity = request.scope.get(_KEY)
-    if not Door.lets(identity, PERSONS):
+    if not Door.lets(identity, allowed):
         raise _forbidden(identity)
     assert isinstance(identity, Identity)
     return identity

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from pipeline.api.models import Count, example
+from schemas.fields import Identifier
 
 _CASE: dict[str, Any] = {
     "case_id": "c-17",
@@ -161,6 +162,22 @@ class CallList(BaseModel):
 
     items: list[Call]
     left_out: Count = Field(description="Exposed visitors beyond the capacity.")
+
+
+class ErasureRequest(BaseModel):
+    """Whom to erase."""
+
+    model_config = example(visitor_id="p-7f3a9c")
+
+    visitor_id: Identifier
+
+
+class Erased(BaseModel):
+    """Nothing of the visitor is in any view."""
+
+    model_config = example(receipt="3b1f0c9d5e7a2846")
+
+    receipt: str = Field(description="What the view `retention` accounts for it under; keep it.")
 
 
 class ReportState(BaseModel):

@@ -9,14 +9,13 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import numpy as np
-from fastapi import APIRouter, Depends, Header, Path, Query
+from fastapi import APIRouter, Depends, Path, Query
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from pipeline.access.door import Budget
-from pipeline.access.roles import Identity
 from pipeline.api.answers import from_cursor, to_cursor
+from pipeline.api.asking import Asker, Purpose, Register, read_body
 from pipeline.api.errors import RequestError
 from pipeline.api.guard import tracer
 from pipeline.api.models import Problem
@@ -31,8 +30,6 @@ from pipeline.settings import Settings
 from pipeline.topics import CASE_REPORTS
 from schemas.case_report import CaseReport
 
-#: Longer bodies are not read.
-MOST_BYTES: Final = 65_536
 #: The body of a report, for the API's description.
 _REPORT_BODY: Final = {
     "requestBody": {"required": True, "content": {"application/json": {"schema": CaseReport.model_json_schema()}}}
@@ -45,47 +42,24 @@ _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
 _MOST_EXPOSED: Final = 200_000
 
 CaseId = Annotated[str, Path(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._:-]+$", description="The case's id.")]
-Purpose = Annotated[
-    str, Header(alias="X-Purpose", min_length=1, max_length=64, description="Why: one of the setting purposes.")
-]
 #: Sends a record with its key to case-reports and returns once Kafka has it. Raises UserError.
 SendReport = Callable[[bytes, bytes], None]
 
 
-def person_routes(settings: Settings, reader: Reader, send: SendReport) -> APIRouter:
+def person_routes(settings: Settings, reader: Reader, send: SendReport, register: Register) -> APIRouter:
     """The routes; cases are read through `reader`, reports leave through `send`."""
     router = APIRouter(tags=["cases"], responses=_REFUSED)
-    audit, budget = AuditLog(settings.audit_path), Budget(settings.person_reads_per_minute)
-    judge = CaseJudge(settings)
+    judge, noted = CaseJudge(settings), register.note
 
-    def allowed(request: Request, purpose: Purpose) -> tuple[Identity, str]:
-        identity = tracer(request)
-        if purpose not in settings.purposes:
-            raise RequestError(422, "this purpose is not known", "X-Purpose", f"one of {', '.join(settings.purposes)}")
-        if not budget.take(identity.who):
-            raise RequestError(429, "too many requests about persons", "the API", "wait", retry_after=60)
-        return identity, purpose
+    def allowed(request: Request, purpose: Purpose) -> Asker:
+        return register.admit(tracer(request), purpose)
 
-    asking = Annotated[tuple[Identity, str], Depends(allowed)]
-
-    async def noted(asker: tuple[Identity, str], action: str, case: str | None, persons: int) -> None:
-        who, purpose = asker
-        try:
-            await run_in_threadpool(
-                lambda: audit.append(who.who, f"api {action}", purpose=purpose, case=case, persons=persons)
-            )
-        except UserError:
-            raise RequestError(
-                503,
-                "the audit log cannot be written",
-                "the audit log",
-                "tell whoever runs this; nothing is read meanwhile",
-            ) from None
+    asking = Annotated[Asker, Depends(allowed)]
 
     async def rows(sql: str, **parameters: Any) -> list[dict[str, Any]]:
         return await reader.ask(lambda client: ask_rows(client, sql, parameters))
 
-    async def known(asker: tuple[Identity, str], action: str, case_id: str) -> dict[str, Any]:
+    async def known(asker: Asker, action: str, case_id: str) -> dict[str, Any]:
         found = await rows(_CASE, case=case_id)
         if not found:
             await noted(asker, action, case_id, 0)
@@ -182,14 +156,14 @@ def person_routes(settings: Settings, reader: Reader, send: SendReport) -> APIRo
 
         Where a second person must agree, the first withdrawal of a case waits for one by somebody else.
         """
-        verdict = judge.judge(await _body(request))
+        verdict = judge.judge(await read_body(request, "the report"))
         if not isinstance(verdict, Case):
             raise RequestError(422, verdict.detail, "the report", "see /api/docs for what it may be")
         case_id = verdict.report.case_id
         action = "withdraws" if verdict.report.status == "withdrawn" else "reports"
         if action == "withdraws" and settings.closing_by_second_person:
-            first = await run_in_threadpool(_asked_first, audit, case_id)
-            if first in (None, asker[0].who):
+            first = await run_in_threadpool(_asked_first, register.audit, case_id)
+            if first in (None, asker.who):
                 await noted(asker, "asks to withdraw", case_id, 1)
                 return _told({"case_id": case_id, "state": "waits for a second person"}, 202)
         await noted(asker, action, case_id, 1)
@@ -224,15 +198,6 @@ def _asked_first(audit: AuditLog, case_id: str) -> str | None:
             elif entry["action"] in ("api withdraws", "api reports"):
                 first = None
     return first
-
-
-async def _body(request: Request) -> bytes:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MOST_BYTES:
-            raise RequestError(413, f"the report is longer than {MOST_BYTES} bytes", "the report", "send one report")
-    return body
 
 
 def _told(content: Any, status: int = 200) -> Response:

@@ -13,6 +13,8 @@ import uvicorn
 
 from pipeline.access.door import Door
 from pipeline.api.app import Exposition, Probe, build_app
+from pipeline.api.asking import Register
+from pipeline.api.erasures import Erase, erasure_routes
 from pipeline.api.front_process import FrontProcess
 from pipeline.api.guard import Guard
 from pipeline.api.live import Facts, Live
@@ -31,12 +33,16 @@ _BACKLOG: Final = 2_048
 
 @contextmanager
 def serve_http(
-    settings: Settings, exposition: Exposition, probes: Mapping[str, Probe], facts: Facts = dict
+    settings: Settings,
+    exposition: Exposition,
+    probes: Mapping[str, Probe],
+    facts: Facts = dict,
+    erase: Erase | None = None,
 ) -> Iterator[int]:
     """Serve while the block runs; gives the port in use (setting 0 takes a free one). Raises UserError if it is taken.
 
     `probes` are by address; without one for /livez or /readyz these say whether we answer, and whether the store does. `facts`
-    are about the worker in this process. The store is read from its first answer on: it need not be there yet.
+    are about the worker in this process, which can `erase`. The store is read from its first answer on: it need not be there yet.
     """
     door = Door(settings)
     outside = bound_socket(settings.http_host, settings.http_port, "PIPELINE_HTTP", " (by another worker?)")
@@ -47,7 +53,9 @@ def serve_http(
     # The process at the door knows nobody: where access is configured, it hands everything on to us.
     book = StatusBook(front.tell if door.is_open else lambda *_: None)
     live, reader = Live(settings, facts, book.update), Reader(settings)
-    persons = person_routes(settings, reader, kafka_sender(settings))
+    register = Register(settings)
+    persons = person_routes(settings, reader, kafka_sender(settings), register)
+    persons.include_router(erasure_routes(register, erase))
     answered: dict[str, Probe] = {"/livez": lambda: (True, {}), "/readyz": live.ready, **probes}
     server = uvicorn.Server(
         uvicorn.Config(

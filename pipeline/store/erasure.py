@@ -4,6 +4,7 @@ SHA-256 without a key: a pseudonym that nobody can guess cannot be guessed from 
 nothing but the list.
 """
 
+import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -37,8 +38,24 @@ def erased(client: Client) -> frozenset[bytes]:
     return frozenset(bytes.fromhex(str(row[0])) for row in _rows(client, "SELECT digest FROM erased_rows FINAL"))
 
 
-def bury(client: Client, digest: bytes, receipt: str, *, finished: bool = False) -> None:
-    """Note that a pseudonym is erased: from here on its scans and reports are not taken. Raises StoreUnavailableError."""
+def begin(client: Client, visitor: str) -> str:
+    """Note that a pseudonym is being erased: from here on its scans and reports are not taken. Returns the receipt.
+
+    That of an erasure that was broken off stays the same. Raises StoreUnavailableError.
+    """
+    digest = digest_of(visitor.encode())
+    rows = _rows(client, f"SELECT receipt FROM erased_rows FINAL WHERE digest = {quoted(digest.hex())}")
+    receipt = str(rows[0][0]) if rows else secrets.token_hex(8)
+    _note(client, digest, receipt, finished=False)
+    return receipt
+
+
+def finish(client: Client, visitor: str, receipt: str) -> None:
+    """Note that nothing of a pseudonym is left. Raises StoreUnavailableError."""
+    _note(client, digest_of(visitor.encode()), receipt, finished=True)
+
+
+def _note(client: Client, digest: bytes, receipt: str, *, finished: bool) -> None:
     now = int(datetime.now(UTC).timestamp() * 1000)
     row = {
         "digest": strings([digest.hex()]),
@@ -48,12 +65,6 @@ def bury(client: Client, digest: bytes, receipt: str, *, finished: bool = False)
     }
     with store_errors():
         client.insert_arrow("erased_rows", pa.table(row))
-
-
-def receipt_of(client: Client, digest: bytes) -> str | None:
-    """The receipt of an erasure that has begun; None if none has. Raises StoreUnavailableError."""
-    rows = _rows(client, f"SELECT receipt FROM erased_rows FINAL WHERE digest = {quoted(digest.hex())}")
-    return str(rows[0][0]) if rows else None
 
 
 def pairs_of(client: Client, visitor: str) -> list[tuple[str, str]]:

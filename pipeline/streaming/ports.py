@@ -117,6 +117,12 @@ class Engine(Protocol[W]):
     def settle_due(self) -> bool:
         """Whether `settle` has something to do that should not wait."""
 
+    def erase(self, visitor: str) -> str:
+        """Take a visitor out of the store, whose only writer this is; nobody may be tracing. Returns a receipt.
+
+        Called like `settle`. Raises StoreUnavailableError; it may then be called again.
+        """
+
     def retain(self, *, lead: bool) -> bool:
         """Drop what is older than the retention (`lead`), and correct what that changes. Returns whether anything was dropped.
 
@@ -212,6 +218,9 @@ class Tracer(Protocol):
 
     def again(self) -> None:
         """Make every case due."""
+
+    def forget(self) -> None:
+        """Let go of all that is known of the cases, until `own_again`; never raises."""
 
     def own_again(self) -> None:
         """Take over the same cases anew: retention, or an erasure, has changed what is stored."""

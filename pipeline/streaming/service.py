@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -81,7 +81,12 @@ class _Service:
     async def run(self) -> int:
         stop = asyncio.create_task(self._stop_signal())
         probes = {"/livez": self._live, "/readyz": self._ready}
-        with serve_http(self._settings, self._metrics.exposition, probes, self._facts) as port:
+        loop = asyncio.get_running_loop()
+
+        def erase(visitor: str) -> Future[str]:
+            return asyncio.run_coroutine_threadsafe(self._erase(visitor), loop)
+
+        with serve_http(self._settings, self._metrics.exposition, probes, self._facts, erase) as port:
             log.info("the live page, the API, /metrics and probes at http://%s:%d", self._settings.http_host, port)
             work = asyncio.create_task(self._work(stop))
             await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -89,6 +94,11 @@ class _Service:
                 work.cancel()
                 return 0
             return await work
+
+    async def _erase(self, visitor: str) -> str:
+        if self._worker is None:
+            raise UserError("this worker reads no partitions now: ask again in a moment")
+        return await self._worker.erase(visitor)
 
     async def _work(self, stop: asyncio.Task[None]) -> int:
         tracer = self._tracer

@@ -7,9 +7,11 @@ published, though nothing would be lost otherwise: what is stored and not traced
 
 import asyncio
 import logging
+import threading
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -81,9 +83,29 @@ class TracingLoop:
         """Give all cases back."""
         await self.assigned(())
 
-    async def retained(self) -> None:
-        """Retention has dropped days: take the same cases over anew."""
+    async def changed(self) -> None:
+        """Something other than scans and reports has changed the store: take the same cases over anew."""
         await self._until_stored(self._tracer.own_again)
+
+    @asynccontextmanager
+    async def standing_still(self) -> AsyncIterator[None]:
+        """Nothing is traced or stored here within the block; what was known is forgotten, and the cases are taken over anew."""
+        stands, go_on = asyncio.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+
+        def stand() -> None:
+            loop.call_soon_threadsafe(stands.set)
+            go_on.wait()
+            self._tracer.forget()
+
+        standing = loop.run_in_executor(self._thread, stand)
+        try:
+            await stands.wait()
+            yield
+        finally:
+            go_on.set()
+            await standing
+        await self.changed()
 
     async def submit(self, batch: RecordBatch) -> None:
         """Store a batch of reports."""

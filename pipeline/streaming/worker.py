@@ -11,8 +11,9 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -125,6 +126,7 @@ class Worker(Generic[W]):
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._flushes: list[tuple[asyncio.Future[bool], bool]] = []
+        self._erasures: list[tuple[str, asyncio.Future[str | None]]] = []
         self._calls = 0
         self._settling = False
         self._give_up = self._stopping = False
@@ -270,13 +272,17 @@ class Worker(Generic[W]):
             while True:
                 idle = await self._until_due()
                 flushes, self._flushes = self._flushes, []
+                erasures, self._erasures = self._erasures, []
                 retain = self._retention_due()
-                self._settling = retain or self._engine.settle_due or any(settle for _, settle in flushes)
+                asked = bool(erasures) or any(settle for _, settle in flushes)
+                self._settling = retain or asked or self._engine.settle_due
                 done = False
                 try:
                     async with self._writing:
                         await self._notice_others()
                         done = await self._write_once(idle) and (not self._settling or await self._settle_once(retain))
+                        if done and erasures:
+                            await self._erase(erasures)
                         await self._hand_on_alerts()
                         await self._count_undercounted()
                 except OwnershipLostError:
@@ -286,6 +292,9 @@ class Worker(Generic[W]):
                     self._room.set()
                 for future, _ in flushes:
                     future.set_result(done)
+                for _, erased in erasures:
+                    if not erased.done():
+                        erased.set_result(None)
         except Exception as error:
             self.fail(error)
         finally:
@@ -302,6 +311,25 @@ class Worker(Generic[W]):
         if settled and self._tracing is not None:
             await self._tracing.settle()
         return settled
+
+    async def erase(self, visitor: str) -> str:
+        """Take a visitor out of the store for good; returns a receipt once nothing of it is in any view.
+
+        Raises UserError where other workers write to the same store, and if the store went away: ask again then.
+        """
+        if self._settings.clickhouse_url is not None:
+            raise UserError(
+                "only the worker of an embedded store can erase: on a server others may write at the same time"
+            )
+        if self.epoch is None or self._stopping:
+            raise UserError("this worker reads no partitions now: ask again in a moment")
+        future: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._erasures.append((visitor, future))
+        self._wake.set()
+        receipt = await future
+        if receipt is None:
+            raise UserError("the erasure was broken off: ask again, and it goes on where it was")
+        return receipt
 
     async def stop(self) -> None:
         """Take no more batches, write and commit what there is, bring the views up to the clock, give the store back.
@@ -419,7 +447,7 @@ class Worker(Generic[W]):
                 self._last_idle = now
                 # With a backlog the clock must wait: it would expire visits whose check-out is still unread.
                 return all(offset >= self._ends.get(each, 0) for each, offset in self._read.items())
-            if self._flushes or self._pending >= self._settings.flush_rows:
+            if self._flushes or self._erasures or self._pending >= self._settings.flush_rows:
                 return False
             # With a backlog, fewer and larger writes: each costs something for every venue that it touches.
             if self._pending and self._backlog() < self._settings.flush_rows:
@@ -555,7 +583,17 @@ class Worker(Generic[W]):
         if dropped:
             log.info("dropped what is older than the retention")
             if self._tracing is not None:
-                await self._tracing.retained()
+                await self._tracing.changed()
+
+    async def _erase(self, erasures: list[tuple[str, asyncio.Future[str | None]]]) -> None:
+        # A pass under way might store exposures of who is just being erased.
+        async with self._tracing.standing_still() if self._tracing is not None else nullcontext():
+            for visitor, future in erasures:
+                receipt = await self._until_stored(
+                    self._engine_thread, partial(self._engine.erase, visitor), lambda: not self._give_up
+                )
+                if not future.done():
+                    future.set_result(receipt)
 
     def note_stored(self, offsets: Mapping[Partition, int]) -> None:
         """Something moved, and these offsets may be committed."""

@@ -93,6 +93,10 @@ class Tracer:
         self._refresh_warnings(None, {})
         return self._store.next_offsets(partitions)
 
+    def forget(self) -> None:
+        """Have nothing in memory any more, and nothing due, until the cases are taken over again; asks the store nothing."""
+        self._take_up([], {}, [])
+
     def own_again(self) -> None:
         """Take over the same cases anew: something other than a visit or a report has changed the store."""
         partitions, everything = self._owned

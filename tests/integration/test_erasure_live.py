@@ -1,0 +1,104 @@
+"""A visitor is erased beside the worker that reads its scans, and nothing of it comes back."""
+
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+
+from pipeline.access.roles import Role
+from pipeline.access.tokens import TokenFile
+from pipeline.audit import AuditLog
+from pipeline.settings import Settings
+from tests.integration.checkins import Worker, World, accounts, view_differences
+from tests.integration.test_erasure import CASES, GONE, MONDAY, SCANS
+from tests.reference import DAY, HOUR, Scan, expected_views, line_of
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.kafka
+
+LATER = [
+    Scan("cafe", GONE, "check_in", MONDAY + 2 * DAY + 16 * HOUR),
+    Scan("cafe", "other", "check_in", MONDAY + 2 * DAY + 17 * HOUR),
+]
+
+
+class Site:
+    """A worker's HTTP side, for who holds a token."""
+
+    def __init__(self, worker: Worker, settings: Settings) -> None:
+        worker.wait_for("reading partitions")
+        match = re.search(r"probes at (http://\S+)", worker.log)
+        assert match, worker.log
+        self._url = match[1]
+        tokens = TokenFile(settings.tokens_path)
+        self._held = {role: tokens.create(role, (role,), 1) for role in (Role.ADMIN, Role.TRACER)}
+
+    def ask(self, role: Role, path: str, body: Any = None) -> tuple[int, Any]:
+        """One request, for the purpose of a legal request."""
+        headers = {"Authorization": f"Bearer {self._held[role]}", "X-Purpose": "legal-request"}
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self._url}/api/v1{path}", data, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    def consumed(self) -> float:
+        """Scans read so far."""
+        with urllib.request.urlopen(f"{self._url}/metrics", timeout=20) as answer:
+            found = re.search(r"^pipeline_scans_consumed_total (\S+)$", answer.read().decode(), re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    def cases(self) -> list[str]:
+        """The cases that tracers see."""
+        return sorted(case["case_id"] for case in self.ask(Role.TRACER, "/cases")[1]["items"])
+
+
+def send(kafka: str, topic: str, records: list[tuple[str, bytes]]) -> None:
+    producer = Producer({"bootstrap.servers": kafka})
+    for key, value in records:
+        producer.produce(topic, value, key.encode())
+    assert producer.flush(60) == 0
+
+
+def test_an_erased_visitor_is_in_no_view_while_the_worker_goes_on(
+    kafka_topics: Callable[..., str], tmp_path: Path
+) -> None:
+    kafka, store = kafka_topics(), tmp_path / "store"
+    world = World(kafka, tmp_path, PIPELINE_CLOCK="events", PIPELINE_PURPOSES='["legal-request"]')
+    settings = Settings(home=tmp_path / "home")
+    try:
+        worker = world.start_worker(store)
+        site = Site(worker, settings)
+        send(kafka, "check-ins", [(scan.venue_id, line_of(scan)) for scan in SCANS])
+        send(kafka, "case-reports", [(case["case_id"], json.dumps(case).encode()) for case in CASES])
+        wait_until(lambda: site.consumed() == len(SCANS))
+        wait_until(lambda: site.cases() == ["c-gone", "c-stays"])
+
+        assert site.ask(Role.TRACER, "/erasures", {"visitor_id": GONE})[0] == 403
+        status, told = site.ask(Role.ADMIN, "/erasures", {"visitor_id": GONE})
+        assert (status, list(told)) == (200, ["receipt"]), (told, worker.log)
+        assert site.cases() == ["c-stays"]
+        # Again, as after an answer that was lost: the receipt stays the same.
+        assert site.ask(Role.ADMIN, "/erasures", {"visitor_id": GONE}) == (200, told)
+
+        send(kafka, "check-ins", [(scan.venue_id, line_of(scan)) for scan in LATER])
+        wait_until(lambda: site.consumed() == len(SCANS) + len(LATER))
+        assert worker.stop() == 0, worker.log
+        # What was erased is not taken a second time either.
+        assert sum(account.stored for account in accounts(store).values()) == len(SCANS) + 1
+        others = [scan for scan in [*SCANS, *LATER] if scan.visitor_id != GONE]
+        as_of = max(scan.occurred_at_ms for scan in [*SCANS, *LATER])
+        assert view_differences(store, expected_views(others, {}, {}, as_of)) == ""
+        world.run("verify", "--store", store)
+        noted = [(each["who"], each["action"]) for each in AuditLog(settings.audit_path).entries()]
+        assert noted.count(("token:admin", "api erases")) == 2
+    finally:
+        world.close()
