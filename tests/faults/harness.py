@@ -5,7 +5,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -73,6 +73,9 @@ ALONE: Final = {
     "broker killed": 4,
     "venue changed": 10,
 }
+
+#: Nothing but what is measured, far apart: what recovery takes by itself.
+CALM: Final = {"worker killed": 4, "broker killed": 1}
 
 #: After a fault of these it is measured how long it takes until everything that was sent before it is stored.
 MEASURED: Final = {"worker killed": 15.0, "broker killed": 30.0}
@@ -173,14 +176,14 @@ class Harness:
             if done % 10 == 5:
                 self.feed.report(f"case-{done}", f"p-{self._chance.randrange(feeds.VISITORS)}")
             name = self._chance.choices(names, weights)[0]
-            if "worker" in name or "local" in name:
-                self._wait_for_a_worker()
+            if "worker" in name or "local" in name or kinds is CALM:
+                self._wait_for_workers(all if kinds is CALM else any)
             since = time.monotonic()
             self._inflict(name)
             done += 1
             if self._bug and self.result.wrong:
                 return
-            if name in MEASURED and not self._ends and self._chance.random() < 0.6:
+            if name in MEASURED and not self._ends and (kinds is CALM or self._chance.random() < 0.6):
                 self._measure(name, since)
             self.tend(pace * self._chance.uniform(0.3, 1.7))
 
@@ -285,9 +288,9 @@ class Harness:
         up = [worker for worker in self.workers if "reading partitions" in worker.log]
         return self._chance.choice(up if up and self._chance.random() < 0.9 else self.workers)
 
-    def _wait_for_a_worker(self) -> None:
+    def _wait_for_workers(self, enough: Callable[[Iterable[bool]], bool]) -> None:
         until = time.monotonic() + 60
-        while not any("reading partitions" in worker.log for worker in self.workers) and time.monotonic() < until:
+        while not enough("reading partitions" in worker.log for worker in self.workers) and time.monotonic() < until:
             self.tend(0.5)
 
     def _later(self, seconds: float, heal: Callable[[], None]) -> None:

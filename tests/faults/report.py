@@ -27,6 +27,11 @@ def _counts(recorded: Sequence[Mapping[str, Any]]) -> str:
     parts = _simulated(recorded)
     if runs := [run for each in recorded for run in each.get("runs", ())]:
         parts += _hurt(runs)
+    for name, place in (("several workers on one store", 0), ("one worker with a store of its own", 1)):
+        if calm := [each["calm"][place] for each in recorded if each.get("calm")]:
+            parts.append(_recovery(calm, f"{name}, nothing else wrong"))
+            wrong = sum(bool(run["wrong"]) for run in calm)
+            parts.append(f"Of these {len(calm)} runs with anything wrong: **{wrong}**.")
     # A bug that was planted again counts as it came out last.
     if bugs := {bug: sign for each in recorded for bug, sign in each.get("bugs", {}).items()}:
         rows = [(bug, f"`{sign[:110]}`".replace("|", "/") if sign else "**not caught**") for bug, sign in bugs.items()]
@@ -57,7 +62,7 @@ def _hurt(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         parts.append(
             table(("killed at", "times armed"), [(name, f"{count:,}") for name, count in sorted(points.items())])
         )
-    parts.append(_recovery(runs))
+    parts.append(_recovery(runs, "amid other faults, until all that was sent before is stored"))
     parts.append("How workers ended: " + ", ".join(f"{name}: {count:,}" for name, count in sorted(exits.items())) + ".")
     return parts
 
@@ -79,7 +84,7 @@ def _summed(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
     return sum((Counter(each) for each in counts), Counter[str]())
 
 
-def _recovery(runs: Sequence[Mapping[str, Any]]) -> str:
+def _recovery(runs: Sequence[Mapping[str, Any]], what: str) -> str:
     found: dict[str, list[float]] = {}
     for run in runs:
         for name, seconds in run["recovery"].items():
@@ -88,7 +93,7 @@ def _recovery(runs: Sequence[Mapping[str, Any]]) -> str:
         (name, str(len(some)), *(f"{sorted(some)[ceil(len(some) * share) - 1]:.1f}" for share in (0.5, 0.9, 0.99, 1)))
         for name, some in sorted(found.items())
     ]
-    header = ("seconds until all that was sent is stored", "measured", "half", "90 %", "99 %", "most")
+    header = (f"seconds, {what}", "measured", "half", "90 %", "99 %", "most")
     return table(header, rows) if rows else "No recovery was measured."
 
 

@@ -4,10 +4,12 @@ Prints its seeds; a run with the same `--seed` chooses the same faults in the sa
 """
 
 import json
+import math
 import random
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -16,7 +18,7 @@ import click
 
 from tests.faults import report
 from tests.faults.bugs import BUGS, STANDING_STILL
-from tests.faults.harness import ALONE, WEIGHTS, Harness, summary
+from tests.faults.harness import ALONE, CALM, WEIGHTS, Harness, summary
 from tests.faults.overload import NATIONAL_MEAN, Overload
 
 #: A run ends and is compared after so many faults; then the next begins, with a new broker and store.
@@ -27,6 +29,9 @@ ALONE_EACH: Final = 4
 
 #: What a bug needs at most: so many faults, so far apart.
 _BUG_FAULTS, _BUG_SECONDS, _BUG_PACE = 6, 20.0, 3.0
+
+#: Mean seconds between two that are timed: each finds the pipeline at rest.
+_CALM_PACE: Final = 10.0
 
 #: A few faults may all miss what a bug needs: so many runs, each with a seed of its own.
 _BUG_TRIES: Final = 3
@@ -43,6 +48,9 @@ _BUG_TRIES: Final = 3
 @click.option(
     "--overload", type=click.FloatRange(0), default=60.0, show_default=True, help="Minutes at ten times the load."
 )
+@click.option(
+    "--kills", type=click.IntRange(0), default=40, show_default=True, help="Of workers and broker, one by one, timed."
+)
 @click.option("--record/--no-record", default=False, help="Add to docs/reliability.json, and make docs/reliability.md.")
 def command(
     faults: int,
@@ -53,6 +61,7 @@ def command(
     bugs: bool,
     chosen: tuple[str, ...],
     overload: float,
+    kills: int,
     record: bool,
 ) -> None:
     """Hurt a pipeline of real processes, and compare what it stored with what its log says."""
@@ -62,6 +71,9 @@ def command(
     if faults and minutes:
         found["runs"] = _runs(faults, minutes, chance, rate, pace)
         failed |= any(run["wrong"] for run in found["runs"])
+    if kills:
+        found["calm"] = [_run(chance, rate, kills, _CALM_PACE, CALM, shared=shared) for shared in (True, False)]
+        failed |= any(run["wrong"] for run in found["calm"])
     if bugs:
         found["bugs"] = {bug: _caught_in_time(bug, chance, rate) for bug in chosen or BUGS}
         failed |= not all(found["bugs"].values())
@@ -74,27 +86,40 @@ def command(
 
 
 def _runs(faults: int, minutes: float, chance: random.Random, rate: float, pace: float) -> list[dict[str, Any]]:
-    until, runs, done = time.monotonic() + minutes * 60, [], 0
+    until, runs, done = time.monotonic() + minutes * 60, list[dict[str, Any]](), 0
     while done < faults and time.monotonic() < until:
-        seed = chance.randrange(1 << 32)
-        click.echo(f"seed {seed}")
-        with TemporaryDirectory(prefix="faults-") as folder:
-            shared = len(runs) % ALONE_EACH != ALONE_EACH - 1
-            harness = Harness(Path(folder), seed, rate, say=click.echo, shared=shared)
-            some = min(FAULTS_PER_RUN, faults - done)
-            try:
-                harness.run(some, until - time.monotonic(), pace, WEIGHTS if shared else ALONE)
-            except KeyboardInterrupt:
-                click.echo("broken off: the run that was not compared does not count")
-                return runs
-            except (AssertionError, subprocess.TimeoutExpired) as error:
-                click.echo(str(error))
-                harness.result.wrong.append(str(error).splitlines()[0][:500])
-        result = harness.result
-        runs.append(summary(result))
+        shared = len(runs) % ALONE_EACH != ALONE_EACH - 1
+        some, kinds = min(FAULTS_PER_RUN, faults - done), WEIGHTS if shared else ALONE
+        try:
+            runs.append(_run(chance, rate, some, pace, kinds, shared=shared, seconds=until - time.monotonic()))
+        except KeyboardInterrupt:
+            click.echo("broken off: the run that was not compared does not count")
+            return runs
         done += sum(runs[-1]["faults"].values())
-        click.echo(f"{done} faults, {len(result.wrong)} things wrong {result.wrong}")
+        click.echo(f"{done} faults, {len(runs[-1]['wrong'])} things wrong {runs[-1]['wrong']}")
     return runs
+
+
+def _run(
+    chance: random.Random,
+    rate: float,
+    faults: int,
+    pace: float,
+    kinds: Mapping[str, int],
+    *,
+    shared: bool,
+    seconds: float = math.inf,
+) -> dict[str, Any]:
+    seed = chance.randrange(1 << 32)
+    click.echo(f"seed {seed}")
+    with TemporaryDirectory(prefix="faults-") as folder:
+        harness = Harness(Path(folder), seed, rate, say=click.echo, shared=shared)
+        try:
+            harness.run(faults, seconds, pace, kinds)
+        except (AssertionError, subprocess.TimeoutExpired) as error:
+            click.echo(str(error))
+            harness.result.wrong.append(str(error).splitlines()[0][:500])
+    return summary(harness.result)
 
 
 def _caught_in_time(bug: str, chance: random.Random, rate: float) -> str:
