@@ -6,7 +6,7 @@ SEEDS := 10000
 FUZZ_SECONDS := 600
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test lint bench race accuracy faults supply schemas dashboards lock clean
+.PHONY: help install demo test long shake lint bench race accuracy faults supply schemas dashboards lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -24,8 +24,14 @@ $(STAMP): requirements.lock pyproject.toml
 demo: install  ## one simulated Sunday of a city through a real Kafka, Faust and ClickHouse, then a live page; Ctrl-C ends it
 	$(BIN)/pipeline demo
 
-test: install  ## every test: unit, property, integration and browser, with a real broker, a real ClickHouse engine, a Chromium
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+test: install  ## unit, property, integration and browser tests, with a real broker, a real ClickHouse engine, a Chromium: ten minutes
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile -m "not long"
+
+long: install  ## the tests that take longest, which CI runs, too
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile -m long
+
+shake: install  ## five minutes of faults at random; CI runs them, too
+	$(BIN)/python -m tests.faults.run --faults 60 --minutes 5 --pace 1 --no-bugs --overload 0 --kills 0
 
 lint: install  ## ruff, mypy --strict and the import rules
 	$(BIN)/ruff check .

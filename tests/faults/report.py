@@ -68,10 +68,11 @@ def _hurt(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _simulated(recorded: Sequence[Mapping[str, Any]]) -> list[str]:
-    parts = []
-    if histories := sum(each.get("histories", 0) for each in recorded):
-        wrong = sum(each["wrong"] for each in recorded if "histories" in each)
-        parts.append(f"**{histories:,} simulated histories**; with anything wrong: **{wrong}**.")
+    parts = [
+        f"**{each['histories']:,} simulated histories**, by `python -m {each['command']}`; with anything wrong: **{each['wrong']}**."
+        for each in recorded
+        if "histories" in each
+    ]
     if records := sum(each.get("records", 0) for each in recorded):
         wrong = sum(each["wrong"] for each in recorded if "records" in each)
         parts.append(
