@@ -13,7 +13,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from tests.browser.site import FORMULA, Site
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = pytest.mark.kafka
 
 
 #: A cursor, or a range, may be of the right type and still make no sense: that is a 422, which the check left out below forbids.
@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 ENDLESS = "/api/v1/live"
 
 
+@pytest.mark.long
 def test_every_answer_is_as_the_openapi_document_says(site: Site) -> None:
     api = schemathesis.openapi.from_url(f"{site.address}/api/v1/openapi.json")
     asked = []

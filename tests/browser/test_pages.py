@@ -11,7 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from tests.browser.site import Site
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = pytest.mark.kafka
 
 PAGES = ("/", "/planning", "/api/docs")
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
@@ -93,6 +93,7 @@ def test_the_fullest_as_expected_are_a_list_of_their_own(page: Any, site: Site) 
     assert f"counted {fullest['occupancy']:,}" in first.inner_text()
 
 
+@pytest.mark.long
 def test_an_alert_is_raised_and_cleared_before_the_readers_eyes(page: Any, site: Site) -> None:
     """A crowd comes and goes: the list, the map, a screen reader, the view and the topic tell of it, without a reload."""
     alone = {each[3]: at for at, each in enumerate(site.feed()["map"]["fixed"]) if each[3]}
@@ -175,6 +176,7 @@ def test_a_venue_is_found_by_name_with_the_keyboard_alone(page: Any, site: Site)
     assert name in page.locator("#day-chart").get_attribute("aria-label")
 
 
+@pytest.mark.long
 def test_a_planner_is_told_which_capacity_would_have_been_enough(page: Any, site: Site) -> None:
     open_page(page, site, "/planning")
     plan = next(
@@ -194,6 +196,7 @@ def test_a_planner_is_told_which_capacity_would_have_been_enough(page: Any, site
     assert "capacity_for_90" in Path(downloading.value.path()).read_text()
 
 
+@pytest.mark.long
 def test_a_planner_is_shown_fewer_days_where_many_take_too_long(page: Any, site: Site) -> None:
     refused = []
 
@@ -215,6 +218,7 @@ def test_a_planner_is_shown_fewer_days_where_many_take_too_long(page: Any, site:
     page.wait_for_selector("#banner", state="hidden")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", PAGES)
 def test_nothing_is_asked_of_anybody_else_and_the_console_stays_empty(page: Any, site: Site, path: str) -> None:
     open_page(page, site, path)
@@ -224,6 +228,7 @@ def test_nothing_is_asked_of_anybody_else_and_the_console_stays_empty(page: Any,
     assert page.said == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", PAGES)
 def test_axe_finds_nothing_serious(page: Any, site: Site, path: str, scheme: str) -> None:
@@ -237,6 +242,7 @@ def test_axe_finds_nothing_serious(page: Any, site: Site, path: str, scheme: str
     assert found == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", [360, 768, 3840])
 def test_nothing_sticks_out_from_a_phone_to_a_wall_display(page: Any, site: Site, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})
@@ -245,6 +251,7 @@ def test_nothing_sticks_out_from_a_phone_to_a_wall_display(page: Any, site: Site
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.long
 def test_stale_data_is_said_and_taken_back(page: Any, site: Site) -> None:
     open_page(page, site, "/")
     page.wait_for_selector("#banner:not([hidden])")
@@ -293,6 +300,7 @@ def test_a_page_whose_connection_broke_is_told_only_what_it_missed(page: Any, si
     assert kinds[-1] == "delta"
 
 
+@pytest.mark.long
 def test_the_page_finds_a_worker_again_that_was_killed(page: Any, site: Site) -> None:
     page.add_init_script(KEEP_WHAT_THE_FEED_SAYS)
     open_page(page, site, "/")

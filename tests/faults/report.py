@@ -69,7 +69,7 @@ def _hurt(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _simulated(recorded: Sequence[Mapping[str, Any]]) -> list[str]:
     parts = [
-        f"**{each['histories']:,} simulated histories**, by `python -m {each['command']}`; with anything wrong: **{each['wrong']}**."
+        f"**{each['histories']:,} simulated histories**, `python -m {each['command']}`; with anything wrong: **{each['wrong']}**."
         for each in recorded
         if "histories" in each
     ]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.harness import ALONE, Harness
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = pytest.mark.kafka
 
 #: Quick ones, each of another kind; `make faults` has them all.
 SHORT = {

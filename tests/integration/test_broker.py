@@ -58,6 +58,7 @@ def test_starting_again_finds_the_same_broker_and_stopping_ends_it(home: Path) -
     assert find_broker(home) is None
 
 
+@pytest.mark.long
 def test_topics_survive_a_killed_broker_and_a_change_of_ports(home: Path) -> None:
     kept = Topic("kept", 3)
     with start_broker(home, 0) as killed:
@@ -106,6 +107,7 @@ def test_a_taken_port_is_named_and_nothing_is_left_running(home: Path, taken_por
     assert find_broker(home) is None
 
 
+@pytest.mark.long
 def test_a_port_lost_in_a_race_is_replaced_by_another(
     home: Path, taken_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

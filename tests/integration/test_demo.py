@@ -16,7 +16,7 @@ from pipeline.broker import find_broker, free_port
 from pipeline.produce import ScanProducer
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = pytest.mark.kafka
 
 PATIENCE = 300
 
@@ -102,6 +102,7 @@ def test_a_day_is_stored_verified_and_summed_up_and_nothing_stays(demo: Demo) ->
     assert (demo.home / "demo" / "store").is_dir()
 
 
+@pytest.mark.long
 def test_it_goes_on_serving_until_ctrl_c_and_then_ends_everything(demo: Demo) -> None:
     running = demo.start()
     said = read_until(running, "Ctrl-C ends everything")
@@ -114,6 +115,7 @@ def test_it_goes_on_serving_until_ctrl_c_and_then_ends_everything(demo: Demo) ->
     assert demo.parts() == []
 
 
+@pytest.mark.long
 def test_a_worker_that_dies_is_named_and_everything_else_ends(demo: Demo) -> None:
     running = demo.start()
     read_until(running, "Ctrl-C ends everything")
@@ -126,6 +128,7 @@ def test_a_worker_that_dies_is_named_and_everything_else_ends(demo: Demo) -> Non
     assert demo.parts() == []
 
 
+@pytest.mark.long
 def test_nothing_outlives_a_demo_that_is_terminated_or_killed(demo: Demo) -> None:
     first = demo.start()
     read_until(first, "sent")
@@ -142,6 +145,7 @@ def test_nothing_outlives_a_demo_that_is_terminated_or_killed(demo: Demo) -> Non
     wait_until(lambda: demo.parts() == [])
 
 
+@pytest.mark.long
 def test_somebodys_cluster_with_scans_in_it_is_left_alone(demo: Demo, kafka_topics: Callable[..., str]) -> None:
     kafka = kafka_topics(partitions=2)
     with ScanProducer(kafka, "check-ins") as producer:

@@ -27,7 +27,7 @@ from tests.integration.checkins import (
 from tests.reference import DAY, HOUR, MINUTE, ROWS, Scan, expected_views, line_of
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = pytest.mark.kafka
 
 EVENTS = {**FREQUENT_WRITES, "PIPELINE_CLOCK": "events"}
 OFFICE = '{"office": "PT12H"}'
@@ -185,6 +185,7 @@ def test_a_second_worker_on_an_embedded_store_is_told_so_in_one_sentence(
     assert first.stop() == 0, first.log
 
 
+@pytest.mark.long
 def test_sigterm_in_the_midst_of_work_ends_well_and_loses_nothing(
     make_world: Callable[..., World], tmp_path: Path
 ) -> None:
@@ -207,6 +208,7 @@ def test_sigterm_in_the_midst_of_work_ends_well_and_loses_nothing(
     assert not found, found
 
 
+@pytest.mark.long
 def test_a_worker_outlives_a_restart_of_kafka(tmp_path: Path) -> None:
     lines, store, home = scans_of(range(2_000)), tmp_path / "store", tmp_path / "broker"
     with start_broker(home, 0, tied_to_us=True) as broker:

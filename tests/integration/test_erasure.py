@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.isolated import run_isolated
 from tests.reference import DAY, HOUR, Scan, line_of
 
@@ -76,6 +78,7 @@ def files_with(folder: Path, text: str) -> list[str]:
     return [str(path) for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
 
 
+@pytest.mark.long
 def test_an_erased_visitor_is_in_no_view_and_no_file_and_does_not_come_back(tmp_path: Path) -> None:
     run_isolated(fill, str(tmp_path), SCANS, True)
     assert files_with(tmp_path, GONE)

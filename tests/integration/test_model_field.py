@@ -196,8 +196,8 @@ def test_a_day_like_the_others_passes(lived: dict[str, Any]) -> None:
     assert kiosk.drift < 0.1
 
 
+@pytest.mark.long
 @pytest.mark.kafka
-@pytest.mark.slow
 def test_a_worker_renews_the_model_by_itself_and_goes_on(kafka_topics: Callable[..., str], tmp_path: Path) -> None:
     world = World(kafka_topics(2), tmp_path, PIPELINE_CLOCK="events", PIPELINE_MODEL_REFIT="nightly")
     scans = [*a_day(_MONDAY, 1, random.Random(4))[0], Scan("kiosk-0", "k", "check_in", _MONDAY + DAY + 13 * HOUR)]

@@ -179,6 +179,7 @@ def test_neither_format_nor_order_nor_repetition_changes_a_row(day: Day, tmp_pat
     assert_shows(tmp_path, day.expected())
 
 
+@pytest.mark.long
 def test_until_stops_the_clock_and_a_later_replay_goes_on(day: Day, tmp_path: Path) -> None:
     instants = sorted(scan.occurred_at_ms for scan in day.scans)
     noon = instants[len(instants) // 2] + 1
@@ -198,6 +199,7 @@ def test_until_stops_the_clock_and_a_later_replay_goes_on(day: Day, tmp_path: Pa
     assert_shows(tmp_path, day.expected())
 
 
+@pytest.mark.long
 def test_venues_loaded_afterwards_correct_what_is_stored(day: Day, tmp_path: Path) -> None:
     done("replay", day.scan_file, home=tmp_path)
     loaded = done("venues", "load", day.venue_file, "--store", tmp_path / "store", home=tmp_path)
@@ -355,6 +357,7 @@ def test_a_store_that_fails_is_one_sentence_with_its_cause(
         raise StoreUnavailableError("broken")
 
 
+@pytest.mark.long
 def test_a_changed_max_stay_holds_for_what_is_stored_already(day: Day, tmp_path: Path) -> None:
     done("replay", day.scan_file, "--venues", day.venue_file, home=tmp_path)
     (tmp_path / "nothing.ndjson").touch()

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.reference import DAY, HOUR, Scan, line_of
 
 #: A Monday. `old` and `stays` are there on the first day and over midnight into the second; only `stays` and `new` much later.
@@ -45,6 +47,7 @@ def pipeline(folder: Path, *words: str, status: int = 0) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_what_is_too_old_is_said_dropped_and_then_gone(tmp_path: Path) -> None:
     store, scans, cases = str(tmp_path / "store"), tmp_path / "scans.ndjson", tmp_path / "cases.ndjson"
     scans.write_bytes(b"\n".join(map(line_of, SCANS)))

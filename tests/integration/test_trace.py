@@ -63,7 +63,6 @@ def write_reports(folder: Path, *reports: dict[str, str]) -> str:
     return str(path)
 
 
-@pytest.mark.slow
 def test_a_case_is_reported_traced_read_and_exported(store: Path, tmp_path: Path) -> None:
     file = write_reports(
         tmp_path,
@@ -116,7 +115,6 @@ def test_a_case_is_reported_traced_read_and_exported(store: Path, tmp_path: Path
     assert "venue_warnings" in checked
 
 
-@pytest.mark.slow
 def test_a_withdrawn_case_has_no_exposures(store: Path, tmp_path: Path) -> None:
     place = ("--store", str(store))
     words = ("case", "report", "--case", "c", "--visitor", "ill", "--reported")
@@ -131,7 +129,6 @@ def test_a_withdrawn_case_has_no_exposures(store: Path, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.slow
 def test_what_cannot_be_answered_is_said_in_a_sentence(store: Path, tmp_path: Path) -> None:
     place = ("--store", str(store))
     assert "there is no case c in the store" in pipeline(tmp_path, "trace", "c", *place, status=1).stderr
@@ -143,7 +140,6 @@ def test_what_cannot_be_answered_is_said_in_a_sentence(store: Path, tmp_path: Pa
     assert "2 of 2 lines are refused, so nothing was sent" in done.stderr
 
 
-@pytest.mark.slow
 def test_how_people_mixed_at_a_venue_is_told_by_hour_and_by_rolling_window(store: Path, tmp_path: Path) -> None:
     def told(*words: str) -> dict[str, dict[str, str]]:
         done = pipeline(tmp_path, "trace", "--mixing", "cafe", *words, "--format", "csv", "--store", str(store))

@@ -24,7 +24,7 @@ from tests.integration.checkins import (
 from tests.isolated import run_isolated
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = pytest.mark.kafka
 
 SETTINGS = {**FREQUENT_WRITES, "PIPELINE_CLOCK": "events"}
 
@@ -72,6 +72,7 @@ def messages(world: World) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
+@pytest.mark.long
 def test_reports_before_and_after_the_scans_and_kills_in_between_end_in_the_same_exposures(
     world: World, tmp_path: Path
 ) -> None:

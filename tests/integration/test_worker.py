@@ -185,6 +185,7 @@ def test_a_drain_of_empty_topics_ends_at_once(bench: Bench) -> None:
     assert time.monotonic() - begun < VENUES_FIRST_SECONDS, "it waited for a registry that is empty"
 
 
+@pytest.mark.long
 def test_after_restarts_each_offset_is_stored_once_and_committed(bench: Bench) -> None:
     bench.produce([SCAN] * 30_000)
     summary = bench.drain()
@@ -281,6 +282,7 @@ def test_a_worker_stopped_while_the_store_is_away_leaves_what_it_has_to_be_read_
     assert bench.committed() == bench.ends()
 
 
+@pytest.mark.long
 def test_workers_come_and_go_and_each_offset_is_stored_once(bench: Bench) -> None:
     bench.produce([SCAN] * 100_000)
     slower = {**SLOW, "write_seconds": 0.15}

@@ -26,7 +26,7 @@ from tests.integration.checkins import (
 )
 from tests.reference import HOUR, MINUTE, expected_views, line_of
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.long]
 
 CHECK_INS_PER_ROUND = 3_250
 STAYS = {"office": 12 * HOUR, "restaurant": 90 * MINUTE}

@@ -80,6 +80,7 @@ def expected(situation: Situation, basis: str, as_of: int) -> set[AlertRow]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("basis", BASES[1:])
 @settings(max_examples=40)
 @given(data=st.data())
@@ -104,6 +105,7 @@ def test_alerts_by_estimates_are_those_of_the_set_of_scans(basis: str, data: st.
     assert watch.shown() == expected(situation, basis, as_of)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("basis", BASES[1:])
 @settings(max_examples=25)
 @given(data=st.data())

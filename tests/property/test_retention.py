@@ -142,6 +142,6 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
     return play_examples(play, examples, seed)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_a_cut_leaves_is_what_a_pipeline_says_that_never_had_the_rest(tmp_path: Path) -> None:
     assert run_isolated(run_examples, str(tmp_path), 8, None, timeout=600) == 8

@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.isolated import run_isolated
 
 
@@ -207,6 +205,5 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
     return play_examples(play, examples, seed)
 
 
-@pytest.mark.slow
 def test_neither_order_nor_crashes_change_whom_a_case_exposed(tmp_path: Path) -> None:
     assert run_isolated(run_examples, str(tmp_path), 15, None, timeout=1500) == 15

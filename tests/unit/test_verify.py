@@ -17,7 +17,7 @@ import pytest
 
 from tests.isolated import run_isolated
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE
