@@ -5,17 +5,20 @@ import os
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from pipeline.access.roles import Role
+from pipeline.access.tokens import TokenFile
 from pipeline.broker import free_port
 from pipeline.processes import tied
 from pipeline.produce import ScanProducer
+from pipeline.settings import Settings
 from pipeline.simulate import facts
 from pipeline.simulate.day import DayPlan
 from pipeline.simulate.options import SimulationOptions
@@ -48,6 +51,7 @@ class Site:
         self._port = free_port()
         self._worker: subprocess.Popen[bytes] | None = None
         self._sent = 0
+        self._token: str | None = None
         self._at = NOW
         self.address = f"http://127.0.0.1:{self._port}"
 
@@ -97,6 +101,23 @@ class Site:
         (door,) = [each for each in children if "pipeline.api.front" in each.cmdline()]
         door.kill()
 
+    @contextmanager
+    def guarded(self) -> Iterator[str]:
+        """Within the block only who holds a token is told anything; gives one of a viewer."""
+        settings = Settings(home=self._folder)
+        self._token = TokenFile(settings.tokens_path).create("reader", (Role.VIEWER,), 1)
+        self._restart()
+        try:
+            yield self._token
+        finally:
+            self._token = None
+            settings.tokens_path.unlink()
+            self._restart()
+
+    def _restart(self) -> None:
+        self.close()
+        self.start()
+
     def close(self) -> None:
         """End the worker."""
         if self._worker is not None:
@@ -108,7 +129,8 @@ class Site:
 
     def ask(self, path: str) -> Any:
         """The JSON at a path."""
-        with urllib.request.urlopen(self.address + path, timeout=30) as answer:
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        with urllib.request.urlopen(urllib.request.Request(self.address + path, headers=headers), timeout=30) as answer:
             return json.load(answer)
 
     def feed(self) -> dict[str, Any]:

@@ -19,12 +19,18 @@ VENUE = "ven-000003"
 #: Keeps of which kind each message of the feed is, and when the connection breaks.
 KEEP_WHAT_THE_FEED_SAYS = """
 window.told = [];
-window.EventSource = class extends EventSource {
-  constructor(address) {
-    super(address);
-    for (const kind of ["snapshot", "delta"]) this.addEventListener(kind, () => window.told.push(kind));
-    this.addEventListener("error", () => window.told.push("broken"));
-  }
+const plain = window.fetch;
+const listen = async (body) => {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let read = await reader.read(); !read.done; read = await reader.read())
+    for (const [, kind] of read.value.matchAll(/^event: (\\w+)$/gm)) window.told.push(kind);
+};
+window.fetch = async (address, options) => {
+  const response = await plain(address, options);
+  if (address !== "/api/v1/live" || !response.ok) return response;
+  const [ours, theirs] = response.body.tee();
+  listen(ours).catch(() => {}).then(() => window.told.push("broken"));
+  return new Response(theirs, response);
 };
 """
 #: Keeps what a screen reader would be told of alerts, in the order in which it is told.
@@ -314,3 +320,36 @@ def test_the_page_finds_a_worker_again_that_was_killed(page: Any, site: Site) ->
     wait_for_number(page, "people", before + 7)
     # Another worker does not know what this page has seen.
     assert page.evaluate("window.told").count("snapshot") == 2
+
+
+def test_who_holds_a_token_sees_the_pages_of_a_pipeline_that_wants_one(page: Any, site: Site) -> None:
+    """Of nobody else anything is shown; a token that does not hold is said to be one, and asked for again."""
+    with site.guarded() as token:
+        page.goto(site.address + "/")
+        dialog = page.get_by_role("dialog", name="A token, please")
+        dialog.wait_for()
+        assert page.locator('#figures [data-key="people"]').count() == 0
+        dialog.get_by_label("those who hold a token").fill("checkins_nobodys")
+        dialog.get_by_role("button", name="Continue").click()
+        page.get_by_role("alert").filter(has_text="does not hold").wait_for()
+        report = Axe().run(page)
+        assert [each["id"] for each in report.response["violations"] if each["impact"] in ("serious", "critical")] == []
+        page.get_by_label("those who hold a token").fill(token)
+        page.keyboard.press("Enter")
+        page.wait_for_selector('#figures [data-key="people"]')
+        page.wait_for_selector("#day-chart canvas")
+        before = number_in(page, "people")
+        site.check_in(VENUE, 5)
+        wait_for_number(page, "people", before + 5)
+
+        # It holds on the other pages of the tab, for downloads too.
+        page.goto(site.address + "/planning")
+        page.wait_for_selector("#venues tr")
+        with page.expect_download() as download:
+            page.locator("#csv").click()
+        assert download.value.suggested_filename.endswith(".csv")
+        assert Path(download.value.path()).read_text().startswith("venue_id")
+
+        page.get_by_role("button", name="Sign out").click()
+        page.get_by_role("dialog", name="A token, please").wait_for()
+    assert [line for line in page.said if "401" not in line] == []

@@ -1,7 +1,8 @@
 // One venue's day against the same weekday before, minute by minute.
 
 import uPlot from "../vendor/uplot.js";
-import { $, ask, colour, el, onTheme, say, typefaces } from "./dom.js";
+import { ask } from "./access.js";
+import { $, colour, el, onTheme, say, typefaces } from "./dom.js";
 import { LEVEL_NAMES, clock, dayName, number, presence, share } from "./format.js";
 
 const DAY = 86_400;

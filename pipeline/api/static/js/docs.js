@@ -1,6 +1,7 @@
 // The API's reference, made from its OpenAPI document.
 
-import { $, ask, el } from "./dom.js";
+import { ask, asks } from "./access.js";
+import { $, el } from "./dom.js";
 
 const api = await ask("/api/v1/openapi.json");
 const resolve = (schema) => (schema?.$ref ? api.components.schemas[schema.$ref.split("/").pop()] : schema);
@@ -29,7 +30,7 @@ function route(path, method, operation) {
   const example = schema?.examples?.[0];
   const parameters = (operation.parameters ?? []).map((each) => [each.name, `${typeOf(each.schema)}${each.required ? "" : each.schema?.default == null ? ", optional" : `, default ${each.schema.default === "" ? "none" : each.schema.default}`}`, each.description ?? each.schema?.description ?? ""]);
   const asked = parameters.some(([name]) => name === "X-Purpose");
-  const tryIt = asked || path.includes("{") || path.endsWith("/live") ? [] : [el("p", {}, el("a", { href: path }, `Try ${path}`))];
+  const tryIt = asked || path.includes("{") || path.endsWith("/live") ? [] : [el("p", {}, asks(el("a", { href: path }, `Try ${path}`)))];
   return el(
     "details",
     {},
@@ -50,6 +51,6 @@ for (const each of routes) {
 }
 $("waiting").remove();
 $("main").append(
-  el("section", { className: "panel" }, el("h2", {}, `${api.info.title} ${api.info.version}`), ...api.info.description.trim().split("\n\n").map((text) => el("p", {}, text.replaceAll("`", ""))), el("p", {}, el("a", { href: "/api/v1/openapi.json" }, "The OpenAPI document"))),
+  el("section", { className: "panel" }, el("h2", {}, `${api.info.title} ${api.info.version}`), ...api.info.description.trim().split("\n\n").map((text) => el("p", {}, text.replaceAll("`", ""))), el("p", {}, asks(el("a", { href: "/api/v1/openapi.json" }, "The OpenAPI document")))),
   ...[...tags].map(([tag, paths]) => el("section", { className: "panel" }, el("h2", {}, tag), ...paths.map((each) => route(...each)))),
 );

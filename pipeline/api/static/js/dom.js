@@ -50,11 +50,3 @@ export const typefaces = () => getComputedStyle(document.body).fontFamily;
 export function onTheme(redraw) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 }
-
-/** The JSON at an address of ours; an Error says what the server said. */
-export async function ask(path) {
-  const response = await fetch(path, { headers: { Accept: "application/json" } });
-  const body = await response.json();
-  if (!response.ok) throw new Error(body.what ? `${body.what}: ${body.way_out}` : response.statusText);
-  return body;
-}

@@ -1,7 +1,8 @@
 // The planner's page: how capacity is used over the week, where it is tight, and how large a place would have to be.
 
 import * as echarts from "../vendor/echarts.js";
-import { $, ask, colour, el, onTheme, say, typefaces } from "./dom.js";
+import { ask, asks } from "./access.js";
+import { $, colour, el, onTheme, say, typefaces } from "./dom.js";
 import { duration, number, plural, share } from "./format.js";
 import { search } from "./search.js";
 
@@ -34,6 +35,9 @@ function range() {
   const until = new Date(Math.floor(asOf / 3_600_000 + 1) * 3_600_000);
   return { since: new Date(until.getTime() - $("days").value * 86_400_000).toISOString(), until: until.toISOString() };
 }
+
+asks($("csv"));
+asks($("parquet"));
 
 async function load() {
   const mine = ++asked;

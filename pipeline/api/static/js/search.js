@@ -1,6 +1,7 @@
 // A combobox over the venues: type, arrow keys, Enter.
 
-import { ask, el } from "./dom.js";
+import { ask } from "./access.js";
+import { el } from "./dom.js";
 import { number } from "./format.js";
 
 const PAUSE_MS = 150;
