@@ -151,6 +151,8 @@ class Engine:
         # Venues whose alerts are to be computed again from an instant (ms) on, and the most persons counted there of late.
         self._crowded_since: dict[str, int] = {}
         self._recounted: dict[str, int] = {}
+        # When (ms) an alert is raised or cleared by itself, as of the last `take`.
+        self._next_turn = NONE
         self._rolled_minute = BEGINNING
         self._rolled_all = True
         self._rolled_at = self._rolling_cost = 0.0
@@ -500,6 +502,15 @@ class Engine:
             return time.time_ns() // 1_000_000
         return max(self._newest, self._read_anywhere)
 
+    @property
+    def turns_in(self) -> float | None:
+        """In how many seconds an alert is raised or cleared if everybody stays where they are; None if none is.
+
+        As of the last `take`; may be asked from any thread. By the clock of `events` nothing happens by itself.
+        """
+        turn = self._next_turn
+        return None if turn == NONE or self._clock != "wall" else (turn - self._clock_now()) / 1000
+
     def take(self, *, idle: bool) -> Write | None:
         """Cut what has accumulated into one write; None if there is nothing.
 
@@ -645,6 +656,7 @@ class Engine:
 
     def _alert_rows(self, changed: Changes, as_of: int) -> list[tuple[str, pa.Table]]:
         changes = self._book.advance(self._shard, changed, as_of)
+        self._next_turn = self._book.next_turn
         if not changes:
             return []
         first = self._next_versions(len(changes))

@@ -69,6 +69,8 @@ class AlertBook:
         # Of alerts raised before the cells in memory: the most persons until there, by (venue, level).
         self._before: dict[tuple[int, int], int] = {}
         self._due: dict[int, int] = {}
+        # Of venues with a hold under way, when it is over and raises or clears an alert.
+        self._turns: dict[int, int] = {}
         self._since: dict[int, int] = {}
         self._true: dict[int, list[Alert]] = {}
 
@@ -76,6 +78,11 @@ class AlertBook:
     def open_alerts(self) -> list[Alert]:
         """The alerts in force."""
         return [alert for alerts in self._alerts.values() for alert in alerts if alert.cleared_at == NONE]
+
+    @property
+    def next_turn(self) -> int:
+        """When (ms) the first alert is raised or cleared if everybody stays where they are; NONE if none is."""
+        return min(self._turns.values(), default=NONE)
 
     def levels(self, shard: Shard, venue: int) -> Levels:
         """The rules of a venue, by its code."""
@@ -161,10 +168,12 @@ class AlertBook:
         begin = np.maximum([since[code] for code in codes.tolist()], shard.changes_from).astype(np.int64)
         look = self._look_by_count if self._estimates is None else self._look_by_estimate
         changed = []
-        for code, at, (found, due) in zip(
+        for code, at, (found, due, turn) in zip(
             codes.tolist(), begin.tolist(), look(shard, codes, begin, as_of), strict=True
         ):
-            changed += self._note(shard, code, at, found, due)
+            _set(self._due, code, due)
+            _set(self._turns, code, turn)
+            changed += self._note(shard, code, at, found)
         self._as_of = as_of
         return changed
 
@@ -206,8 +215,8 @@ class AlertBook:
         # What is known of a venue's alerts, and right up to where it is looked at again.
         return self._true[venue] if venue in self._true else self._alerts.get(venue, [])
 
-    def _look_by_count(self, shard: Shard, codes: I32, since: I64, as_of: int) -> list[tuple[list[Alert], int]]:
-        # Of each venue the alerts in force after `since`, and when to look again.
+    def _look_by_count(self, shard: Shard, codes: I32, since: I64, as_of: int) -> list[tuple[list[Alert], int, int]]:
+        # Of each venue the alerts in force after `since`, when to look again, and when a hold is over.
         in_force = np.full((len(codes), len(LEVELS), 2), NONE, np.int64)
         for i, (code, begin) in enumerate(zip(codes.tolist(), since.tolist(), strict=True)):
             for alert in _held(self._base(code), begin):
@@ -219,13 +228,15 @@ class AlertBook:
         for i, level, raised_at, cleared_at, peak in rows.tolist():
             capacity = self._levels[codes[i]].capacity
             found[i].append(Alert(level, raised_at, cleared_at, peak, capacity))
-        return list(zip(found, due.tolist(), strict=True))
+        return list(zip(found, *due.T.tolist(), strict=True))
 
-    def _look_by_estimate(self, shard: Shard, codes: I32, since: I64, as_of: int) -> Iterator[tuple[list[Alert], int]]:
+    def _look_by_estimate(
+        self, shard: Shard, codes: I32, since: I64, as_of: int
+    ) -> Iterator[tuple[list[Alert], int, int]]:
         for code, begin in zip(codes.tolist(), since.tolist(), strict=True):
             yield self._look(shard, code, begin, as_of)
 
-    def _look(self, shard: Shard, venue: int, since: int, as_of: int) -> tuple[list[Alert], int]:
+    def _look(self, shard: Shard, venue: int, since: int, as_of: int) -> tuple[list[Alert], int, int]:
         assert self._estimates is not None
         levels = self._levels[venue]
         held = _held(self._base(venue), since)
@@ -236,20 +247,17 @@ class AlertBook:
         in_force = {alert.level: (alert.raised_at, self._most(shard, venue, alert, start)) for alert in held}
         at, persons = shard.curve(venue, start, as_of)
         at, persons, judged = levels.refined(at, persons, as_of, partial(self._ask, self._estimates, venue))
-        found, due = levels.alerts(at, persons, as_of, since, in_force, judged)
+        found, turn = levels.alerts(at, persons, as_of, since, in_force, judged)
+        due = turn
         lasts = any(alert.cleared_at == NONE for alert in found)
         if lasts and judged is not None:
             due = _earlier(due, (as_of // MINUTE + 1) * MINUTE)
-        return found, _earlier(due, shard.next_look(venue, as_of, 0 if lasts else levels.lowest))
+        return found, _earlier(due, shard.next_look(venue, as_of, 0 if lasts else levels.lowest)), turn
 
-    def _note(self, shard: Shard, venue: int, since: int, found: list[Alert], due: int) -> list[AlertChange]:
+    def _note(self, shard: Shard, venue: int, since: int, found: list[Alert]) -> list[AlertChange]:
         old = self._alerts.get(venue, [])
         new = [alert for alert in self._base(venue) if alert.cleared_at != NONE and alert.cleared_at <= since] + found
         self._true.pop(venue, None)
-        if due == NONE:
-            self._due.pop(venue, None)
-        else:
-            self._due[venue] = due
         if not old and not new:
             return []
         self._alerts[venue] = [a for a in new if a.cleared_at == NONE or a.cleared_at > shard.changes_from]
@@ -313,6 +321,13 @@ def _asked(first: I64, last: int) -> Iterator[tuple[I32, I64]]:
         inside = np.arange(len(codes)) - np.repeat(np.cumsum(part) - part, part)
         yield codes, first[codes] + inside
         begin = end
+
+
+def _set(times: dict[int, int], venue: int, at: int) -> None:
+    if at == NONE:
+        times.pop(venue, None)
+    else:
+        times[venue] = at
 
 
 def _earlier(one: int, other: int) -> int:

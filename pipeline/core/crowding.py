@@ -366,8 +366,8 @@ def look(
     """What `Levels.alerts` does, by the count, for each of many venues: look first, first + 1, … of them.
 
     Alerts are added to `found` as look, level, raised_at, cleared_at, peak, from row used[0] on; due[look] is when the venue is
-    to be looked at again, NONE if never. Memory begins at `cells_from` (ms). Returns how far it came: if not to the end, make
-    room for need[0] steps, events and alerts more, and go on from there.
+    to be looked at again, and when a hold is over that is under way, NONE if never. Memory begins at `cells_from` (ms). Returns
+    how far it came: if not to the end, make room for need[0] steps, events and alerts more, and go on from there.
     """
     venue, since, bounds, look_back, lowest, in_force = looks
     step = np.zeros(2, np.int64)
@@ -383,7 +383,7 @@ def look(
             return i
         turns = np.empty(count, np.int64)
         rows = np.empty((count + 1, 3), np.int64)
-        due[i] = NONE
+        due[i, 1] = NONE
         lasts = False
         for level in range(bounds.shape[1]):
             raise_at, clear_below = bounds[i, level, 0], bounds[i, level, 2]
@@ -413,11 +413,10 @@ def look(
                 found[row, 0], found[row, 1] = i, level
                 found[row, 2], found[row, 3], found[row, 4] = rows[k, 0], rows[k, 1], rows[k, 2]
                 lasts = lasts or rows[k, 1] == NONE
-            if step[1] != NONE and (due[i] == NONE or step[1] < due[i]):
-                due[i] = step[1]
-        turn = next_look(venues, cells, events, venue[i], until, 0 if lasts else lowest[i])
-        if turn != NONE and (due[i] == NONE or turn < due[i]):
-            due[i] = turn
+            if step[1] != NONE and (due[i, 1] == NONE or step[1] < due[i, 1]):
+                due[i, 1] = step[1]
+        change = next_look(venues, cells, events, venue[i], until, 0 if lasts else lowest[i])
+        due[i, 0] = due[i, 1] if change == NONE or (due[i, 1] != NONE and due[i, 1] < change) else change
     return len(venue)
 
 

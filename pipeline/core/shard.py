@@ -398,10 +398,10 @@ class Shard:
         return crowding.next_look(self._venues, self._cells, self._events, venue, as_of, lowest)
 
     def crowded(self, looks: crowding.Looks, until: int) -> tuple[I64, I64]:
-        """The alerts by the count of many venues, and when to look again: see `crowding.look`. Call `advance(until)` first."""
+        """The alerts by the count of many venues, and what is due of each: see `crowding.look`. Call `advance(until)` first."""
         count, levels = looks.bounds.shape[:2]
         at, persons = np.zeros(256, np.int64), np.zeros(256, np.int64)
-        found, due, used = np.zeros((count + 1024, 5), np.int64), np.zeros(count, np.int64), np.zeros(1, np.int64)
+        found, due, used = np.zeros((count + 1024, 5), np.int64), np.zeros((count, 2), np.int64), np.zeros(1, np.int64)
         here = 0
         while True:
             here = crowding.look(

@@ -114,6 +114,10 @@ class Engine(Protocol[W]):
         """How many venues had far too few scans in the last closed hour. Called like `write`. Raises StoreUnavailableError."""
 
     @property
+    def turns_in(self) -> float | None:
+        """In how many seconds the next `take` has an alert to tell that time alone raises or clears; None: not known of any."""
+
+    @property
     def settle_due(self) -> bool:
         """Whether `settle` has something to do that should not wait."""
 

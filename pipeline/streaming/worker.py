@@ -35,6 +35,8 @@ T = TypeVar("T")
 
 #: The clock (`as_of`) moves on at least this often, in seconds, whether or not anything arrives.
 IDLE_SECONDS = 1.0
+#: An alert that time alone raises or clears is written when it is due, but so long after the last write, in seconds.
+TURN_SECONDS = 0.1
 #: Pauses between tries while the store is away: doubled from the first to the last, in seconds.
 FIRST_PAUSE, LAST_PAUSE = 0.5, 15.0
 #: How long a rebalance or a stop waits for the store; then what is not written is discarded, to be read again.
@@ -118,7 +120,7 @@ class Worker(Generic[W]):
         self._overviewed_at = -OVERVIEW_SECONDS
 
         self._pending_since = 0.0
-        self._last_idle = 0.0
+        self._last_idle = self._written_at = 0.0
         self._read: dict[Partition, int] = {}
         self._ends: Mapping[Partition, int] = {}
         self._compared_at = -UNDERCOUNT_SECONDS
@@ -271,6 +273,7 @@ class Worker(Generic[W]):
         try:
             while True:
                 idle = await self._until_due()
+                self._written_at = time.monotonic()
                 flushes, self._flushes = self._flushes, []
                 erasures, self._erasures = self._erasures, []
                 retain = self._retention_due()
@@ -445,8 +448,7 @@ class Worker(Generic[W]):
                 continue
             if now >= due:
                 self._last_idle = now
-                # With a backlog the clock must wait: it would expire visits whose check-out is still unread.
-                return all(offset >= self._ends.get(each, 0) for each, offset in self._read.items())
+                return self._read_whole()
             if self._flushes or self._erasures or self._pending >= self._settings.flush_rows:
                 return False
             # With a backlog, fewer and larger writes: each costs something for every venue that it touches.
@@ -454,11 +456,21 @@ class Worker(Generic[W]):
                 due = min(due, self._pending_since + self._settings.flush_seconds)
                 if now >= due:
                     return False
+            turns_in = self._engine.turns_in
+            if turns_in is not None and self._backlog() < self._settings.flush_rows:
+                turn = max(now + turns_in, self._written_at + TURN_SECONDS)
+                if now >= turn:
+                    return self._read_whole()
+                due = min(due, turn)
             self._wake.clear()
             try:
                 await asyncio.wait_for(self._wake.wait(), due - now)
             except TimeoutError:
                 continue
+
+    def _read_whole(self) -> bool:
+        # With a backlog the clock must wait: it would expire visits whose check-out is still unread.
+        return all(offset >= self._ends.get(each, 0) for each, offset in self._read.items())
 
     def is_caught_up(self) -> bool:
         """Whether no more is unread than a live worker has at times."""

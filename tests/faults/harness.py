@@ -238,9 +238,16 @@ class Harness:
                 self._ends.remove(each)
                 each[1]()
             assert time.monotonic() < until, (
-                f"not stored after {patience:.0f} s: {ends}, {self.world.accounting()}\n{self.world.logs()[-6000:]}"
+                f"not stored after {patience:.0f} s: {ends}, {self.world.accounting()}\n{self._where_they_are()}"
             )
             time.sleep(0.1)
+
+    def _where_they_are(self) -> str:
+        for worker in self.workers:
+            worker.signal(signal.SIGCONT)
+            worker.signal(signal.SIGUSR1)
+        time.sleep(3)
+        return "\n".join(f"worker {worker.pid}:\n{worker.log[-40_000:]}" for worker in self.workers)
 
     def rest(self) -> None:
         """Stop sending, heal everything, have everything stored, and bring all to one clock with a last worker."""

@@ -6,6 +6,7 @@ process by SIGKILL the n-th time that it reaches the point; FAULTS_BUG=name plan
 
 import asyncio
 import faulthandler
+import gc
 import inspect
 import os
 import signal
@@ -100,10 +101,11 @@ def kill_at(point: str, count: int) -> None:
 
 
 def _say_where(*_: Any) -> None:
-    """What every thread and every task is doing, into the log."""
+    """What every thread and every task of every event loop is doing, into the log."""
     faulthandler.dump_traceback()
-    for task in asyncio.all_tasks(asyncio.get_event_loop()):
-        task.print_stack()
+    for loop in [each for each in gc.get_objects() if isinstance(each, asyncio.AbstractEventLoop)]:
+        for task in asyncio.all_tasks(loop):
+            task.print_stack()
 
 
 def main() -> None:

@@ -50,6 +50,7 @@ class FakeEngine:
         self._refused = False
         self._counters = {"consumed": 0, "accepted": 0, "stored": 0, "duplicates": 0, "dead_lettered": 0}
         self.settle_due = False
+        self.turns_in = None
         self.event_delays = np.zeros(0)
 
     def assign(self, topic: str, partitions: Collection[int]) -> Mapping[int, int | None]:

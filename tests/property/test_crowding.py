@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.core.pools import HOUR, MINUTE
+from pipeline.core.pools import HOUR, MINUTE, NONE
 from pipeline.core.shard import horizon_of
 from tests.columns import columns_of
 from tests.property.test_shard import Reader, expected, latest, new_shard
@@ -94,3 +94,21 @@ def test_alerts_go_on_over_what_memory_forgets(data: st.DataObject) -> None:
     reader.take(shard, as_of)
     found = differences(reader.views(shard, as_of), expected(situation))
     assert not found, found
+
+
+def test_the_end_of_a_hold_is_known_before_it_comes() -> None:
+    came, left = SUNDAY + HOUR, SUNDAY + HOUR + 20 * MINUTE
+    scans = Scan("v", "p", "check_in", came, 2), Scan("v", "p", "check_out", left)
+    situation = Situation(Registry({"v": 4 * HOUR}, {"v": 2}), scans, None)
+    shard, reader = new_shard(situation), Reader(situation)
+
+    def at(clock: int) -> tuple[int, int]:
+        shard.advance(clock)
+        reader.take(shard, clock)
+        return reader.book.next_turn, len(reader.book.open_alerts)
+
+    shard.apply(columns_of(list(scans)))
+    assert at(came + SECOND) == (came + 2 * MINUTE, 0)
+    assert at(came + 2 * MINUTE) == (NONE, 1)
+    assert at(left + SECOND) == (left + 5 * MINUTE, 1)
+    assert at(left + 5 * MINUTE) == (NONE, 0)

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -11,6 +12,7 @@ from pydantic import SecretStr
 from pipeline.dead_letters import DeadLetter
 from pipeline.errors import UserError
 from pipeline.settings import load_settings
+from pipeline.streaming import worker as worker_module
 from pipeline.streaming.metrics import Metrics
 from pipeline.streaming.tracing import TracingLoop
 from pipeline.streaming.worker import Worker
@@ -64,6 +66,7 @@ def test_partitions_are_not_taken_over_beside_a_write_that_is_under_way() -> Non
         kafka.set()
         worker, engine = _worker(kafka)
         engine.settle_due = False
+        engine.turns_in = None
         engine.assign.return_value = {0: 7}
         engine.write.side_effect = lambda _write: {} if stored.wait(10) else None
         running, flush = asyncio.create_task(worker.run()), asyncio.create_task(worker._flush())
@@ -89,6 +92,29 @@ def test_a_worker_that_is_stopping_takes_nothing_over() -> None:
         engine.assign.assert_not_called()
 
     asyncio.run(scene())
+
+
+def test_an_alert_that_time_alone_raises_is_not_left_to_the_next_scans(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "IDLE_SECONDS", 3_600.0)
+
+    async def scene() -> None:
+        kafka = asyncio.Event()
+        kafka.set()
+        worker, engine = _worker(kafka)
+        engine.settle_due = False
+        engine.turns_in = None
+        worker._last_idle = time.monotonic()
+        running = asyncio.create_task(worker.run())
+        await asyncio.sleep(0.3)
+        engine.take.assert_not_called()
+        engine.turns_in = 0.2
+        worker._wake.set()
+        while not engine.take.called:
+            await asyncio.sleep(0.05)
+            engine.turns_in -= 0.05
+        running.cancel()
+
+    asyncio.run(asyncio.wait_for(scene(), 30))
 
 
 def test_a_worker_on_a_server_erases_nobody_because_others_may_write_at_the_same_time() -> None:
