@@ -72,6 +72,7 @@ def test_topics_survive_a_killed_broker_and_a_change_of_ports(home: Path) -> Non
             assert not state.differences
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can tie a child to its parent")
 def test_a_tied_broker_ends_when_its_starter_is_killed(home: Path) -> None:
     code = (
@@ -87,6 +88,7 @@ def test_a_tied_broker_ends_when_its_starter_is_killed(home: Path) -> None:
     assert not answers(port)
 
 
+@pytest.mark.long
 def test_the_commands_start_show_and_stop_it(home: Path) -> None:
     assert pipeline("broker", "status", home=home).returncode == 1
     port = broker_module.free_port()

@@ -198,6 +198,7 @@ def test_the_producer_library_sends_what_the_gateway_would(tmp_path: Path, kafka
     assert sorted({record.value() for record in records(address)}) == by_library
 
 
+@pytest.mark.long
 def test_while_kafka_is_away_senders_are_told_and_afterwards_all_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
 ) -> None:

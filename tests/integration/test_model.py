@@ -109,6 +109,7 @@ def test_a_model_says_which_closed_days_it_learned_from_and_what_it_lacks(learne
     assert "50 needed" in figures["unknown"]["reason"]
 
 
+@pytest.mark.long
 def test_estimates_depend_on_the_scans_and_the_model_alone(learned: dict[str, Any], tmp_path: Path) -> None:
     today = [line_of(scan) for scan in a_day(_MONDAY + 7 * DAY, 600, random.Random(6))]
     shuffled = random.Random(7).sample(today + today[:50], len(today) + 50)
@@ -128,6 +129,7 @@ def test_estimates_depend_on_the_scans_and_the_model_alone(learned: dict[str, An
         assert version == learned["model"]["version"]
 
 
+@pytest.mark.long
 def test_withdrawing_the_model_takes_its_estimates_away(learned: dict[str, Any], tmp_path: Path) -> None:
     today = [line_of(scan) for scan in a_day(_MONDAY + 7 * DAY, 60, random.Random(6))]
     with_model = run_isolated(play, str(tmp_path), [today], learned["model"], "use")
@@ -137,6 +139,7 @@ def test_withdrawing_the_model_takes_its_estimates_away(learned: dict[str, Any],
     assert [row[:2] for row in without["occupancy_now"]] == [row[:2] for row in with_model["occupancy_now"]]
 
 
+@pytest.mark.long
 def test_another_model_leaves_what_was_before_it_as_it_is(learned: dict[str, Any], tmp_path: Path) -> None:
     today = [line_of(scan) for scan in a_day(_MONDAY + 7 * DAY, 600, random.Random(6))]
     before = run_isolated(play, str(tmp_path), [today], learned["model"], "use")

@@ -115,6 +115,7 @@ def test_a_case_is_reported_traced_read_and_exported(store: Path, tmp_path: Path
     assert "venue_warnings" in checked
 
 
+@pytest.mark.long
 def test_a_withdrawn_case_has_no_exposures(store: Path, tmp_path: Path) -> None:
     place = ("--store", str(store))
     words = ("case", "report", "--case", "c", "--visitor", "ill", "--reported")
@@ -140,6 +141,7 @@ def test_what_cannot_be_answered_is_said_in_a_sentence(store: Path, tmp_path: Pa
     assert "2 of 2 lines are refused, so nothing was sent" in done.stderr
 
 
+@pytest.mark.long
 def test_how_people_mixed_at_a_venue_is_told_by_hour_and_by_rolling_window(store: Path, tmp_path: Path) -> None:
     def told(*words: str) -> dict[str, dict[str, str]]:
         done = pipeline(tmp_path, "trace", "--mixing", "cafe", *words, "--format", "csv", "--store", str(store))

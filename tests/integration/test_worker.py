@@ -260,6 +260,7 @@ def test_while_the_store_is_away_reading_pauses_and_nothing_is_lost(bench: Bench
     bench.assert_each_offset_was_stored_once()
 
 
+@pytest.mark.long
 def test_a_worker_stopped_while_the_store_is_away_leaves_what_it_has_to_be_read_again(bench: Bench) -> None:
     bench.produce([SCAN] * 5_000)
     patient = bench.start(group=f"{bench.group}-1", last_write_seconds=60)
@@ -351,6 +352,7 @@ def test_a_bug_in_the_engine_stops_the_worker_and_commits_nothing(bench: Bench) 
     assert not any(bench.committed().values())
 
 
+@pytest.mark.long
 def test_what_retention_has_deleted_is_counted_and_reading_goes_on_behind_it(bench: Bench) -> None:
     bench.produce([SCAN] * 4_000)
     bench.drain()

@@ -163,7 +163,9 @@ def test_no_request_to_the_api_writes_a_line_of_its_own(tmp_path: Path, written:
             api.ask("/api/v1/cases", why, query=b"cursor=" + hostile.encode("utf-8", "surrogatepass")),
             api.ask("/api/v1/case-reports", why, json.dumps({"case_id": hostile, hostile: hostile}).encode()),
         ]
-    assert lines_of(written.getvalue()) == []
+    # That tokens were refused is said from time to time, and nothing of what was sent.
+    assert all("tokens that do not hold were refused" in line for line in lines_of(written.getvalue()))
+    assert len(lines_of(written.getvalue())) <= 1
     for answer in answers:
         assert 400 <= answer.status < 500
         assert all(is_harmless(f"{name}{value}") for name, value in answer.headers.items())
