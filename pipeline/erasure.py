@@ -35,7 +35,6 @@ def erase(settings: Settings, visitor: str, wait: float = DISK_SECONDS) -> Recei
     from pipeline.engine import open_engine  # loads the kernels
 
     with closing(open_store(settings)) as client:
-        erasure.begin(client, visitor)
         erasure.hurry(client, on=True)
         with store_errors():
             mode = client.query("SELECT mode FROM clock").result_rows[0][0] or "events"

@@ -24,15 +24,10 @@ Purpose = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Somebody whose role allows it, and why they ask."""
+    """Somebody whose role allows it, as the audit log names them, and why they ask."""
 
-    identity: Identity
+    who: str
     purpose: str
-
-    @property
-    def who(self) -> str:
-        """As the audit log names them."""
-        return self.identity.who
 
 
 async def read_body(request: Request, what: str) -> bytes:
@@ -60,7 +55,7 @@ class Register:
             raise RequestError(422, "this purpose is not known", "X-Purpose", f"one of {', '.join(self._purposes)}")
         if not self._budget.take(identity.who):
             raise RequestError(429, "too many requests about persons", "the API", "wait", retry_after=60)
-        return Asker(identity, purpose)
+        return Asker(identity.who, purpose)
 
     async def note(self, asker: Asker, action: str, case: str | None, persons: int) -> None:
         """Put a request into the log. Raises RequestError where that cannot be done: then nothing is to be answered."""

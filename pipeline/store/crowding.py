@@ -15,7 +15,7 @@ from pipeline.core.pools import HARD_LIMIT, I64, NONE, Names
 from pipeline.core.shard import Shard
 from pipeline.store.estimated_rows import moves_of_venue
 from pipeline.store.tables import integers, place_table, strings
-from pipeline.store.writer import quoted, store_errors
+from pipeline.store.writer import quoted, quoted_pairs, store_errors
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -85,10 +85,9 @@ def alerts_of_venues(client: Client, since: dict[str, int]) -> dict[str, list[Al
 
 def told_upto(client: Client, places: Sequence[tuple[str, int]]) -> int:
     """The version up to which every alert of some partitions has been told."""
-    wanted = ", ".join(f"({quoted(topic)}, {partition})" for topic, partition in places)
     with store_errors():
         rows = client.query(
-            f"SELECT max(version) FROM told_rows WHERE (topic, partition) IN ({wanted}) GROUP BY topic, partition"
+            f"SELECT max(version) FROM told_rows WHERE (topic, partition) IN ({quoted_pairs(places)}) GROUP BY topic, partition"
         ).result_rows
     return min((int(row[0]) for row in rows), default=0) if len(rows) == len(places) else 0
 

@@ -16,7 +16,7 @@ from pipeline.core.shard import Shard
 from pipeline.store.estimated_rows import load_moves
 from pipeline.store.tables import integers, scan_columns, texts_of
 from pipeline.store.venue_ranges import ranges_of
-from pipeline.store.writer import Progress, quoted, store_errors, unaccounted
+from pipeline.store.writer import Progress, quoted_pairs, store_errors, unaccounted
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -110,10 +110,9 @@ def takeovers(client: Client, owned: Sequence[Place]) -> dict[Place, list[tuple[
     found: dict[Place, list[tuple[int, int]]] = {}
     if not owned:
         return found
-    places = ", ".join(f"({quoted(topic)}, {partition})" for topic, partition in owned)
     with store_errors():
         rows = client.query(
-            f"SELECT topic, partition, durable, version FROM takeover_rows WHERE (topic, partition) IN ({places}) "
+            f"SELECT topic, partition, durable, version FROM takeover_rows WHERE (topic, partition) IN ({quoted_pairs(owned)}) "
             "ORDER BY version DESC"
         ).result_rows
     for topic, partition, first, end in rows:
@@ -175,8 +174,7 @@ def scope_of(owned: Sequence[Place], *, everything: bool) -> str:
     """A SQL condition on venue_id: the venues of some partitions, or all (an embedded store has one owner)."""
     if everything:
         return "1"
-    places = ", ".join(f"({quoted(topic)}, {partition})" for topic, partition in owned)
-    return f"venue_id IN (SELECT venue_id FROM venue_rows FINAL WHERE (topic, partition) IN ({places}))"
+    return f"venue_id IN (SELECT venue_id FROM venue_rows FINAL WHERE (topic, partition) IN ({quoted_pairs(owned)}))"
 
 
 def find_unfinished(client: Client, scope: str, left: str) -> Unfinished:

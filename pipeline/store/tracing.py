@@ -17,7 +17,7 @@ from pipeline.core.pools import HARD_LIMIT
 from pipeline.dead_letters import DeadLetter
 from pipeline.store.erasure import erased
 from pipeline.store.tables import strings
-from pipeline.store.writer import Writer, dead_letter_table, quoted, store_errors
+from pipeline.store.writer import Writer, dead_letter_table, quoted, quoted_pairs, store_errors
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -469,7 +469,7 @@ class TraceStore:
         some = tuple((str(row[0]), int(row[1])) for row in rows)
         if not some:
             return Untold("venue-warnings", venue, [])
-        sql = f"{_WARNING} FROM warning_rows WHERE {where} AND (warning_id, version) IN ({_pairs(some)})"
+        sql = f"{_WARNING} FROM warning_rows WHERE {where} AND (warning_id, version) IN ({quoted_pairs(some)})"
         return Untold("venue-warnings", venue, self._json(f"SELECT DISTINCT * FROM ({sql})"), warnings=some)
 
     def note_told(self, told: Untold) -> None:
@@ -484,7 +484,7 @@ class TraceStore:
             self._client.command(
                 "INSERT INTO warning_rows (venue_id, policy, warn_from, warn_until, case_count, version, is_deleted, told) "
                 "SELECT DISTINCT venue_id, policy, warn_from, warn_until, case_count, version, is_deleted, 1 FROM warning_rows "
-                f"WHERE venue_id = {quoted(told.key)} AND (warning_id, version) IN ({_pairs(told.warnings)})"
+                f"WHERE venue_id = {quoted(told.key)} AND (warning_id, version) IN ({quoted_pairs(told.warnings)})"
             )
 
     def overtaken(self, told: Untold) -> set[str]:
@@ -507,10 +507,6 @@ class TraceStore:
                 settings={"date_time_output_format": "iso", "output_format_json_quote_64bit_integers": 0},
             )
         return body.splitlines()
-
-
-def _pairs(rows: Iterable[tuple[str, int]]) -> str:
-    return ", ".join(f"({quoted(name)}, {version})" for name, version in rows)
 
 
 def _insert_exposures(writer: Writer, rows: pa.Table) -> None:

@@ -141,6 +141,11 @@ def quoted(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
+def quoted_pairs(pairs: Iterable[tuple[str, int]]) -> str:
+    """Pairs of a name and a number, such as topics' partitions, as they stand in the brackets of a SQL `IN`."""
+    return ", ".join(f"({quoted(name)}, {number})" for name, number in pairs)
+
+
 class Writer:
     """Writes in the order they are given; one thread at a time."""
 
@@ -235,10 +240,9 @@ class Writer:
             raise OwnershipLostError
 
     def _newest_claim(self, places: Sequence[tuple[str, int]]) -> int:
-        some = ", ".join(f"({quoted(topic)}, {partition})" for topic, partition in places)
         with store_errors():
             rows = self._client.query(
-                f"SELECT max(version) FROM progress_rows WHERE (topic, partition) IN ({some})"
+                f"SELECT max(version) FROM progress_rows WHERE (topic, partition) IN ({quoted_pairs(places)})"
             ).result_rows
         return int(rows[0][0])
 

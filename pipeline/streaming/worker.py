@@ -452,16 +452,17 @@ class Worker(Generic[W]):
             if self._flushes or self._erasures or self._pending >= self._settings.flush_rows:
                 return False
             # With a backlog, fewer and larger writes: each costs something for every venue that it touches.
-            if self._pending and self._backlog() < self._settings.flush_rows:
-                due = min(due, self._pending_since + self._settings.flush_seconds)
-                if now >= due:
-                    return False
-            turns_in = self._engine.turns_in
-            if turns_in is not None and self._backlog() < self._settings.flush_rows:
-                turn = max(now + turns_in, self._written_at + TURN_SECONDS)
-                if now >= turn:
-                    return self._read_whole()
-                due = min(due, turn)
+            if self.is_caught_up():
+                if self._pending:
+                    due = min(due, self._pending_since + self._settings.flush_seconds)
+                    if now >= due:
+                        return False
+                turns_in = self._engine.turns_in
+                if turns_in is not None:
+                    turn = max(now + turns_in, self._written_at + TURN_SECONDS)
+                    if now >= turn:
+                        return self._read_whole()
+                    due = min(due, turn)
             self._wake.clear()
             try:
                 await asyncio.wait_for(self._wake.wait(), due - now)

@@ -81,7 +81,7 @@ class Tracer:
         """
         self._owned = partitions, everything
         if not partitions and not everything:
-            self._take_up([], {}, [])
+            self.forget()
             return {}
         reports = self._store.reports(None if everything else partitions)
         # What retention cuts may have shortened the windows of some that are older.
@@ -351,7 +351,8 @@ class Tracer:
 
     def untold(self) -> Untold | None:
         """What is to be published next, of one case or venue; None = nothing."""
-        for case, (told, newest) in self._untold_cases.items():
+        if self._untold_cases:
+            case, (told, newest) = next(iter(self._untold_cases.items()))
             return self._store.untold_exposures(case, told, newest)
         while self._untold_venues:
             venue, again = next(iter(self._untold_venues.items()))

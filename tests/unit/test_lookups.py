@@ -189,7 +189,7 @@ def test_who_may_not_ask_is_refused_before_anything_is_looked_up(
     assert list(AuditLog(settings.audit_path).entries()) == []
     assert api.sent == []
     told = [record.getMessage() for record in caplog.records if record.name == "pipeline.api.guard"]
-    assert {line for line in told if "role" in line} == {
+    assert {line for line in told if not line.startswith("tokens that do not hold were refused: ")} == {
         f"token:{role} was refused: no role of theirs allows it" for role in held if role != "tracer"
     }
     assert "c-1" not in caplog.text

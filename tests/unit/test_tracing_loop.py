@@ -29,22 +29,44 @@ class _AlwaysDue:
     def close(self) -> None: ...
 
 
-def test_a_worker_that_stops_while_cases_are_due_lets_the_event_loop_go_on() -> None:
+def loop_over(tracer: Any) -> TracingLoop:
     async def refuse(_letters: Any) -> None: ...
 
+    return TracingLoop(
+        tracer,
+        MagicMock(spec_set=Metrics()),
+        alone=True,
+        caught_up=lambda: True,
+        publish=MagicMock(),
+        refuse=refuse,
+        done=lambda _offsets: None,
+    )
+
+
+def test_a_worker_that_stops_while_cases_are_due_lets_the_event_loop_go_on() -> None:
     async def scene() -> None:
-        loop = TracingLoop(
-            _AlwaysDue(),  # type: ignore[arg-type]
-            MagicMock(spec_set=Metrics()),
-            alone=True,
-            caught_up=lambda: True,
-            publish=MagicMock(),
-            refuse=refuse,
-            done=lambda _offsets: None,
-        )
+        loop = loop_over(_AlwaysDue())
         running = asyncio.create_task(loop.run())
         await asyncio.sleep(0.2)
         await loop.stop()
         await asyncio.wait_for(running, 5)
 
     asyncio.run(scene())
+
+
+def test_nothing_is_traced_while_a_visitor_is_erased_and_what_was_is_looked_at_anew() -> None:
+    async def scene() -> list[str]:
+        happened: list[str] = []
+        tracer = MagicMock()
+        tracer.trace_some.side_effect = lambda: happened.append("traced")
+        tracer.forget.side_effect = lambda: happened.append("forgotten")
+        tracer.own_again.side_effect = lambda: happened.append("anew")
+        tracing = loop_over(tracer)
+        async with tracing.standing_still():
+            pass_under_way = asyncio.create_task(tracing._until_stored(tracer.trace_some))
+            await asyncio.sleep(0.2)
+            happened.append("erased")
+        await pass_under_way
+        return happened
+
+    assert asyncio.run(scene()) == ["erased", "forgotten", "traced", "anew"]

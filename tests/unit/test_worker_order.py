@@ -14,7 +14,6 @@ from pipeline.errors import UserError
 from pipeline.settings import load_settings
 from pipeline.streaming import worker as worker_module
 from pipeline.streaming.metrics import Metrics
-from pipeline.streaming.tracing import TracingLoop
 from pipeline.streaming.worker import Worker
 
 _LETTER = DeadLetter("check-ins", 0, 7, "not_json", "it is bad", None, b"bad", 0)
@@ -125,31 +124,3 @@ def test_a_worker_on_a_server_erases_nobody_because_others_may_write_at_the_same
             await worker.erase("p-1")
 
     asyncio.run(scene())
-
-
-def test_nothing_is_traced_while_a_visitor_is_erased_and_what_was_is_looked_at_anew() -> None:
-    async def refuse(_letters: list[DeadLetter]) -> None: ...
-
-    async def scene() -> list[str]:
-        happened: list[str] = []
-        tracer = MagicMock()
-        tracer.trace_some.side_effect = lambda: happened.append("traced")
-        tracer.forget.side_effect = lambda: happened.append("forgotten")
-        tracer.own_again.side_effect = lambda: happened.append("anew")
-        tracing = TracingLoop(
-            tracer,
-            MagicMock(spec_set=Metrics()),
-            alone=True,
-            caught_up=lambda: True,
-            publish=MagicMock(),
-            refuse=refuse,
-            done=lambda _offsets: None,
-        )
-        async with tracing.standing_still():
-            pass_under_way = asyncio.create_task(tracing._until_stored(tracer.trace_some))
-            await asyncio.sleep(0.2)
-            happened.append("erased")
-        await pass_under_way
-        return happened
-
-    assert asyncio.run(scene()) == ["erased", "forgotten", "traced", "anew"]
