@@ -18,7 +18,7 @@ from math import ceil
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from threading import Event, Thread
+from threading import Event
 from typing import Final
 
 import click
@@ -26,7 +26,7 @@ import psutil  # type: ignore[import-untyped]
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from benchmarks.report import run, setting, table, write_between
-from benchmarks.serving import metric, running_worker
+from benchmarks.serving import beside, metric, running_worker
 from benchmarks.watching import get
 from pipeline.broker import start_broker
 from pipeline.errors import UserError
@@ -118,9 +118,8 @@ def _scan(event_type: str, venue: str, visitor: str, party: int = 1) -> bytes:
 @contextmanager
 def _stream(address: str, rate: int, inside: int) -> Iterator[None]:
     """Send so many check-ins at once, then a check-in or a check-out so many times a second, until the end of the block."""
-    stop = Event()
 
-    def send() -> None:
+    def send(stop: Event) -> None:
         chance, present, number = random.Random(1), deque[tuple[str, str]](), 0
         with ScanProducer(address, CHECK_INS) as producer:
             began, sent = time.monotonic(), 0
@@ -139,13 +138,8 @@ def _stream(address: str, rate: int, inside: int) -> Iterator[None]:
                     if sent == inside:
                         began = time.monotonic()
 
-    thread = Thread(target=send, name="scans", daemon=True)
-    thread.start()
-    try:
+    with beside(send):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _cpu_share(process: psutil.Popen, seconds: int) -> float:

@@ -11,7 +11,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -152,10 +152,10 @@ def spread(values: list[float], digits: int) -> str:
 
 @contextmanager
 def running_worker(
-    home: Path, address: str, venues: Iterable[Venue], partitions: int = 4, **more: str
+    home: Path, address: str, venues: Iterable[Venue], **more: str
 ) -> Iterator[tuple[int, psutil.Popen]]:
     """A worker that is ready, on an empty store and topics with these venues: its port and process. `more` are settings."""
-    ensure_topics(address, declared_topics(partitions, retention=None))
+    ensure_topics(address, declared_topics(4, retention=None))
     with ScanProducer(address, VENUES) as producer:
         for venue in venues:
             producer.send(venue.venue_id.encode(), venue.model_dump_json(exclude_none=True).encode())
@@ -178,9 +178,8 @@ def running_worker(
 @contextmanager
 def _stream(address: str, plan: DayPlan, at_once: int, rate: int) -> Iterator[None]:
     """Send the first scans of the day as fast as Kafka takes them, then so many a second, until the end of the block."""
-    stop = Event()
 
-    def send() -> None:
+    def send(stop: Event) -> None:
         with ScanProducer(address, CHECK_INS) as producer:
             began, sent = time.monotonic(), 0
             for batch in plan.batches():
@@ -193,15 +192,21 @@ def _stream(address: str, plan: DayPlan, at_once: int, rate: int) -> Iterator[No
                     if sent == at_once:
                         began = time.monotonic()
 
-    thread = Thread(target=send, name="scans", daemon=True)
-    if rate:
-        thread.start()
+    with beside(send) if rate else nullcontext():
+        yield
+
+
+@contextmanager
+def beside(send: Callable[[Event], None]) -> Iterator[None]:
+    """Have `send` run in a thread of its own until the end of the block, when its event is set and it is waited for."""
+    stop = Event()
+    thread = Thread(target=send, args=(stop,), name="scans", daemon=True)
+    thread.start()
     try:
         yield
     finally:
         stop.set()
-        if rate:
-            thread.join()
+        thread.join()
 
 
 def wait_for(url: str, lives: Callable[[], bool] = lambda: True) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from pipeline.audit import AuditLog
 from pipeline.settings import Settings
 from tests.integration.checkins import Worker, World, accounts, view_differences
 from tests.integration.test_erasure import CASES, GONE, MONDAY, SCANS
+from tests.over_http import answered
 from tests.reference import DAY, HOUR, Scan, expected_views, line_of
 from tests.waiting import wait_until
 
@@ -44,11 +44,7 @@ class Site:
         headers = {"Authorization": f"Bearer {self._held[role]}", "X-Purpose": "legal-request"}
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self._url}/api/v1{path}", data, headers)
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return answer.status, json.load(answer)
-        except urllib.error.HTTPError as error:
-            return error.code, json.load(error)
+        return answered(request, 60)
 
     def consumed(self) -> float:
         """Scans read so far."""

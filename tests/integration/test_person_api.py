@@ -1,7 +1,6 @@
 """The API about persons over a real store: who may ask, what is noted, and that nothing tells what is there to who may not."""
 
 import json
-import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 
 from tests.integration.test_trace import make_store
 from tests.isolated import run_isolated
+from tests.over_http import answered
 
 REPORT = {
     "case_id": "c-1",
@@ -61,11 +61,7 @@ def converse(folder: str) -> dict[str, Any]:
             given = {**headers, "Authorization": f"Bearer {held.get(who, who)}"} if who else headers
             data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
             request = urllib.request.Request(f"http://127.0.0.1:{port}/api/v1{path}", data, given)
-            try:
-                with urllib.request.urlopen(request, timeout=30) as answer:
-                    return answer.status, json.load(answer)
-            except urllib.error.HTTPError as error:
-                return error.code, json.load(error)
+            return answered(request, 30)
 
         def status(*arguments: Any, **named: Any) -> int:
             return ask(*arguments, **named)[0]

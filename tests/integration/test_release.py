@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.isolated import run_isolated
+from tests.over_http import answered
 from tests.reference import HOUR, MINUTE, Scan, line_of
 
 #: A Sunday.
@@ -124,8 +125,6 @@ def released(folder: str, arguments: list[list[str]]) -> tuple[Any, list[tuple[i
 
 def served(folder: str) -> dict[str, Any]:
     """In an interpreter of its own: what the API says of releases."""
-    import urllib.error
-    import urllib.request
 
     from pipeline.api.server import serve_http
     from pipeline.settings import Settings
@@ -133,11 +132,7 @@ def served(folder: str) -> dict[str, Any]:
     with serve_http(Settings(home=Path(folder), store=Path(folder, "store"), http_port=0), bytes, {}) as port:
 
         def ask(path: str) -> tuple[int, Any]:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/released{path}", timeout=30) as answer:
-                    return answer.status, json.load(answer)
-            except urllib.error.HTTPError as error:
-                return error.code, json.load(error)
+            return answered(f"http://127.0.0.1:{port}/api/v1/released{path}", 30)
 
         days = ("", "/private/2021-09-19", "/suppressed/2021-09-19", "/private/2021-09-18", "/private/0001-01-01")
         return {path: ask(path) for path in days}

@@ -19,6 +19,7 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, To
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from pipeline.streaming.worker import VENUES_FIRST_SECONDS
+from tests.over_http import answered
 from tests.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.kafka
@@ -114,11 +115,7 @@ class Bench:
         return f"http://127.0.0.1:{port}{path}"
 
     def status(self, worker: subprocess.Popen[bytes], path: str) -> tuple[int, dict[str, Any]]:
-        try:
-            with urllib.request.urlopen(self.url(worker, path), timeout=5) as answer:
-                return answer.status, json.load(answer)
-        except urllib.error.HTTPError as error:
-            return error.code, json.load(error)
+        return answered(self.url(worker, path), 5)
 
     def metric(self, worker: subprocess.Popen[bytes], name: str) -> float:
         with urllib.request.urlopen(self.url(worker, "/metrics"), timeout=5) as answer:
