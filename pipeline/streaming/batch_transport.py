@@ -21,7 +21,7 @@ What is replaced for batch topics, and why:
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from aiokafka import TopicPartition
@@ -43,8 +43,9 @@ T = TypeVar("T")
 BATCH_RECORDS = 20_000
 #: How long a broker may wait for new records. Faust's 1.5 s would also delay the first fetch after a seek by as much.
 FETCH_MAX_WAIT_MS = 250
-#: The same while what was fetched of some partitions still waits to be taken. A fetch asks only for the others, which may
-#: have nothing new, and until it is answered there is no fetch for those that are taken meanwhile.
+#: The same while what was fetched of some partitions still waits to be taken, or partitions are being taken over. A fetch asks
+#: only for the others, which may have nothing new, and until it is answered there is no fetch for those that are taken
+#: meanwhile, nor any other answer on the same connection: where the logs begin and end came 1.5 s later after each rebalance.
 BUSY_MAX_WAIT_MS = 10
 #: How long, in seconds, taking rests while partitions have as many batches waiting as they may: Faust's own second, in which
 #: the queues run dry, cost a worker with a backlog a quarter of its time.
@@ -98,6 +99,7 @@ class _ConsumerThread(faust_aiokafka.AIOKafkaConsumerThread):  # type: ignore[mi
         timeout: float | None = None,
         max_records: int | None = None,
     ) -> dict[TP, list[Any]]:
+        self._choose_wait(consumer._fetcher)
         if not self.consumer.flow_active:
             return {}
         # A copy: Faust goes on changing its set while we wait, and to aiokafka an empty one means "all partitions".
@@ -112,8 +114,12 @@ class _ConsumerThread(faust_aiokafka.AIOKafkaConsumerThread):  # type: ignore[mi
                 await asyncio.wait([waiter], timeout=timeout)
                 waiter.cancel()
                 records = await self._drain(fetcher, wanted - self.consumer.held, max_records)
-        fetcher._fetch_max_wait_ms = BUSY_MAX_WAIT_MS if fetcher._records else FETCH_MAX_WAIT_MS
+        self._choose_wait(fetcher)
         return records
+
+    def _choose_wait(self, fetcher: Any) -> None:
+        busy = fetcher._records or self.consumer.held
+        fetcher._fetch_max_wait_ms = BUSY_MAX_WAIT_MS if busy else FETCH_MAX_WAIT_MS
 
     async def _drain(self, fetcher: Any, wanted: frozenset[TP], max_records: int | None) -> dict[TP, list[Any]]:
         if fetcher._subscriptions.reassignment_in_progress:
@@ -358,14 +364,15 @@ class BatchConsumer(faust_aiokafka.Consumer):  # type: ignore[misc]
         await self.commit_stored({tp: offset for tp, offset in starts.items() if wanted[tp.partition] is not None})
 
     async def _log_ranges(self, partitions: set[TP]) -> tuple[Mapping[TP, int], Mapping[TP, int]]:
-        async def fetch() -> tuple[Any, Any]:
+        async def fetch() -> Sequence[Any]:
             consumer = self._thread._ensure_consumer()
             asked = [TopicPartition(*tp) for tp in partitions]
-            return await consumer.beginning_offsets(asked), await consumer.end_offsets(asked)
+            return await asyncio.gather(consumer.beginning_offsets(asked), consumer.end_offsets(asked))
 
         while True:
             try:
-                return await self.in_thread(fetch())
+                earliest, ends = await self.in_thread(fetch())
+                return earliest, ends
             except KafkaError as error:
                 log.warning("Kafka does not tell where the logs begin and end: %s; trying again", error)
                 await asyncio.sleep(1)
