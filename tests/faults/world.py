@@ -71,7 +71,7 @@ class Process:
         self._process.wait()
 
     def stop(self, patience: float = 90) -> int:
-        """SIGTERM; returns the exit status. One that does not stop is made to say where it hangs."""
+        """SIGTERM; returns the exit status. One that does not stop says where it hangs: AssertionError."""
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGTERM)
         try:
@@ -80,7 +80,7 @@ class Process:
             self.signal(signal.SIGUSR1)
             time.sleep(2)
             self.kill()
-            return -signal.SIGKILL
+            raise AssertionError(f"a worker did not stop within {patience:.0f} s: {self.log[-40_000:]}") from None
 
     def metrics(self) -> dict[str, float]:
         """Its metrics as they are now, by name and labels; nothing where it does not answer."""
