@@ -1,6 +1,7 @@
-"""Addresses from the settings that may hold a password: shown without it, and refused without a word of it."""
+"""Addresses from the settings. Those that may hold a password are shown without it, and refused without a word of it."""
 
 import re
+from ipaddress import ip_address
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -36,3 +37,11 @@ def split_address(url: str, variable: str) -> SplitResult:
         f"{variable} is no address like https://user:password@host:port; within a password write / ? # @ : [ ] as "
         "%2F %3F %23 %40 %3A %5B %5D"
     )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens at this host."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -100,6 +100,11 @@ class Settings(BaseSettings):
         8080, ge=0, le=65535, description="The pages, the API, /metrics, /livez and /readyz; 0 takes a free one."
     )
 
+    http_certificate: Path | None = Field(None, description="Their TLS certificate chain, PEM …")
+    http_certificate_key: Path | None = Field(
+        None, description="… and its private key, PEM. Both are read again when they change."
+    )
+
     stale_after: timedelta = Field(
         timedelta(minutes=2), description="The live page says that its data is stale after so long without a new scan."
     )
@@ -264,9 +269,20 @@ class Settings(BaseSettings):
     def _required_codes_can_be_judged(self) -> "Settings":
         if self.venue_codes != "optional" and self.venue_code_keys is None:
             raise ValueError(f"venue_codes = {self.venue_codes} needs venue_code_keys")
-        if (self.gateway_certificate is None) != (self.gateway_certificate_key is None):
-            raise ValueError("gateway_certificate and gateway_certificate_key need each other")
         return self
+
+    @model_validator(mode="after")
+    def _certificates_have_keys(self) -> "Settings":
+        for whose in ("http", "gateway", "kafka"):
+            names = f"{whose}_certificate", f"{whose}_certificate_key"
+            if len([name for name in names if getattr(self, name) is not None]) == 1:
+                raise ValueError(f"{names[0]} and {names[1]} need each other")
+        return self
+
+    @property
+    def http_scheme(self) -> str:
+        """What the addresses of the pages and the API begin with."""
+        return "http" if self.http_certificate is None else "https"
 
     @model_validator(mode="after")
     def _kafka_is_told_what_its_protocol_needs(self) -> "Settings":
@@ -279,8 +295,6 @@ class Settings(BaseSettings):
         files = (self.kafka_ca, self.kafka_certificate, self.kafka_certificate_key)
         if not protocol.endswith("SSL") and any(files):
             raise ValueError(f"kafka_ca and kafka_certificate need kafka_protocol = SASL_SSL or SSL, not {protocol}")
-        if (self.kafka_certificate is None) != (self.kafka_certificate_key is None):
-            raise ValueError("kafka_certificate and kafka_certificate_key need each other")
         return self
 
     @model_validator(mode="after")

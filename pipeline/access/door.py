@@ -3,12 +3,12 @@
 import time
 from collections import OrderedDict
 from datetime import UTC, datetime
-from ipaddress import ip_address
 from typing import Final
 
 from pipeline.access.bearer import BearerTokens
 from pipeline.access.roles import AGGREGATES, Identity, Role
 from pipeline.access.tokens import PREFIX, TokenFile
+from pipeline.addresses import is_loopback
 from pipeline.settings import Settings
 
 #: Nobody in particular, on a machine's own loopback, where no access is configured.
@@ -24,7 +24,7 @@ class Door:
         """Raises UserError where the settings make no sense."""
         self._tokens = TokenFile(settings.tokens_path)
         self._bearer = BearerTokens(settings) if settings.oidc_issuer else None
-        self._loopback = _is_loopback(settings.http_host)
+        self._loopback = is_loopback(settings.http_host)
         self._tokens.tokens()
 
     @property
@@ -70,10 +70,3 @@ class Budget:
         if len(self._left) > 10_000:
             self._left.popitem(last=False)
         return left >= 1
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -1,7 +1,8 @@
 """The process at the door: answers the public status of venues from bytes that it was given, hands all else on to its parent.
 
 A program of its own with nothing but the standard library and an event loop, started by `front_process`:
-`python -m pipeline.api.front LISTENING_DESCRIPTOR PARENT_PORT`, with messages on its standard input. Python runs one thread at
+`python -m pipeline.api.front LISTENING_DESCRIPTOR PARENT_PORT [CERTIFICATE KEY]`, with messages on its standard input; with a
+certificate it speaks TLS to the outside. Python runs one thread at
 a time, so within the worker these answers wait for its folding and writing: there the same load gets a fifth of the requests
 a second or less, and 99 % take more than twice as long (`python -m benchmarks.serving` measures both in turns).
 
@@ -17,8 +18,12 @@ import time
 from collections import deque
 from contextlib import suppress
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any, Final, cast
 from zlib import crc32
+
+from pipeline.certificate import Certificate
+from pipeline.errors import UserError
 
 _PREFIX: Final = b"GET /api/v1/venues/"
 _SUFFIX: Final = b"/now HTTP/1.1"
@@ -242,14 +247,19 @@ class _Orders(asyncio.Protocol):
             self.ended.set_result(None)
 
 
-async def _serve(descriptor: int, parent_port: int) -> None:
+async def _serve(descriptor: int, parent_port: int, certificate: Certificate | None) -> None:
     statuses = Statuses()
     loop = asyncio.get_running_loop()
     listening = socket.socket(fileno=descriptor)
     orders = _Orders(statuses)
     await loop.connect_read_pipe(lambda: orders, sys.stdin.buffer)
     callers: set[_Caller] = set()
-    server = await loop.create_server(lambda: _Caller(statuses, parent_port, callers), sock=listening, backlog=2048)
+    server = await loop.create_server(
+        lambda: _Caller(statuses, parent_port, callers),
+        sock=listening,
+        backlog=2048,
+        ssl=None if certificate is None else certificate.context,
+    )
 
     def tick() -> None:
         statuses.date = formatdate(usegmt=True).encode()
@@ -258,6 +268,8 @@ async def _serve(descriptor: int, parent_port: int) -> None:
     def sweep() -> None:
         for caller in list(callers):
             caller.close_if_idle(time.monotonic())
+        if certificate is not None:
+            _renew(certificate)
         loop.call_later(_SWEEP_SECONDS, sweep)
 
     tick()
@@ -266,16 +278,23 @@ async def _serve(descriptor: int, parent_port: int) -> None:
     server.close()
 
 
-def main(descriptor: int, parent_port: int) -> None:
-    """Serve until the parent closes our standard input."""
+def _renew(certificate: Certificate) -> None:
+    try:
+        certificate.renew()
+    except UserError as error:
+        print(f"{error}; going on with the one before", file=sys.stderr, flush=True)
+
+
+def main(descriptor: int, parent_port: int, *files: str) -> None:
+    """Serve until the parent closes our standard input. `files`: a certificate's chain and its key, read by the parent before."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too, and the parent wants to finish its answers
     run: Any = asyncio.run
     with suppress(ImportError):
         import uvloop
 
         run = uvloop.run
-    run(_serve(descriptor, parent_port))
+    run(_serve(descriptor, parent_port, Certificate(*map(Path, files)) if files else None))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

@@ -5,8 +5,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from threading import Lock, Thread
 from typing import Final
 
@@ -24,8 +25,10 @@ _AGAIN_SECONDS: Final = 0.5
 class FrontProcess:
     """One child over a listening socket, which stays ours to close; a child that ends is replaced."""
 
-    def __init__(self, listening: socket.socket, parent_port: int) -> None:
+    def __init__(self, listening: socket.socket, parent_port: int, certificate: Sequence[Path] = ()) -> None:
+        """`certificate` are the files that TLS is spoken with: the chain and its key."""
         self._listening = listening
+        self._certificate = certificate
         self._parent_port = parent_port
         self._told: tuple[str, Mapping[str, bytes]] | None = None
         self._closing = False
@@ -55,7 +58,8 @@ class FrontProcess:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         descriptor = self._listening.fileno()
-        command = [sys.executable, "-m", "pipeline.api.front", str(descriptor), str(self._parent_port)]
+        options = [str(self._parent_port), *map(str, self._certificate)]
+        command = [sys.executable, "-m", "pipeline.api.front", str(descriptor), *options]
         return subprocess.Popen(tied(command), stdin=subprocess.PIPE, pass_fds=(descriptor,))
 
     def _watch(self) -> None:

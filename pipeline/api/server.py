@@ -4,14 +4,17 @@ So metrics and probes answer even if the worker's loop hangs.
 """
 
 import asyncio
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Thread
 from typing import Any, Final
 
 import uvicorn
 
 from pipeline.access.door import Door
+from pipeline.addresses import is_loopback
 from pipeline.api.app import Exposition, Probe, build_app
 from pipeline.api.asking import Register
 from pipeline.api.erasures import Erase, erasure_routes
@@ -21,8 +24,11 @@ from pipeline.api.live import Facts, Live
 from pipeline.api.persons import kafka_sender, person_routes
 from pipeline.api.reader import Reader
 from pipeline.api.status import StatusBook
+from pipeline.certificate import Certificate
 from pipeline.listening import bound_socket
 from pipeline.settings import Settings
+
+log = logging.getLogger(__name__)
 
 #: Connections at once, and how long answers under way may take when the server ends, in seconds.
 CONNECTIONS: Final = 2_000
@@ -44,12 +50,12 @@ def serve_http(
     `probes` are by address; without one for /livez or /readyz these say whether we answer, and whether the store does. `facts`
     are about the worker in this process, which can `erase`. The store is read from its first answer on: it need not be there yet.
     """
-    door = Door(settings)
+    door, certificate = Door(settings), _certificate(settings)
     outside = bound_socket(settings.http_host, settings.http_port, "PIPELINE_HTTP", " (by another worker?)")
     inside = bound_socket("127.0.0.1", 0, "PIPELINE_HTTP")
     for listening in (outside, inside):
         listening.listen(_BACKLOG)
-    front = FrontProcess(outside, inside.getsockname()[1])
+    front = FrontProcess(outside, inside.getsockname()[1], certificate)
     # The process at the door knows nobody: where access is configured, it hands everything on to us.
     book = StatusBook(front.tell if door.is_open else lambda *_: None)
     live, reader = Live(settings, facts, book.update), Reader(settings)
@@ -82,6 +88,21 @@ def serve_http(
         reader.close()
         inside.close()
         outside.close()
+
+
+def _certificate(settings: Settings) -> tuple[Path, ...]:
+    """The files that TLS is spoken with; none for plain HTTP. Raises UserError if they are of no use."""
+    chain, key = settings.http_certificate, settings.http_certificate_key
+    if chain is not None and key is not None:
+        Certificate(chain, key)
+        return chain, key
+    if not is_loopback(settings.http_host):
+        log.warning(
+            "tokens and answers travel in clear to %s: set PIPELINE_HTTP_CERTIFICATE and PIPELINE_HTTP_CERTIFICATE_KEY, or put "
+            "a proxy that speaks TLS in front",
+            settings.http_host,
+        )
+    return ()
 
 
 def _announced(app: Any, live: Live) -> Any:

@@ -28,6 +28,8 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "kafka_ca": "/etc/check-ins/kafka-ca.pem",
     "kafka_certificate": "/etc/check-ins/kafka.pem",
     "kafka_certificate_key": "/etc/check-ins/kafka-key.pem",
+    "http_certificate": "/etc/check-ins/pages.pem",
+    "http_certificate_key": "/etc/check-ins/pages-key.pem",
     "tokens": "/etc/pipeline/tokens.json",
     "oidc_issuer": "https://login.example/realms/health",
     "oidc_keys": "https://login.example/realms/health/protocol/openid-connect/certs",

@@ -1,7 +1,6 @@
 """The gateway as a process: what it listens on, what it reads again every few seconds, and how it ends."""
 
 import asyncio
-import ipaddress
 import logging
 import signal
 import time
@@ -11,6 +10,7 @@ from typing import Any, Final
 
 import uvicorn
 
+from pipeline.addresses import is_loopback
 from pipeline.errors import UserError
 from pipeline.gateway.admission import Admission
 from pipeline.gateway.app import Gateway
@@ -141,11 +141,7 @@ async def _watch_bodies(gateway: Gateway) -> None:
 
 
 def _check_exposure(settings: Settings) -> None:
-    try:
-        loopback = ipaddress.ip_address(settings.gateway_host).is_loopback
-    except ValueError:
-        loopback = settings.gateway_host == "localhost"
-    if loopback:
+    if is_loopback(settings.gateway_host):
         return
     if settings.gateway_devices is None:
         raise UserError(
