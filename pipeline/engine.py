@@ -206,20 +206,23 @@ class Engine:
         self._forget()
         self._broken_off = True
         standing = recovery.read_standing(client)
+        before: Mapping[tuple[str, int], Sequence[tuple[int, int]]] = {}
+        if self._embedded:
+            self._begin_epoch(standing.epoch)
+        else:
+            before = recovery.takeovers(client, owned)
+            self._begin_epoch(max(standing.epoch, recovery.claimed_epoch(client)))
+            self._writer.claim(owned, recovery.durable_of(standing, owned, everything=False), self._began)
+            # Once more, now that the owner before writes no more: told of what it had stored meanwhile, nobody sees a clock or an
+            # account go back.
+            standing = recovery.read_standing(client)
         known = {(row.topic, row.partition): row for row in standing.progress}
         self._progress = {key: replace(known.get(key, Progress(*key))) for key in owned}
         durable = recovery.durable_of(standing, owned, everything=self._embedded)
         computed = recovery.computed_of(standing, owned, everything=self._embedded)
         rules = recovery.rules_of(standing, owned, everything=self._embedded)
-        before = {} if self._embedded else recovery.takeovers(client, owned)
         left = self._left_behind = recovery.left_behind(durable, before, everything=self._embedded)
         scope = self._scope = recovery.scope_of(owned, everything=self._embedded)
-        self._epoch = max(self._epoch, standing.epoch) + 1
-        self._version = self._epoch << recovery.EPOCH_SHIFT
-        if not self._embedded:
-            # Two workers may have read the same epoch, and both begin the next one: this tells their rows apart.
-            self._version += secrets.randbits(_CLAIM_BITS)
-        self._began = self._version
         # Made known before anything else is written: whatever a crash leaves from here on, the next owner's epoch beats.
         claim = Write(
             self._next_versions(1),
@@ -231,7 +234,7 @@ class Engine:
             self._clock,
             self._followed,
         )
-        self._writer.announce(claim, durable, computed, rules, shared=not self._embedded)
+        self._writer.announce(claim, durable, computed, rules)
         self._registry.refresh()
         self._registry.take_changed()  # everything is loaded by the newest rules
         self._followed = self._registry.version
@@ -307,6 +310,14 @@ class Engine:
         self._handed_open = False
         self._broken_off = False
         return known
+
+    def _begin_epoch(self, newest: int) -> None:
+        self._epoch = max(self._epoch, newest) + 1
+        self._version = self._epoch << recovery.EPOCH_SHIFT
+        if not self._embedded:
+            # Two workers may have read the same epoch, and both begin the next one: this tells their rows apart.
+            self._version += secrets.randbits(_CLAIM_BITS)
+        self._began = self._version
 
     def _include_uncomputed(self, computed: Mapping[tuple[str, int], int], spans: dict[str, repair.Span]) -> None:
         # What lies after a partition's own clock and before memory; what memory holds is given by the next `take`.

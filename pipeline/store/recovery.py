@@ -170,6 +170,13 @@ def read_standing(client: Client) -> Standing:
     )
 
 
+def claimed_epoch(client: Client) -> int:
+    """The newest epoch in which partitions were claimed on a server; one that was claimed need not have written yet."""
+    with store_errors():
+        rows = client.query("SELECT max(version) FROM takeover_rows").result_rows
+    return int(rows[0][0]) >> EPOCH_SHIFT
+
+
 def scope_of(owned: Sequence[Place], *, everything: bool) -> str:
     """A SQL condition on venue_id: the venues of some partitions, or all (an embedded store has one owner)."""
     if everything:

@@ -155,7 +155,7 @@ class Writer:
         self._found: dict[tuple[str, int], tuple[int, int]] = {}
         # Of the partitions owned, up to where everything is accounted for.
         self._accounted: list[Progress] = []
-        #: On a server, where other workers write too: the partitions claimed, and the highest version said of them.
+        #: On a server, where other workers write too: the partitions claimed, and the version of that claim.
         self._claim: tuple[list[tuple[str, int]], int] | None = None
         #: Told of every row of `visit_rows` once it is stored, in the thread that stores it.
         self.visits_stored: Callable[[pa.Table], None] | None = None
@@ -187,12 +187,22 @@ class Writer:
             before = totals.get(key, (0, 0))
             totals[key] = (before[0] + stored, before[1] + duplicates)
         _check_accounting(write, totals)
-        self._say_claim(write)
         self.insert("progress_rows", _progress_table(write, totals))
         self.insert("repair_rows", repair_table(write.repaired, write.first_version, deleted=True))
         if self._accounted is accounted:  # else a new owner was announced meanwhile, whose progress has it all
             self._found, self._accounted = totals, write.progress
         return {(row.topic, row.partition): row.next_offset for row in write.progress}
+
+    def claim(self, places: Sequence[tuple[str, int]], durable: Mapping[tuple[str, int], int], version: int) -> None:
+        """On a server: claim partitions under a version. From now on their owner before, if it still runs, writes nothing more.
+
+        What it had under way may still come in, so where the store stands is to be read after this. `durable`, by partition as in
+        `Standing`, tells later owners what this one takes over. From now on each insert asks whether others have claimed since,
+        and raises OwnershipLostError then.
+        """
+        self._claim = None
+        self.insert("takeover_rows", _takeover_table(places, durable, version))
+        self._claim = list(places), version
 
     def announce(
         self,
@@ -200,22 +210,16 @@ class Writer:
         durable: Mapping[tuple[str, int], int],
         computed: Mapping[tuple[str, int], int],
         rules: Mapping[tuple[str, int], int],
-        *,
-        shared: bool,
     ) -> None:
         """Make a new owner known: progress as it was, under a new version; what is to be made up for stays so.
 
-        `durable`, `computed` and `rules` are, by partition, as they were in `Standing`. `shared`: on a server, where later owners
-        must know what this one takes over, and where from now on each insert asks whether others have claimed the partitions.
-        A worker that stood still (paused, swapped out, cut off) may go on after another has taken over: its progress rows would
-        lose, having the lower versions; its other rows only where the new owner writes the same keys.
+        `durable`, `computed` and `rules` are, by partition, as they were in `Standing`. A worker that stood still (paused, swapped
+        out, cut off) may go on after another has taken over: its progress rows would lose, having the lower versions; its other
+        rows only where the new owner writes the same keys.
         """
-        self._claim = None
         self._found, self._accounted = {}, write.progress  # what was found is in the progress that was read
         table = _progress_table(write, {})
         places = [(row.topic, row.partition) for row in write.progress]
-        if shared:
-            self.insert("takeover_rows", _takeover_table(places, durable, write.first_version))
         as_was = {
             "durable": pa.array([durable[place] for place in places], pa.uint64()),
             "as_of": _times([computed[place] for place in places]),
@@ -224,13 +228,6 @@ class Writer:
         for name, column in as_was.items():
             table = table.set_column(table.column_names.index(name), name, column)
         self.insert("progress_rows", table)
-        if shared:
-            self._claim = places, write.end_version
-
-    def _say_claim(self, write: Write) -> None:
-        # Before it is said: an answer may be lost.
-        if self._claim:
-            self._claim = self._claim[0], write.end_version
 
     def _hold_claim(self) -> None:
         if self._claim is None:
@@ -242,7 +239,7 @@ class Writer:
     def _newest_claim(self, places: Sequence[tuple[str, int]]) -> int:
         with store_errors():
             rows = self._client.query(
-                f"SELECT max(version) FROM progress_rows WHERE (topic, partition) IN ({quoted_pairs(places)})"
+                f"SELECT max(version) FROM takeover_rows WHERE (topic, partition) IN ({quoted_pairs(places)})"
             ).result_rows
         return int(rows[0][0])
 

@@ -157,6 +157,7 @@ def _stale_epoch() -> None:
     from pipeline.store import recovery
 
     _replace(recovery, "read_standing", lambda read: lambda client: replace(read(client), epoch=0))
+    _replace(recovery, "claimed_epoch", lambda _: lambda _client: 0)
 
 
 def _raw_identifier_in_a_detail() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -81,10 +82,12 @@ def claims_at_once(folder: str) -> list[str]:
     from pipeline.store import recovery
 
     _, (one, other) = _workers(folder, 2)
-    standing = recovery.read_standing(one._client)
-    recovery.read_standing = lambda _: standing  # type: ignore[assignment]
+    read = recovery.read_standing
+    recovery.claimed_epoch = lambda _: 0  # type: ignore[assignment]
+    recovery.read_standing = lambda client: replace(read(client), epoch=0)  # type: ignore[assignment]
     for engine in (one, other):
-        engine.assign("check-ins", [0])
+        with suppress(OwnershipLostError):
+            engine.assign("check-ins", [0])
     told = []
     for engine in (one, other):
         try:
@@ -97,6 +100,36 @@ def claims_at_once(folder: str) -> list[str]:
 
 def test_of_two_workers_that_claim_a_partition_at_once_one_has_it(tmp_path: Path) -> None:
     assert run_isolated(claims_at_once, str(tmp_path)) == ["lost", "yours"]
+
+
+def claims_late(folder: str) -> tuple[list[Any], list[Any]]:
+    """In an interpreter of its own: the account and the clock before and after a worker claims that stood still before it could,
+    while another took over, and wrote.
+    """
+    from pipeline import engine as engines
+
+    views, (late, owner) = _workers(folder, 2)
+    asked = "SELECT consumed, stored, toUnixTimestamp64Milli(as_of), toUnixTimestamp64Milli(watermark) FROM progress_rows FINAL"
+    claim, seen = late._writer.claim, []
+
+    def stand_still(*given: Any) -> None:
+        engines.secrets.randbits = lambda _: 0  # type: ignore[assignment]
+        owner.assign("check-ins", [0])
+        owner.write(_read(owner, 0, 0, _LINES))
+        seen.append([list(row) for row in views.query(asked).result_rows])
+        claim(*given)
+
+    late._writer.claim = stand_still
+    # It began the same epoch, and its claim is the newer one.
+    engines.secrets.randbits = lambda bits: (1 << bits) - 1
+    late.assign("check-ins", [0])
+    return seen[0], [list(row) for row in views.query(asked).result_rows]
+
+
+def test_a_claim_that_comes_late_puts_no_account_and_no_clock_back(tmp_path: Path) -> None:
+    before, after = run_isolated(claims_late, str(tmp_path))
+    assert before == after
+    assert before[0][:2] == [3, 3]
 
 
 def left_behind_after_long_apart(folder: str) -> int:
