@@ -213,9 +213,9 @@ class Writer:
     ) -> None:
         """Make a new owner known: progress as it was, under a new version; what is to be made up for stays so.
 
-        `durable`, `computed` and `rules` are, by partition, as they were in `Standing`. A worker that stood still (paused, swapped
-        out, cut off) may go on after another has taken over: its progress rows would lose, having the lower versions; its other
-        rows only where the new owner writes the same keys.
+        `durable`, `computed` and `rules` are, by partition, as in `Standing`. A worker that stood still (paused, swapped
+        out) may go on after another has taken over: its progress rows would lose, having the lower versions; its other rows
+        only where the new owner writes the same keys.
         """
         self._found, self._accounted = {}, write.progress  # what was found is in the progress that was read
         table = _progress_table(write, {})
