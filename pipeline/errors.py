@@ -12,8 +12,15 @@ class StoreUnavailableError(Exception):
     """The store does not answer for now: the same call may succeed later. Its text is one line for the log."""
 
 
-class OwnershipLostError(Exception):
+class StateLostError(Exception):
+    """What is in memory is of no use any more and has to be loaded anew. Its text says why, in one line for the log."""
+
+
+class OwnershipLostError(StateLostError):
     """Another worker has taken partitions over while this one stood still: what it has in memory may be out of date."""
+
+    def __init__(self) -> None:
+        super().__init__("another worker has taken partitions over while this one stood still")
 
 
 class AccountingError(Exception):

@@ -69,7 +69,10 @@ class Engine(Protocol[W]):
         timestamps_ms: NDArray[np.int64],
         values: Sequence[bytes | None],
     ) -> list[DeadLetter]:
-        """Decode and fold one record batch. Returns the records refused; their keys are filled in by the caller."""
+        """Decode and fold one record batch. Returns the records refused; their keys are filled in by the caller.
+
+        Raises StoreUnavailableError where a venue's history had to be asked for: then what is in memory is of no use any more.
+        """
 
     def load_venues(self, values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> list[DeadLetter]:
         """Apply records of the venue registry, in order; a record without a value deletes its venue.

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.dead_letters import DeadLetter
-from pipeline.errors import OwnershipLostError, StoreUnavailableError, UserError
+from pipeline.errors import OwnershipLostError, StateLostError, StoreUnavailableError, UserError
 from pipeline.settings import Settings
 from pipeline.streaming.alert_delivery import AlertDelivery
 from pipeline.streaming.dead_letter_limit import DeadLetterLimit
@@ -117,6 +117,7 @@ class Worker(Generic[W]):
         self._reasons: Counter[str] = Counter()
         self._limit = DeadLetterLimit(settings)
         self._refused_too_many: UserError | None = None
+        self._half_read: StateLostError | None = None
         self._overviewed_at = -OVERVIEW_SECONDS
 
         self._pending_since = 0.0
@@ -288,8 +289,8 @@ class Worker(Generic[W]):
                             await self._erase(erasures)
                         await self._hand_on_alerts()
                         await self._count_undercounted()
-                except OwnershipLostError:
-                    await self._begin_anew()
+                except StateLostError as lost:
+                    await self._begin_anew(lost)
                 if self._settling:
                     self._settling = False
                     self._room.set()
@@ -384,7 +385,16 @@ class Worker(Generic[W]):
     # --- in the engine's thread
 
     def _process(self, batch: RecordBatch) -> None:
-        letters = self._engine.process(batch.topic, batch.partition, batch.offsets, batch.timestamps_ms, batch.values)
+        if self._half_read:
+            return
+        try:
+            letters = self._engine.process(
+                batch.topic, batch.partition, batch.offsets, batch.timestamps_ms, batch.values
+            )
+        except StoreUnavailableError as error:
+            # A venue that came in another partition before is asked of the store, and some of the batch is in memory by then.
+            self._half_read = StateLostError(f"the store went away while a batch was being read ({error})")
+            return
         try:
             self._limit.note(time.monotonic(), len(batch), (letter.reason for letter in letters))
         except UserError as error:
@@ -414,6 +424,8 @@ class Worker(Generic[W]):
         self._venues_done[batch.topic, batch.partition] = batch.end
 
     def _take(self, idle: bool) -> _Cut[W]:
+        if self._half_read:
+            raise self._half_read
         if self._refused_too_many:
             raise self._refused_too_many  # what was processed since the last write stays unwritten, to be read again
         cut = _Cut(self._engine.take(idle=idle), self._letters, self._timestamps_ms, self._venues_done)
@@ -426,7 +438,7 @@ class Worker(Generic[W]):
 
     def _let_go(self) -> None:
         self._letters, self._timestamps_ms, self._venues_done = [], [], {}
-        self._pending = 0
+        self._pending, self._half_read = 0, None
 
     def _show_counters(self) -> None:
         # Between two assignments the engine knows no time; what was shown does not go back.
@@ -525,14 +537,16 @@ class Worker(Generic[W]):
         sending.result()
         return True
 
-    async def _begin_anew(self) -> None:
+    async def _begin_anew(self, lost: StateLostError) -> None:
         # Who has stood still for too long is about to be told so by the group; whoever owns the partitions ends up the last to
         # have claimed them. Waiting lets the others finish theirs first.
-        log.warning("another worker has taken partitions over while this one stood still: loading their state anew")
+        log.warning("%s: loading the state of its partitions anew", lost)
         epoch, self.epoch = self.epoch, None
         self._room.set()
         self._venues_read.set()
         await self._forget(CHECK_INS, self._claimed)
+        await self._in_engine_thread(self._let_go)
+        self._venues_next.clear()
         self._committable.clear()
         await asyncio.sleep(TAKEN_OVER_SECONDS)
         if epoch is not None and self.epoch is None and not self._stopping:

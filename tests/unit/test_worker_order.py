@@ -6,14 +6,16 @@ import time
 from typing import Any
 from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
 from pydantic import SecretStr
 
 from pipeline.dead_letters import DeadLetter
-from pipeline.errors import UserError
+from pipeline.errors import StoreUnavailableError, UserError
 from pipeline.settings import load_settings
 from pipeline.streaming import worker as worker_module
 from pipeline.streaming.metrics import Metrics
+from pipeline.streaming.ports import RecordBatch
 from pipeline.streaming.worker import Worker
 
 _LETTER = DeadLetter("check-ins", 0, 7, "not_json", "it is bad", None, b"bad", 0)
@@ -111,6 +113,35 @@ def test_an_alert_that_time_alone_raises_is_not_left_to_the_next_scans(monkeypat
         while not engine.take.called:
             await asyncio.sleep(0.05)
             engine.turns_in -= 0.05
+        running.cancel()
+
+    asyncio.run(asyncio.wait_for(scene(), 30))
+
+
+def test_an_outage_while_a_batch_is_read_has_the_state_loaded_anew_and_stores_nothing_of_the_half(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A venue that used to come in another partition is asked of the store amid a batch."""
+    monkeypatch.setattr(worker_module, "TAKEN_OVER_SECONDS", 0.1)
+
+    async def scene() -> None:
+        anew = asyncio.Event()
+        engine = MagicMock()
+        engine.counters.return_value = {}
+        engine.settle_due, engine.turns_in = False, None
+        engine.process.side_effect = StoreUnavailableError("no answer")
+        worker = Worker(engine, load_settings(), Metrics(), MagicMock(), MagicMock(), take_over_again=anew.set)
+        worker.epoch = 1
+        batch = RecordBatch("check-ins", 0, np.arange(2), np.zeros(2, np.int64), [None] * 2, [b"1", b"2"], 1)
+        await worker.submit(batch)
+        await worker.submit(batch)
+        running = asyncio.create_task(worker.run())
+        await anew.wait()
+        assert not worker.failure.done()
+        engine.process.assert_called_once()
+        engine.take.assert_not_called()
+        engine.revoke.assert_called()
+        worker._take(idle=False)  # what is read from now on is written again
         running.cancel()
 
     asyncio.run(asyncio.wait_for(scene(), 30))
