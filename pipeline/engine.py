@@ -25,6 +25,7 @@ from pipeline.core.crowding import Alert, Estimated, Levels, alert_id
 from pipeline.core.decode import decode_scans, judge_times, take
 from pipeline.core.fold import ANCIENT, DUPLICATE, STORED
 from pipeline.core.levels import LEVELS, Rule
+from pipeline.core.loading import load_compiled
 from pipeline.core.moves import REACH
 from pipeline.core.occupancy import HourRows, MinuteRows
 from pipeline.core.pools import HARD_LIMIT, I32, I64, MINUTE, NEVER, NONE
@@ -1140,4 +1141,5 @@ def open_engine(
     writing_client = connect(settings)
     writing_client.database = client.database
     writing_client.command(f"USE {client.database}")
+    load_compiled()
     return Engine(client, writing_client, settings, settings.clock or clock or "events", until)
