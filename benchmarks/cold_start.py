@@ -17,7 +17,8 @@ from pipeline.broker import start_broker
 from pipeline.engine import open_engine
 from pipeline.replay import TOPIC
 from pipeline.settings import load_settings
-from pipeline.topics import declared_topics, ensure_topics
+from pipeline.topic_admin import ensure_topics
+from pipeline.topics import declared_topics
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from pipeline.progress import progress_bar
 from pipeline.simulate.day import DayPlan
 from pipeline.simulate.files import open_lines, write_venues
 from pipeline.simulate.options import SimulationOptions
-from pipeline.topics import CHECK_INS, Topic, declared_topics, ensure_topics
+from pipeline.topic_admin import ensure_topics
+from pipeline.topics import CHECK_INS, Topic, declared_topics
 
 
 def load_day(home: Path, address: str, options: SimulationOptions, partitions: int, topic: str = CHECK_INS) -> int:

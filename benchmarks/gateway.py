@@ -25,7 +25,8 @@ from benchmarks.serving import measured, metric, spread, wait_for
 from pipeline.broker import free_port, start_broker
 from pipeline.errors import UserError
 from pipeline.processes import end_process, tied
-from pipeline.topics import CHECK_INS, declared_topics, ensure_topics
+from pipeline.topic_admin import ensure_topics
+from pipeline.topics import CHECK_INS, declared_topics
 from pipeline.venue_codes import PUBLIC_FILE, CodeSigner, create_signing_key
 
 #: The busiest moment that is planned for: 50 million accesses a day, ten times the mean.

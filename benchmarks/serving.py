@@ -32,7 +32,8 @@ from pipeline.produce import ScanProducer
 from pipeline.simulate import facts
 from pipeline.simulate.day import DayPlan
 from pipeline.simulate.options import SimulationOptions
-from pipeline.topics import CHECK_INS, VENUES, declared_topics, ensure_topics
+from pipeline.topic_admin import ensure_topics
+from pipeline.topics import CHECK_INS, VENUES, declared_topics
 from schemas.venue import Venue
 
 _TICK: Final = 0.05

@@ -248,7 +248,8 @@ def _later_scans(home: Path, places: list[tuple[str, int]]) -> list[float]:
     from pipeline.broker import start_broker
     from pipeline.processes import end_process, tied
     from pipeline.produce import ScanProducer
-    from pipeline.topics import declared_topics, ensure_topics
+    from pipeline.topic_admin import ensure_topics
+    from pipeline.topics import declared_topics
 
     delays = []
     with start_broker(home / "kafka", 0, tied_to_us=True) as broker, (home / "worker.log").open("wb") as log:

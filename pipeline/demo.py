@@ -39,7 +39,8 @@ from pipeline.simulate.day import ArrivalBatch, DayPlan
 from pipeline.simulate.options import DAY, HOUR, SimulationOptions
 from pipeline.simulate.registry import make_registry
 from pipeline.simulate.send import send_day
-from pipeline.topics import CHECK_INS, VENUES, ensure_topics, settings_topics
+from pipeline.topic_admin import ensure_topics
+from pipeline.topics import CHECK_INS, VENUES, settings_topics
 
 #: Lines of a simulated day for each of its visits: check-outs, rescans and duplicates come on top.
 _LINES_PER_VISIT: Final = 1.36

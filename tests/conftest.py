@@ -40,7 +40,8 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def new_topic(kafka: str) -> Callable[..., str]:
     """Makes an empty topic with a name of its own: `new_topic(partitions=4)` returns the name."""
-    from pipeline.topics import Topic, ensure_topics
+    from pipeline.topic_admin import ensure_topics
+    from pipeline.topics import Topic
 
     def create(partitions: int = 1) -> str:
         topic = Topic(f"test-{secrets.token_hex(6)}", partitions)
@@ -54,7 +55,8 @@ def new_topic(kafka: str) -> Callable[..., str]:
 def kafka_topics(kafka: str) -> Callable[..., str]:
     """Makes the pipeline's topics anew and empty: `kafka_topics(partitions=4)` returns the broker's address."""
     from pipeline.cluster import open_admin
-    from pipeline.topics import declared_topics, ensure_topics
+    from pipeline.topic_admin import ensure_topics
+    from pipeline.topics import declared_topics
 
     def create(partitions: int = 4) -> str:
         topics = declared_topics(partitions, retention=None)

@@ -24,7 +24,8 @@ from benchmarks.report import ROOT, run, setting, table, write_between
 from pipeline.broker import start_broker
 from pipeline.errors import UserError
 from pipeline.simulate.options import SimulationOptions
-from pipeline.topics import CHECK_INS, Topic, ensure_topics
+from pipeline.topic_admin import ensure_topics
+from pipeline.topics import CHECK_INS, Topic
 
 PLOT: Final = ROOT / "docs" / "plots" / "race.svg"
 SHORT: Final = "check-ins-short"

@@ -50,7 +50,8 @@ def apply(store: Path | None, as_of: str | None) -> None:
     """
     settings = _settings(store)
     from pipeline.retention import apply_retention
-    from pipeline.topics import kept_too_long, settings_topics
+    from pipeline.topic_admin import kept_too_long
+    from pipeline.topics import settings_topics
 
     with _failures():
         for line in apply_retention(settings, _time(as_of)):
@@ -72,7 +73,8 @@ def check(store: Path | None, as_of: str | None) -> None:
     from pipeline.retention import clock_of
     from pipeline.store.client import open_store
     from pipeline.store.retention import bounds_of, overdue
-    from pipeline.topics import kept_too_long, settings_topics
+    from pipeline.topic_admin import kept_too_long
+    from pipeline.topics import settings_topics
 
     found = []
     with _failures(), closing(open_store(settings)) as client:

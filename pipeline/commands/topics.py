@@ -17,7 +17,8 @@ def command(acls: bool) -> None:
 
     --acls is for the cluster's super user. Rights that are not in the file are named, never taken away, and the exit status is 1.
     """
-    from pipeline.topics import ensure_topics, settings_topics
+    from pipeline.topic_admin import ensure_topics
+    from pipeline.topics import settings_topics
 
     settings = load_settings()
     differs = False

@@ -22,7 +22,8 @@ from pipeline.settings import Settings
 from pipeline.simulate import facts
 from pipeline.simulate.day import DayPlan
 from pipeline.simulate.options import SimulationOptions
-from pipeline.topics import CHECK_INS, VENUES, declared_topics, ensure_topics
+from pipeline.topic_admin import ensure_topics
+from pipeline.topics import CHECK_INS, VENUES, declared_topics
 from tests.integration.checkins import read_topic
 from tests.waiting import wait_until
 

@@ -15,7 +15,8 @@ import pytest
 from pipeline import broker as broker_module
 from pipeline.broker import HOST, RunningBroker, answers, find_broker, start_broker
 from pipeline.errors import UserError
-from pipeline.topics import Topic, ensure_topics
+from pipeline.topic_admin import ensure_topics
+from pipeline.topics import Topic
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.kafka

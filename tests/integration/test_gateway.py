@@ -28,7 +28,8 @@ from pipeline.privacy.master import LocalMaster
 from pipeline.privacy.pseudonyms import Pseudonymiser
 from pipeline.processes import end_process, tied
 from pipeline.settings import load_settings
-from pipeline.topics import Topic, ensure_topics
+from pipeline.topic_admin import ensure_topics
+from pipeline.topics import Topic
 from schemas.gateway_scan import GatewayScan
 from tests.gateway import make_ring, now_ms, rfc3339, scan
 from tests.integration.checkins import read_topic

@@ -35,7 +35,8 @@ from pipeline.kafka_acls import Right, declared_rights, ensure_rights
 from pipeline.kafka_identity import ADMIN, authority_file
 from pipeline.produce import ScanProducer
 from pipeline.streaming.log_ranges import wait_for_kafka
-from pipeline.topics import declared_topics, ensure_topics
+from pipeline.topic_admin import ensure_topics
+from pipeline.topics import declared_topics
 from tests.integration.checkins import World
 
 pytestmark = pytest.mark.kafka

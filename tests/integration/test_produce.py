@@ -19,7 +19,8 @@ from pipeline import produce as produce_module
 from pipeline.broker import start_broker
 from pipeline.errors import UserError
 from pipeline.produce import ScanProducer, produce_files
-from pipeline.topics import Topic, ensure_topics
+from pipeline.topic_admin import ensure_topics
+from pipeline.topics import Topic
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.kafka

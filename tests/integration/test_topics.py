@@ -12,7 +12,8 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from pipeline.cluster import open_admin
 from pipeline.errors import UserError
-from pipeline.topics import Topic, declared_topics, ensure_topics, kept_too_long
+from pipeline.topic_admin import ensure_topics, kept_too_long
+from pipeline.topics import Topic, declared_topics
 
 pytestmark = pytest.mark.kafka
 

@@ -1,0 +1,103 @@
+"""The topics in Kafka: created where they are missing, and compared with what they should be."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from pipeline.cluster import open_admin
+from pipeline.kafka_access import KafkaAccess
+from pipeline.topics import Topic
+
+_MOST_REPLICAS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """What was found: `created` just now, or present with `differences` (sentences) from the declaration."""
+
+    topic: Topic
+    created: bool
+    differences: tuple[str, ...] = ()
+
+
+def ensure_topics(kafka: KafkaAccess | str, topics: Sequence[Topic]) -> list[TopicState]:
+    """Create the missing topics and wait until they can be used; compare the others, and change nothing about them.
+
+    Replication factor: the number of brokers, at most 3. Raises UserError when Kafka cannot be reached or refuses.
+    """
+    with open_admin(kafka) as admin:
+        missing = _missing(admin, topics)
+        if missing:
+            replicas = min(_MOST_REPLICAS, len(admin.describe_cluster()["brokers"]))
+            admin.create_topics(
+                {
+                    topic.name: {
+                        "num_partitions": topic.partitions,
+                        "replication_factor": replicas,
+                        "configs": topic.configs,
+                    }
+                    for topic in missing
+                },
+                wait_for_metadata=True,
+            )
+        present = [topic for topic in topics if topic not in missing]
+        differences = _differences(admin, present) if present else {}
+    return [TopicState(topic, topic in missing, differences.get(topic.name, ())) for topic in topics]
+
+
+def kept_too_long(kafka: KafkaAccess | str, topics: Sequence[Topic], *, apply: bool = False) -> dict[str, str]:
+    """The topics that Kafka keeps otherwise than declared, each with what it has; with `apply`, set as declared afterwards.
+
+    Topics that are missing, and those that are kept for ever by declaration, are left out. Raises UserError when Kafka cannot be
+    reached or refuses.
+    """
+    with open_admin(kafka) as admin:
+        known = set(admin.list_topics())
+        aged = [topic for topic in topics if topic.retention is not None and topic.name in known]
+        if not aged:
+            return {}
+        resources = [ConfigResource(ConfigResourceType.TOPIC, topic.name) for topic in aged]
+        configs = admin.describe_configs(resources, config_filter="all")["topic"]
+        found = {}
+        for topic in aged:
+            differing = [
+                f"{name} {configs[topic.name][name]['value']} instead of {value}"
+                for name, value in topic.configs.items()
+                if configs[topic.name][name]["value"] != value
+            ]
+            if differing:
+                found[topic.name] = ", ".join(differing)
+        if apply and found:
+            admin.alter_configs(
+                [
+                    ConfigResource(ConfigResourceType.TOPIC, each.name, each.configs)
+                    for each in aged
+                    if each.name in found
+                ]
+            )
+    return found
+
+
+def _missing(admin: Any, topics: Sequence[Topic]) -> list[Topic]:
+    known = set(admin.list_topics())
+    return [topic for topic in topics if topic.name not in known]
+
+
+def _differences(admin: Any, topics: Sequence[Topic]) -> dict[str, tuple[str, ...]]:
+    names = [topic.name for topic in topics]
+    partitions = {found["name"]: len(found["partitions"]) for found in admin.describe_topics(names)}
+    configs = admin.describe_configs(
+        [ConfigResource(ConfigResourceType.TOPIC, name, ["cleanup.policy"]) for name in names], config_filter="all"
+    )["topic"]
+    found = {}
+    for topic in topics:
+        policy = configs[topic.name]["cleanup.policy"]["value"]
+        differences = []
+        if partitions[topic.name] != topic.partitions:
+            differences.append(f"has {partitions[topic.name]} partitions, not {topic.partitions}")
+        if policy != topic.cleanup_policy:
+            differences.append(f"has the cleanup policy {policy}, not {topic.cleanup_policy}")
+        found[topic.name] = tuple(differences)
+    return found
