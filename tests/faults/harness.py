@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import psutil  # type: ignore[import-untyped]
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from kafka.errors import KafkaError
 
@@ -38,6 +39,9 @@ _SETTINGS: Final = {
 
 #: What may never go back is looked at so often, in seconds.
 LOOK_SECONDS: Final = 2.0
+
+#: What no worker may hold in memory, in MiB: twice what one does with the few scans of a run.
+MOST_MIB: Final = 1_024
 
 #: What may happen, and how often of a hundred.
 WEIGHTS: Final = {
@@ -91,6 +95,7 @@ class Result:
     recovery: dict[str, list[float]] = field(default_factory=dict)
     exits: Counter[str] = field(default_factory=Counter)
     looks: int = 0
+    memory_mib: int = 0
     wrong: list[str] = field(default_factory=list)
     verdict: Verdict | None = None
 
@@ -148,6 +153,8 @@ class Harness:
             if self._bug and self.result.wrong:
                 return self.result
             self.rest()
+            if self.result.memory_mib > MOST_MIB:
+                self.result.wrong.append(f"a worker held {self.result.memory_mib:,} MiB, more than {MOST_MIB:,}")
             self.result.verdict = verify(promise_of(self.world), [self.world.logs(), *self._metrics])
             self.result.wrong += self.result.verdict.wrong
             self._verify_by_itself()
@@ -212,9 +219,15 @@ class Harness:
             time.sleep(0.2)
 
     def _look(self) -> None:
-        if not self._shared or time.monotonic() < self._look_at:
+        if time.monotonic() < self._look_at:
             return
         self._look_at = time.monotonic() + LOOK_SECONDS
+        for worker in self.workers:
+            with suppress(psutil.Error):
+                held = psutil.Process(worker.pid).memory_info().rss >> 20
+                self.result.memory_mib = max(self.result.memory_mib, held)
+        if not self._shared:
+            return
         with suppress(ClickHouseError, KafkaError, OSError, IndexError):
             before = committed(self.world.kafka, self.world.group)
             metrics = {worker.pid: worker.metrics() for worker in self.workers[:1]}
@@ -407,6 +420,7 @@ def summary(result: Result) -> dict[str, Any]:
         "recovery": result.recovery,
         "exits": dict(result.exits),
         "looks": result.looks,
+        "memory_mib": result.memory_mib,
         "records": verdict.records if verdict else 0,
         "rows": verdict.rows if verdict else 0,
         "dead_letters": verdict.dead_letters if verdict else 0,

@@ -63,6 +63,8 @@ def _hurt(runs: Sequence[Mapping[str, Any]]) -> list[str]:
             table(("killed at", "times armed"), [(name, f"{count:,}") for name, count in sorted(points.items())])
         )
     parts.append(_recovery(runs, "amid other faults, until all that was sent before is stored"))
+    if held := [run["memory_mib"] for run in runs if "memory_mib" in run]:
+        parts.append(f"The most that a worker held in memory, in {len(held)} runs: {max(held):,} MiB.")
     parts.append("How workers ended: " + ", ".join(f"{name}: {count:,}" for name, count in sorted(exits.items())) + ".")
     return parts
 

@@ -22,7 +22,7 @@ from tests.faults.harness import ALONE, CALM, WEIGHTS, Harness, summary
 from tests.faults.overload import NATIONAL_MEAN, Overload
 
 #: A run ends and is compared after so many faults; then the next begins, with a new broker and store.
-FAULTS_PER_RUN: Final = 60
+FAULTS_PER_RUN: Final = 120
 
 #: Of so many runs one is of one worker with an embedded store of its own.
 ALONE_EACH: Final = 4
