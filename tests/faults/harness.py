@@ -40,8 +40,8 @@ _SETTINGS: Final = {
 #: What may never go back is looked at so often, in seconds.
 LOOK_SECONDS: Final = 2.0
 
-#: What no worker may hold in memory, in MiB, by whether the store is shared: twice what one does with the few scans of a run, once
-#: without and once with an engine of its own.
+#: What no worker may hold in memory, in MiB, by whether the store is shared: twice what one does with the few scans of a run,
+#: without an engine of its own and with one.
 MOST_MIB: Final = {True: 1_024, False: 2_048}
 
 #: What may happen, and how often of a hundred.
