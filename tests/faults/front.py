@@ -13,10 +13,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
+from email.parser import BytesParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import LifoQueue
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import parse_qsl, urlsplit
 
 from clickhouse_connect.driver._backend.chdb_backend import ChdbBackend
@@ -114,6 +116,10 @@ class _Request(BaseHTTPRequestHandler):
         address = urlsplit(self.path)
         parameters = dict(parse_qsl(address.query, keep_blank_values=True))
         body = self._body()
+        if self.headers.get_content_type() == "multipart/form-data":
+            # A query whose parameters are too long for an address.
+            parameters |= _fields(self.headers["Content-Type"], body)
+            body = b""
         if address.path == "/-/mode":
             self.server.mode = Mode(**json.loads(body))
             return self._send(200, b"")
@@ -177,6 +183,15 @@ class _Request(BaseHTTPRequestHandler):
         self.wfile.flush()
         if cut:
             self.close_connection = True
+
+
+def _fields(content_type: str, body: bytes) -> dict[str, str]:
+    form = BytesParser().parsebytes(f"Content-Type: {content_type}\r\n\r\n".encode() + body)
+    parts = cast(list[Message], form.get_payload())
+    return {
+        str(part.get_param("name", header="content-disposition")): cast(bytes, part.get_payload(decode=True)).decode()
+        for part in parts
+    }
 
 
 def _execute(
