@@ -27,10 +27,7 @@ class Certificate:
             self._read()
 
     def _changed_at(self) -> tuple[int, ...]:
-        try:
-            return tuple(path.stat().st_mtime_ns for path in self._files)
-        except OSError as error:
-            raise UserError(f"the certificate cannot be read: {error.filename}: {error.strerror}") from None
+        return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in self._files)
 
     def _read(self) -> None:
         chain, key = self._files

@@ -63,6 +63,10 @@ def test_a_renewed_certificate_is_shown_without_a_restart_and_a_broken_one_is_no
     with pytest.raises(UserError, match=r"broker\.pem .* cannot be used"):
         certificate.renew()
     certificate.renew()  # said once
+    (identity / "broker.pem").unlink()
+    with pytest.raises(UserError, match="No such file"):
+        certificate.renew()
+    certificate.renew()
     assert shown(certificate) == authority_of(identity / "ca.pem")
     (tmp_path / "next" / "broker.pem").replace(identity / "broker.pem")
     certificate.renew()
@@ -87,7 +91,7 @@ def test_the_process_at_the_door_looks_for_a_renewed_certificate(identity: Path,
 @pytest.mark.parametrize(
     ("chain", "key", "why"),
     [
-        ("absent", "broker.pem", "absent: No such file"),
+        ("absent", "broker.pem", r"absent with the key \S+ cannot be used: No such file"),
         ("broker.pem", "ca.pem", "must be PEM"),
         ("garbage", "broker.pem", "must be PEM"),
         ("broker.pem", "locked", "without a password"),
