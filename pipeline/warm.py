@@ -3,6 +3,7 @@
 Plays a small simulated day through the engine on a store of its own, thrown away afterwards.
 """
 
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import UTC, date
 from pathlib import Path
@@ -14,7 +15,7 @@ from pipeline.core.tracing.contact import contact_windows
 from pipeline.core.tracing.exposure import Stays, exposures
 from pipeline.core.tracing.window import Window, midnights
 from pipeline.core.values import split_lines
-from pipeline.engine import open_engine
+from pipeline.engine import Engine, open_engine
 from pipeline.policies import load_policies
 from pipeline.presence import fit_model
 from pipeline.settings import load_settings
@@ -29,7 +30,7 @@ _TOPIC = "warm"
 
 def main() -> None:
     """Compile; what is compiled already takes no time."""
-    plan = DayPlan(SimulationOptions(check_ins=1_000, seed=1))
+    plan = DayPlan(SimulationOptions(check_ins=4_000, seed=1))
     with TemporaryDirectory() as folder:
         settings = load_settings(store=Path(folder))
         with closing(open_store(settings)) as client:
@@ -40,19 +41,47 @@ def main() -> None:
         engine.assign(_TOPIC, [0])
         venues = [venue.model_dump_json(exclude_none=True).encode() for venue in plan.venues()]
         engine.load_venues(venues, [None] * len(venues))
-        at = 0
-        for batch in plan.batches():
-            values, _ = split_lines([b"\n".join([*batch.lines, b""])])
-            offsets = np.arange(at, at + len(values))
-            engine.process(_TOPIC, 0, offsets, 0 * offsets, values)
-            at += len(values)
-            engine.settle()
-        # Loading the state back compiles the rest.
-        engine.revoke(_TOPIC, [0])
-        engine.assign(_TOPIC, [0])
+        lines = [line for batch in plan.batches() for line in batch.lines]
+        quarter, rest = len(lines) // 4, len(lines) // 20
+        read = _reader(engine)
+        read(lines[:quarter])
+        read(lines[3 * quarter : -rest])
+        _load_back(engine)
+        # Later than memory reaches: corrected from the store.
+        read(lines[quarter : 3 * quarter])
+        # Half written, as a crash leaves it: computed again.
+        read(lines[-rest:], ends=False)
+        _load_back(engine)
+        engine._shard.collect(engine._shard.horizon)
         engine.close()
     compile_unpacking()
     _trace()
+
+
+def _reader(engine: Engine) -> Callable[..., None]:
+    at = 0
+
+    def read(lines: Sequence[bytes], *, ends: bool = True) -> None:
+        nonlocal at
+        values, _ = split_lines([b"\n".join([*lines, b""])])
+        offsets = np.arange(at, at + len(values))
+        engine.process(_TOPIC, 0, offsets, 0 * offsets, values)
+        at += len(values)
+        write = engine.take(idle=True)
+        if write is not None and ends:
+            engine.write(write)
+        elif write is not None:
+            for table, rows in write.derived:
+                engine._writer.insert(table, rows)
+        if ends:
+            engine.settle()
+
+    return read
+
+
+def _load_back(engine: Engine) -> None:
+    engine.revoke(_TOPIC, [0])
+    engine.assign(_TOPIC, [0])
 
 
 def _trace() -> None:
