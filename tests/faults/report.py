@@ -28,10 +28,10 @@ def _counts(recorded: Sequence[Mapping[str, Any]]) -> str:
     if runs := [run for each in recorded for run in each.get("runs", ())]:
         parts += _hurt(runs)
     for name, place in (("several workers on one store", 0), ("one worker with a store of its own", 1)):
-        if calm := [each["calm"][place] for each in recorded if each.get("calm")]:
+        # How long it takes is asked of the newest code alone.
+        if calm := [each["calm"][place] for each in recorded if each.get("calm")][-1:]:
             parts.append(_recovery(calm, f"{name}, nothing else wrong"))
-            wrong = sum(bool(run["wrong"]) for run in calm)
-            parts.append(f"Of these {len(calm)} runs with anything wrong: **{wrong}**.")
+            parts.append(f"Anything wrong in this run: **{'yes' if calm[0]['wrong'] else 'no'}**.")
     # A bug that was planted again counts as it came out last.
     if bugs := {bug: sign for each in recorded for bug, sign in each.get("bugs", {}).items()}:
         rows = [(bug, f"`{sign[:110]}`".replace("|", "/") if sign else "**not caught**") for bug, sign in bugs.items()]
