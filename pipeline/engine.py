@@ -36,6 +36,7 @@ from pipeline.overview import UNKNOWN, Groups, Overview, overview
 from pipeline.settings import Settings
 from pipeline.store import crowding, erasure, estimated_rows, models, recovery, repair, retention, stays, undercounts
 from pipeline.store.client import connect, open_store
+from pipeline.store.followed import followed_table, read_followed, record_of
 from pipeline.store.registry import Registry
 from pipeline.store.tables import (
     Estimates,
@@ -138,6 +139,8 @@ class Engine:
         self._watermarks: dict[tuple[str, int], tuple[int, float]] = {}
         self._elsewhere: set[bytes] = set()
         self._placed: dict[bytes, tuple[str, int]] = {}
+        # The records of the registry that venues follow, not noted in the store yet.
+        self._noted: dict[bytes, int] = {}
         self._shown: dict[int, NDArray[np.int32]] = {}
         # Which venues have a row of an estimate, and the venues that estimates are made for.
         self._estimated = np.zeros(0, np.int32)
@@ -257,7 +260,7 @@ class Engine:
             self._looked_at = time.monotonic()
             stored = recovery.unaccounted_scans(client, scope, standing.progress)
         unfinished = recovery.find_unfinished(client, scope, left)
-        unfinished.repairs |= self._ruled_meanwhile(rules)
+        unfinished.repairs |= self._ruled_meanwhile(rules) | self._unfollowed(scope)
 
         # What lies after the clock is not computed again below, and must not be left from a write that had come further.
         for table, rows in repair.deletions(unfinished.minutes, self._next_versions(1)).items():
@@ -304,7 +307,8 @@ class Engine:
             self._recount(spans)
         if self._as_of != BEGINNING or unfinished.repairs:
             self._moved = True
-            self._write_now(repaired=sorted(unfinished.repairs))
+            followed = [venue.encode() for venue, visitor in unfinished.repairs if not visitor]
+            self._write_now(repaired=sorted(unfinished.repairs), followed=followed)
         self._apply_uses()
         self._alerts_handed = self._alerts_told = crowding.told_upto(client, self._places)
         self._alerts_stored = self._version
@@ -330,6 +334,14 @@ class Engine:
                     first, last = repair.extent(self._client, venue)
                     if last and max(since, first) < until:
                         repair.include(spans, venue, max(since, first), until)
+
+    def _unfollowed(self, scope: str) -> set[tuple[str, str]]:
+        # Whole venues whose rows follow another record of the registry than the one that holds now.
+        return {
+            (venue.decode(), "")
+            for venue, record in read_followed(self._client, scope).items()
+            if record != record_of(self._registry.rules(venue))
+        }
 
     def _ruled_meanwhile(self, rules: Mapping[tuple[str, int], int]) -> set[tuple[str, str]]:
         # Whole venues with rules that their last owner had not heard of, or not acted on.
@@ -458,6 +470,7 @@ class Engine:
         ids = set(shard.venue_ids(np.arange(before, shard.venue_count, dtype=np.int32)))
         self._placed |= dict.fromkeys(ids, (topic, partition))
         moved = ids & self._elsewhere
+        self._note_followed(ids - moved)
         if moved:
             # Its scans used to come in another partition: what the store has of it is loaded before new ones are folded.
             self._elsewhere -= moved
@@ -489,6 +502,10 @@ class Engine:
                 or not self._book.follows(self._shard, self._code(venue), self._levels_of(rules))
             )
         }
+        self._note_followed(venue for venue in changed.keys() - known.keys() if self._shard.knows(venue))
+        for venue in changed:
+            # One that follows its rules again, before others were acted on: those must not be any more.
+            self._ruled.pop(venue, None)
         if known:
             self._ruled |= known
             self._settle_at = self._settle_at or time.monotonic() + _SETTLE_SECONDS
@@ -547,7 +564,7 @@ class Engine:
             if self._crowded_since:
                 self._correct_alerts(as_of)  # the store may not answer: nothing is taken before
         first = self._version
-        derived = self._venue_rows()
+        derived = self._venue_rows() + self._followed_rows()
         self._as_of = as_of
         if as_of != BEGINNING:
             changes = self._shard.take_changes()
@@ -600,6 +617,15 @@ class Engine:
             "version": pa.array(np.full(len(placed), self._next_versions(1), np.uint64)),
         }
         return [("venue_rows", pa.table(rows))]
+
+    def _note_followed(self, venues: Iterable[bytes]) -> None:
+        self._noted |= {venue: record_of(self._registry.rules(venue)) for venue in venues}
+
+    def _followed_rows(self) -> list[tuple[str, pa.Table]]:
+        if not self._noted:
+            return []
+        noted, self._noted = self._noted, {}
+        return [("followed_rows", followed_table(noted, self._next_versions(1)))]
 
     def _changed_rows(self, changes: Changes) -> list[tuple[str, pa.Table]]:
         venues, visitors, ranks = changes.venue_names, changes.visitor_names, self._venue_ranks()
@@ -911,12 +937,14 @@ class Engine:
             first = self._version
             self._store(self._cut(first, self._rolling_rows(self._as_of)))
 
-    def _write_now(self, repaired: Sequence[tuple[str, str]] = ()) -> None:
+    def _write_now(self, repaired: Sequence[tuple[str, str]] = (), followed: Iterable[bytes] = ()) -> None:
         if self._unwritten is not None:
             self._store(self._unwritten)
         write = self.take(idle=True)
         if write is not None:
             write.repaired += repaired
+            records = {venue: record_of(self._registry.rules(venue)) for venue in followed}
+            write.followed = followed_table(records, write.first_version)
             self._store(write)
 
     def _store(self, write: Write) -> None:
@@ -946,7 +974,8 @@ class Engine:
             self._crowd_again(name, span.start)
         self._recount(spans)
         self._moved = True
-        self._write_now(repaired=sorted(self._repairs | {(venue.decode(), "") for venue in self._ruled}))
+        repaired = self._repairs | {(venue.decode(), "") for venue in self._ruled}
+        self._write_now(repaired=sorted(repaired), followed=self._ruled)
         self._repairs.clear()
         self._ruled.clear()
         self._followed = self._registry.version

@@ -108,6 +108,8 @@ class Write:
     #: Pairs (venue, visitor) whose visits must be corrected from the store, because an ancient scan tells something new: known
     #: once it is stored.
     asked: list[tuple[str, str]] = field(default_factory=list)
+    #: Rows of `followed_rows`, of venues whose corrections are in the store once this is.
+    followed: pa.Table | None = None
 
 
 @contextmanager
@@ -189,6 +191,8 @@ class Writer:
         _check_accounting(write, totals)
         self.insert("progress_rows", _progress_table(write, totals))
         self.insert("repair_rows", repair_table(write.repaired, write.first_version, deleted=True))
+        if write.followed is not None:
+            self.insert("followed_rows", write.followed)
         if self._accounted is accounted:  # else a new owner was announced meanwhile, whose progress has it all
             self._found, self._accounted = totals, write.progress
         return {(row.topic, row.partition): row.next_offset for row in write.progress}

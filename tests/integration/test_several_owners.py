@@ -76,6 +76,62 @@ def test_what_such_a_worker_had_sent_already_is_found_and_undone(tmp_path: Path)
     assert run_isolated(rows_that_come_late, str(tmp_path), True) == ("taken", True, "")
 
 
+def rules_that_come_back(folder: str) -> str:
+    """In an interpreter of its own: what differs when a venue's record is replaced, put back before that was acted on, and
+    replaced again: a worker that starts reads the registry from its beginning, and may give others the older record once more.
+    """
+    from tests.reference import expected_views
+    from tests.views import differences, read_views
+
+    views, (owner,) = _workers(folder, 1)
+    owner.assign("check-ins", [0])
+    before, after = (
+        f'{{"venue_id": "v", "name": "V", "category": "{category}", "capacity": 3}}'.encode()
+        for category in ("shop", "mall")
+    )
+    owner.load_venues([before], [b"v"])
+    owner.write(_read(owner, 0, 0, _LINES))
+    owner.settle()
+    owner.load_venues([after], [b"v"])
+    owner.load_venues([before], [b"v"])
+    owner.settle()
+    owner.load_venues([after], [b"v"])
+    owner.settle()
+    scans = [Scan("v", "p", "check_in", _SUNDAY + minute * MINUTE) for minute in (5, 0, 30)]
+    return differences(read_views(views), expected_views(scans, {"v": 7 * MINUTE}, {"v": 3}))
+
+
+def test_rules_that_came_back_before_they_were_acted_on_are_followed_when_they_come_again(tmp_path: Path) -> None:
+    assert run_isolated(rules_that_come_back, str(tmp_path)) == ""
+
+
+def rules_of_one_version(folder: str) -> str:
+    """In an interpreter of its own: what differs when an owner goes that had heard of one of two records of the same version."""
+    import pyarrow as pa
+
+    from tests.reference import expected_views
+    from tests.views import differences, read_views
+
+    views, (owner, heir) = _workers(folder, 2)
+    owner.assign("check-ins", [0])
+    owner.write(_read(owner, 0, 0, _LINES))
+    owner.load_venues([b'{"venue_id": "w", "name": "W", "category": "shop"}'], [b"w"])
+    owner.settle()
+    owner.write(_read(owner, 0, 3, [line_of(Scan("w", "p", "check_in", _SUNDAY))]))
+    # Another worker read at the same instant, and gave a record of its own the same version.
+    row = {"venue_id": "v", "name": "V", "category": "mall", "capacity": 3, "version": owner._registry.version}
+    owner._client.insert_arrow("registry_rows", pa.Table.from_pylist([{**row, "is_deleted": 0}]))
+    heir.assign("check-ins", [0])
+    heir.settle()
+    scans = [Scan("v", "p", "check_in", _SUNDAY + minute * MINUTE) for minute in (5, 0, 30)]
+    scans.append(Scan("w", "p", "check_in", _SUNDAY))
+    return differences(read_views(views), expected_views(scans, {"v": 7 * MINUTE}, {"v": 3}))
+
+
+def test_an_heir_acts_on_a_record_that_has_the_version_of_another(tmp_path: Path) -> None:
+    assert run_isolated(rules_of_one_version, str(tmp_path)) == ""
+
+
 def claims_at_once(folder: str) -> list[str]:
     """In an interpreter of its own: what two workers are told that claimed a partition at the same moment."""
     from pipeline.errors import OwnershipLostError

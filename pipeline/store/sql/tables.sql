@@ -321,6 +321,16 @@ CREATE TABLE IF NOT EXISTS takeover_rows
 ENGINE = ReplacingMergeTree
 ORDER BY (topic, partition, version);
 
+-- Which record of the registry the rows of a venue follow (pipeline/store/followed.py). Whoever takes over makes up for another one.
+CREATE TABLE IF NOT EXISTS followed_rows
+(
+    venue_id String,
+    record   UInt64,
+    version  UInt64
+)
+ENGINE = ReplacingMergeTree(version)
+ORDER BY venue_id;
+
 -- Corrections to be made from the store, because memory does not reach back so far: written before the scan that asks for it,
 -- deleted when done. An empty visitor_id stands for the whole venue (its max stay or its capacity changed).
 CREATE TABLE IF NOT EXISTS repair_rows
