@@ -25,10 +25,10 @@ demo: install  ## one simulated Sunday of a city through a real Kafka, Faust and
 	$(BIN)/pipeline demo
 
 test: install  ## unit, property, integration and browser tests, with a real broker, a real ClickHouse engine, a Chromium: ten minutes
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile -m "not long"
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --durations 25 -m "not long"
 
 long: install  ## the tests that take longest, which CI runs, too
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile -m long
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --durations 10 -m long
 
 shake: install  ## five minutes of faults at random; CI runs them, too
 	$(BIN)/python -m tests.faults.run --faults 60 --minutes 5 --pace 1 --no-bugs --overload 0 --kills 0

@@ -98,6 +98,7 @@ def _letters_lost(patch: pytest.MonkeyPatch) -> None:
 
 def _rules_unheard_of(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recovery, "rules_of", lambda _standing, owned, **_named: dict.fromkeys(owned, -1))
+    patch.setattr(engines, "read_followed", lambda *_: {})
 
 
 def _ids_at_random(patch: pytest.MonkeyPatch) -> None:
