@@ -279,10 +279,9 @@ class Settings(BaseSettings):
                 raise ValueError(f"{names[0]} and {names[1]} need each other")
         return self
 
-    @property
-    def http_scheme(self) -> str:
-        """What the addresses of the pages and the API begin with."""
-        return "http" if self.http_certificate is None else "https"
+    def http_address(self, port: int) -> str:
+        """Where the pages and the API are, at the port in use, which may be another than was asked for."""
+        return f"{'http' if self.http_certificate is None else 'https'}://{self.http_host}:{port}"
 
     @model_validator(mode="after")
     def _kafka_is_told_what_its_protocol_needs(self) -> "Settings":

@@ -2,9 +2,9 @@
 
 A program of its own with nothing but the standard library and an event loop, started by `front_process`:
 `python -m pipeline.api.front LISTENING_DESCRIPTOR PARENT_PORT [CERTIFICATE KEY]`, with messages on its standard input; with a
-certificate it speaks TLS to the outside. Python runs one thread at
-a time, so within the worker these answers wait for its folding and writing: there the same load gets a fifth of the requests
-a second or less, and 99 % take more than twice as long (`python -m benchmarks.serving` measures both in turns).
+certificate it speaks TLS to the outside. Python runs one thread at a time, so within the worker these answers wait for its
+folding and writing: there the same load gets a fifth of the requests a second or less, and 99 % take more than twice as long
+(`python -m benchmarks.serving` measures both in turns).
 
 It speaks just enough HTTP for `GET /api/v1/venues/{venue_id}/now`. At the first other request a connection becomes a pipe to
 the parent, both ways and to its end: what is asked for on it after that, the parent answers, the status of venues included.

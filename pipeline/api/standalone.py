@@ -23,5 +23,5 @@ def serve_until_interrupt(settings: Settings, say: Callable[[str], None]) -> Non
         closing(open_store(settings, read_only=True)),
         serve_http(settings, prometheus_client.generate_latest, {}) as port,
     ):
-        say(f"serving {settings.http_scheme}://{settings.http_host}:{port}/ until Ctrl-C")
+        say(f"serving {settings.http_address(port)}/ until Ctrl-C")
         stopped.wait()

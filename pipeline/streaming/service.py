@@ -87,8 +87,7 @@ class _Service:
             return asyncio.run_coroutine_threadsafe(self._erase(visitor), loop)
 
         with serve_http(self._settings, self._metrics.exposition, probes, self._facts, erase) as port:
-            place = f"{self._settings.http_scheme}://{self._settings.http_host}:{port}"
-            log.info("the live page, the API, /metrics and probes at %s", place)
+            log.info("the live page, the API, /metrics and probes at %s", self._settings.http_address(port))
             work = asyncio.create_task(self._work(stop))
             await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
             if self._worker is None and not work.done():

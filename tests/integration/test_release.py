@@ -125,7 +125,6 @@ def released(folder: str, arguments: list[list[str]]) -> tuple[Any, list[tuple[i
 
 def served(folder: str) -> dict[str, Any]:
     """In an interpreter of its own: what the API says of releases."""
-
     from pipeline.api.server import serve_http
     from pipeline.settings import Settings
 
