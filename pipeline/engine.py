@@ -37,7 +37,7 @@ from pipeline.settings import Settings
 from pipeline.store import crowding, erasure, estimated_rows, models, recovery, repair, retention, stays, undercounts
 from pipeline.store.client import connect, open_store
 from pipeline.store.followed import followed_table, read_followed, record_of
-from pipeline.store.registry import Registry
+from pipeline.store.registry import LogPosition, Registry
 from pipeline.store.tables import (
     Estimates,
     estimate_table,
@@ -480,12 +480,15 @@ class Engine:
             self._load_alerts(scope)
         return codes
 
-    def load_venues(self, values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> list[DeadLetter]:
+    def load_venues(
+        self, values: Sequence[bytes | None], keys: Sequence[bytes | None], positions: Sequence[LogPosition] = ()
+    ) -> list[DeadLetter]:
         """Apply records of the venue registry, in order. What follows from changed rules is done by `settle`.
 
-        `offset` of a returned dead letter is the index in `values`.
+        `positions`: where they stand in Kafka's topic; none for records from a file. `offset` of a returned dead letter is the
+        index in `values`.
         """
-        letters = self._registry.load(values, keys)
+        letters = self._registry.load(values, keys, positions)
         self._categories, self._areas = Groups(), Groups()
         self._expect_rules(self._registry.take_changed())
         return letters

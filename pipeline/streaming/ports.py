@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pipeline.alert_notice import AlertNotice
 from pipeline.dead_letters import DeadLetter
 from pipeline.overview import Overview
+from pipeline.store.registry import LogPosition
 from pipeline.store.tracing import Untold
 
 W = TypeVar("W")
@@ -74,9 +75,12 @@ class Engine(Protocol[W]):
         Raises StoreUnavailableError where a venue's history had to be asked for: then what is in memory is of no use any more.
         """
 
-    def load_venues(self, values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> list[DeadLetter]:
+    def load_venues(
+        self, values: Sequence[bytes | None], keys: Sequence[bytes | None], positions: Sequence[LogPosition]
+    ) -> list[DeadLetter]:
         """Apply records of the venue registry, in order; a record without a value deletes its venue.
 
+        What is older than what is known already is left alone: whoever starts reads the registry from its beginning.
         `offset` of a returned dead letter is the index in `values`, `partition` is 0: the caller puts the real ones.
         """
 

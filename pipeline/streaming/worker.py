@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pipeline.dead_letters import DeadLetter
 from pipeline.errors import OwnershipLostError, StateLostError, StoreUnavailableError, UserError
 from pipeline.settings import Settings
+from pipeline.store.registry import LogPosition
 from pipeline.streaming.alert_delivery import AlertDelivery
 from pipeline.streaming.dead_letter_limit import DeadLetterLimit
 from pipeline.streaming.metrics import Metrics
@@ -410,7 +411,11 @@ class Worker(Generic[W]):
         self._show_counters()
 
     def _load_venues(self, batch: RecordBatch) -> None:
-        for letter in self._engine.load_venues(batch.values, batch.keys):
+        positions = [
+            LogPosition(batch.partition, offset, timestamp)
+            for offset, timestamp in zip(batch.offsets.tolist(), batch.timestamps_ms.tolist(), strict=True)
+        ]
+        for letter in self._engine.load_venues(batch.values, batch.keys, positions):
             at = letter.offset
             self._letters.append(
                 replace(

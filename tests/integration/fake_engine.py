@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pipeline.dead_letters import DeadLetter
 from pipeline.errors import StoreUnavailableError
 from pipeline.overview import NOTHING_SEEN, Overview
+from pipeline.store.registry import LogPosition
 
 Partition = tuple[str, int]
 
@@ -105,7 +106,10 @@ class FakeEngine:
             raise ZeroDivisionError("a bug in the engine")
         return refused
 
-    def load_venues(self, values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> list[DeadLetter]:
+    def load_venues(
+        self, values: Sequence[bytes | None], keys: Sequence[bytes | None], positions: Sequence[LogPosition]
+    ) -> list[DeadLetter]:
+        assert len(positions) == len(values)
         self._waiting.venues += [(key or b"", value) for key, value in zip(keys, values, strict=True)]
         return []
 

@@ -21,6 +21,7 @@ from pipeline import engine as engines
 from pipeline.core.shard import Shard
 from pipeline.errors import OwnershipLostError, StoreUnavailableError
 from pipeline.settings import Settings
+from pipeline.store.registry import LogPosition
 from pipeline.store.writer import Write
 from tests.reference import DAY, HOUR, MINUTE, SECOND, Scan, expected_views, line_of
 from tests.simulation.store import Client, Store, StoreDownError
@@ -241,7 +242,8 @@ class SimulatedWorker:
                 self._venues_read = until
 
         keys, values = zip(*records, strict=True)
-        self._start(lambda: self.engine.load_venues(values, keys), fault, then)
+        positions = [LogPosition(0, offset, 0) for offset in range(self._venues_read, until)]
+        self._start(lambda: self.engine.load_venues(values, keys, positions), fault, then)
 
     def write(self, fault: Fault | None, *, idle: bool) -> None:
         """See what others have stored; then take and store, or try again what was not stored, and commit."""

@@ -269,6 +269,12 @@ CREATE TABLE IF NOT EXISTS registry_rows
 ENGINE = ReplacingMergeTree(version, is_deleted)
 ORDER BY venue_id;
 
+-- Where in Kafka's topic the record stands; partition -1 for one from a file, or of an older release.
+ALTER TABLE registry_rows
+    ADD COLUMN IF NOT EXISTS partition Int32 DEFAULT -1,
+    ADD COLUMN IF NOT EXISTS offset Int64 DEFAULT -1,
+    ADD COLUMN IF NOT EXISTS timestamp_ms Int64;
+
 CREATE TABLE IF NOT EXISTS dead_letter_rows
 (
     topic       String,
