@@ -42,5 +42,10 @@ class Certificate:
             ) from None
 
 
+def certificate_of(chain: Path | None, key: Path | None) -> Certificate | None:
+    """What two settings name, if they name anything. Raises UserError."""
+    return None if chain is None or key is None else Certificate(chain, key)
+
+
 def _no_password() -> str:
     raise ValueError("the key wants a password")

@@ -9,8 +9,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from jsonschema import Draft202012Validator
+
 from pipeline.gateway.admission import Admission, Record
-from pipeline.gateway.app import Gateway
+from pipeline.gateway.app import MOST_SCANS, Gateway
+from pipeline.gateway.description import openapi
 from pipeline.gateway.devices import Devices
 from pipeline.gateway.metrics import GatewayMetrics
 from pipeline.gateway.problems import ProblemError
@@ -71,6 +74,24 @@ class FakeOutbox:
         return self.problem is None
 
 
+def check_described(method: str, path: str, answer: Answer) -> None:
+    """AssertionError for an answer that the gateway's own description does not tell of."""
+    document = openapi(MOST_SCANS)
+    operation = document["paths"].get(path, {}).get(method.lower())
+    if operation is None:
+        described: dict[str, Any] = {
+            "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+        }
+    else:
+        described = operation["responses"][str(answer.status)]
+    for name in described.get("headers", {}):
+        assert name.lower() in answer.headers
+    media_type = answer.headers["content-type"].partition(";")[0]
+    schema = described["content"][media_type]["schema"]
+    if media_type != "text/plain":
+        Draft202012Validator(schema | {"components": document["components"]}).validate(answer.json)
+
+
 @dataclass
 class Site:
     """A gateway without a server and without Kafka."""
@@ -99,6 +120,7 @@ class Site:
         start, end = said
         answer = Answer(start["status"], {n.decode(): v.decode() for n, v in start["headers"]}, end["body"])
         self.answers.append(answer)
+        check_described(method, path, answer)
         return answer
 
     def send(self, *scans: dict[str, Any], **headers: str) -> Answer:

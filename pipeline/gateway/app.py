@@ -14,6 +14,7 @@ from pydantic_core import from_json, to_json
 
 from pipeline.gateway import problems
 from pipeline.gateway.admission import Admission, Record
+from pipeline.gateway.description import openapi_bytes
 from pipeline.gateway.devices import Devices
 from pipeline.gateway.metrics import GatewayMetrics
 from pipeline.gateway.outbox import Outbox
@@ -75,7 +76,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 class Gateway:
     """The ASGI application, over parts that its owner starts, refreshes and closes.
 
-    Five routes, without a framework's layers between them and the server: those cost more than all that is done with a scan.
+    Six routes, without a framework's layers between them and the server: those cost more than all that is done with a scan.
     """
 
     admission: Admission
@@ -139,6 +140,8 @@ class Gateway:
                 return "POST", self._scan
             case "/v1/scans/batch":
                 return "POST", self._batch
+            case "/v1/openapi.json":
+                return "GET", self._description
             case "/livez":
                 return "GET", self._live
             case "/readyz":
@@ -275,6 +278,9 @@ class Gateway:
         for record in records:
             self.recent.confirm(record)
         self.metrics.scans("accepted", len(records))
+
+    async def _description(self, _request: Request) -> Response:
+        return Response(openapi_bytes(MOST_SCANS))
 
     async def _live(self, _request: Request) -> Response:
         return Response(b'{"ok":true}\n')

@@ -11,6 +11,7 @@ from typing import Any, Final
 import uvicorn
 
 from pipeline.addresses import is_loopback
+from pipeline.certificate import Certificate, certificate_of
 from pipeline.errors import UserError
 from pipeline.gateway.admission import Admission
 from pipeline.gateway.app import Gateway
@@ -28,7 +29,7 @@ from pipeline.venue_codes import VenueCodes
 
 log = logging.getLogger(__name__)
 
-#: How often keys, devices and venue keys are read again, in seconds: a destroyed key is gone from memory after so long.
+#: How often keys, devices, venue keys and the certificate are read again, in seconds: a destroyed key is gone from memory then.
 REFRESH_SECONDS: Final = 5.0
 
 
@@ -75,6 +76,7 @@ def serve_gateway(settings: Settings, say: Callable[[str], None]) -> None:
 async def _serve(settings: Settings, say: Callable[[str], None]) -> None:
     pseudonymiser, codes = open_pseudonymiser(settings), open_codes(settings)
     devices = None if settings.gateway_devices is None else Devices(settings.gateway_devices)
+    certificate = certificate_of(settings.gateway_certificate, settings.gateway_certificate_key)
     metrics = GatewayMetrics()
     outbox = Outbox(settings.kafka_access, CHECK_INS, settings.gateway_pending, metrics.kafka_failures.inc)
     device_rate, venue_rate, burst = (
@@ -92,27 +94,27 @@ async def _serve(settings: Settings, say: Callable[[str], None]) -> None:
         pseudonymiser.covered_until,
         Recent(),
     )
-    server = _Server(
-        uvicorn.Config(
-            gateway,
-            log_config=None,
-            access_log=False,  # an address may hold what its sender should not have put there
-            server_header=False,
-            proxy_headers=False,
-            lifespan="off",
-            ws="none",
-            http="httptools",
-            backlog=2048,
-            timeout_graceful_shutdown=int(CONFIRM_SECONDS) + 2,
-            ssl_certfile=settings.gateway_certificate,
-            ssl_keyfile=settings.gateway_certificate_key,
-        )
+    config = uvicorn.Config(
+        gateway,
+        log_config=None,
+        access_log=False,  # an address may hold what its sender should not have put there
+        server_header=False,
+        proxy_headers=False,
+        lifespan="off",
+        ws="none",
+        http="httptools",
+        backlog=2048,
+        timeout_graceful_shutdown=int(CONFIRM_SECONDS) + 2,
     )
+    config.load()
+    # Not by uvicorn's own settings: it reads a certificate once, and gateways live longer than certificates.
+    config.ssl = None if certificate is None else certificate.context
+    server = _Server(config)
     listening = bound_socket(settings.gateway_host, settings.gateway_port, "PIPELINE_GATEWAY")
     await outbox.start()
     parts = [pseudonymiser.refresh, *(part.refresh for part in (devices, codes) if part is not None)]
-    tasks = [asyncio.create_task(_refresh(parts, metrics)), asyncio.create_task(_watch_bodies(gateway))]
-    scheme = "http" if settings.gateway_certificate is None else "https"
+    tasks = [asyncio.create_task(_refresh(parts, certificate, metrics)), asyncio.create_task(_watch_bodies(gateway))]
+    scheme = "http" if certificate is None else "https"
     say(f"taking scans at {scheme}://{settings.gateway_host}:{listening.getsockname()[1]}/v1/scans until Ctrl-C")
     try:
         await server.serve([listening])
@@ -123,15 +125,25 @@ async def _serve(settings: Settings, say: Callable[[str], None]) -> None:
         listening.close()
 
 
-async def _refresh(parts: list[Callable[[], None]], metrics: GatewayMetrics) -> None:
+async def _refresh(parts: list[Callable[[], None]], certificate: Certificate | None, metrics: GatewayMetrics) -> None:
     while True:
         await asyncio.sleep(REFRESH_SECONDS)
         for part in parts:
-            try:
+            with _failures_told(metrics):
                 await asyncio.to_thread(part)
-            except UserError as error:
-                metrics.refresh_failures.inc()
-                log.warning("%s; going on with what was read before", error)
+        if certificate is not None:
+            # Not beside the loop: chain and key are replaced one after the other, and no handshake may fall in between.
+            with _failures_told(metrics):
+                certificate.renew()
+
+
+@contextmanager
+def _failures_told(metrics: GatewayMetrics) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        metrics.refresh_failures.inc()
+        log.warning("%s; going on with what was read before", error)
 
 
 async def _watch_bodies(gateway: Gateway) -> None:

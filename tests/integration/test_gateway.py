@@ -5,6 +5,7 @@ import http.client
 import json
 import re
 import signal
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from pipeline.gateway.devices import add_device
 from pipeline.gateway.outbox import Outbox
 from pipeline.gateway.problems import ProblemError
 from pipeline.gateway.producer import EdgeProducer
+from pipeline.kafka_identity import authority_file, make_identity
 from pipeline.privacy.master import LocalMaster
 from pipeline.privacy.pseudonyms import Pseudonymiser
 from pipeline.processes import end_process, tied
@@ -55,6 +57,8 @@ class Running:
     port: int
     process: psutil.Popen
     log: Path
+    #: Whose certificates are believed; None for plain HTTP.
+    trusted: Callable[[], ssl.SSLContext] | None = None
 
     def is_ready(self) -> bool:
         assert self.process.is_running(), self.log.read_text()
@@ -64,7 +68,11 @@ class Running:
             return False
 
     def ask(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = (
+            http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+            if self.trusted is None
+            else http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=self.trusted())
+        )
         try:
             raw = body if isinstance(body, bytes) else json.dumps(body).encode()
             connection.request(method, path, raw, {"Content-Type": "application/json"} | headers)
@@ -75,7 +83,9 @@ class Running:
 
 
 @contextmanager
-def gateway(home: Path, address: str, **settings: str) -> Iterator[Running]:
+def gateway(
+    home: Path, address: str, trusted: Callable[[], ssl.SSLContext] | None = None, **settings: str
+) -> Iterator[Running]:
     port = free_port()
     given = {"HOME": home, "KAFKA": address, "GATEWAY_PORT": port, "PHONE_COUNTRY": "62", **settings}
     log = home / "gateway.log"
@@ -88,11 +98,37 @@ def gateway(home: Path, address: str, **settings: str) -> Iterator[Running]:
             cwd=Path(__file__).resolve().parents[2],
         )
     try:
-        running = Running(port, process, log)
+        running = Running(port, process, log, trusted)
         wait_until(running.is_ready)
         yield running
     finally:
         end_process(process, 15)
+
+
+def test_a_renewed_certificate_is_shown_without_a_restart_and_scans_go_on(
+    tmp_path: Path, kafka_topics: Callable[..., str]
+) -> None:
+    address = kafka_topics(partitions=1)
+    make_ring(tmp_path / "keys")
+    for authority in ("before", "after"):
+        make_identity(tmp_path / authority, [])
+    chain = tmp_path / "gateway.pem"
+    chain.write_bytes((tmp_path / "before" / "broker.pem").read_bytes())
+
+    def trusted(authority: str) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(authority_file(tmp_path / authority)))
+
+    settings = {"GATEWAY_CERTIFICATE": str(chain), "GATEWAY_CERTIFICATE_KEY": str(chain)}
+    with gateway(tmp_path, address, lambda: trusted("before"), **settings) as running:
+        assert running.ask("POST", "/v1/scans", scan())[0] == 200
+        chain.write_text("broken")
+        wait_until(lambda: "going on with what was read before" in running.log.read_text())
+        assert running.ask("POST", "/v1/scans", scan(event_id="e-2"))[0] == 200
+        chain.write_bytes((tmp_path / "after" / "broker.pem").read_bytes())
+        running.trusted = lambda: trusted("after")
+        wait_until(running.is_ready)
+        assert running.ask("POST", "/v1/scans", scan(event_id="e-3"))[0] == 200
+    assert len(records(address)) == 3
 
 
 def test_no_identifier_is_anywhere_but_in_the_request(tmp_path: Path, kafka_topics: Callable[..., str]) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import schemathesis
 from jsonschema import Draft202012Validator
 
 from pipeline.core.decode import SKEW_MS as WORKERS_SKEW_MS
 from pipeline.core.judge import judge_scan
 from pipeline.errors import UserError
-from pipeline.gateway import app
+from pipeline.gateway import app, problems
 from pipeline.gateway.admission import SKEW_MS, Admission
 from pipeline.gateway.app import LARGEST_BATCH, LARGEST_SCAN, MOST_SCANS
 from pipeline.gateway.devices import Devices, add_device
@@ -25,6 +26,7 @@ from pipeline.privacy.master import LocalMaster
 from pipeline.privacy.ring import KeyRing
 from pipeline.settings import load_settings
 from schemas.export import HERE
+from schemas.gateway_scan import GatewayScan
 from schemas.scan import Scan
 from tests.gateway import PHONE, Site, make_ring, now_ms, rfc3339, scan, site
 
@@ -387,6 +389,16 @@ def test_the_exported_schema_takes_what_the_gateway_takes() -> None:
         _parsed(example)
     assert not validator.is_valid(scan(phone="x"))
     assert validator.is_valid(scan())
+
+
+def test_its_description_is_an_openapi_document_with_the_scans_of_the_schema(here: Site) -> None:
+    document = here.ask("/v1/openapi.json", method="GET").json
+    operations = [found.ok() for found in schemathesis.openapi.from_dict(document).get_all_operations()]
+    assert {each.path for each in operations} >= {"/v1/scans", "/v1/scans/batch", "/readyz"}
+    assert document["components"]["schemas"]["GatewayScan"]["required"] == GatewayScan.model_json_schema()["required"]
+    codes = {each.name for each in vars(problems).values() if isinstance(each, problems.Kind)} - {"not-found"}
+    told = json.dumps(document["paths"]["/v1/scans"]["post"]["responses"])
+    assert {code for code in codes if f"`{code}`" not in told} == set()
 
 
 @pytest.mark.parametrize("given", [{}, {"gateway_devices": "devices"}])
