@@ -35,7 +35,7 @@ from pipeline.estimates import Ground, Timeline
 from pipeline.overview import UNKNOWN, Groups, Overview, overview
 from pipeline.settings import Settings
 from pipeline.store import crowding, erasure, estimated_rows, models, recovery, repair, retention, stays, undercounts
-from pipeline.store.client import connect, open_store
+from pipeline.store.client import connect_further, open_store
 from pipeline.store.followed import followed_table, read_followed, record_of
 from pipeline.store.registry import LogPosition, Registry
 from pipeline.store.tables import (
@@ -1167,11 +1167,9 @@ def open_engine(
 ) -> Engine:
     """The engine over the store that the settings name; `clock` is the command's default where they name none.
 
-    Raises UserError if the store cannot be opened.
+    Raises UserError if the store cannot be opened, StoreAwayError if that may pass.
     """
     client = open_store(settings)
-    writing_client = connect(settings)
-    writing_client.database = client.database
-    writing_client.command(f"USE {client.database}")
+    writing_client = connect_further(settings)
     load_compiled()
     return Engine(client, writing_client, settings, settings.clock or clock or "events", until)

@@ -8,6 +8,10 @@ class UserError(Exception):
     """
 
 
+class StoreAwayError(UserError):
+    """The store could not be opened for now: whoever can wait tries again."""
+
+
 class StoreUnavailableError(Exception):
     """The store does not answer for now: the same call may succeed later. Its text is one line for the log."""
 

@@ -15,7 +15,7 @@ from pipeline.errors import StoreUnavailableError, UserError
 from pipeline.model_check import check_model
 from pipeline.presence import fit_model
 from pipeline.settings import Settings
-from pipeline.store.client import DATABASE, connect
+from pipeline.store.client import connect_further
 from pipeline.store.closed_days import clock_of, closed_days
 from pipeline.store.model_checks import last_checks
 from pipeline.store.models import model_at, newest_learned_day, save_model, use_model
@@ -107,12 +107,9 @@ class StoreModelCare:
     def _client(self) -> Client:
         if self._opened is None:
             try:
-                client = connect(self._settings)
+                client = connect_further(self._settings)
             except UserError as error:
                 raise StoreUnavailableError(str(error)) from None
-            with store_errors():
-                client.command(f"USE {DATABASE}")
-            client.database = DATABASE
             # The stream comes first: one core at most.
             client.set_client_setting("max_threads", "1")
             self._opened = client

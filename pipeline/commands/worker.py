@@ -27,14 +27,15 @@ def command(context: click.Context, drain: bool, store: Path | None) -> None:
     """
     from pipeline.engine import open_engine
     from pipeline.model_care import StoreModelCare
+    from pipeline.store.patience import opened_patiently
     from pipeline.streaming.logs import set_up_logging
     from pipeline.streaming.service import run_worker
     from pipeline.tracing.tracer import open_tracer
 
     settings = load_settings(store=store)
     set_up_logging()
-    engine = open_engine(settings, clock=settings.clock or "wall")
-    tracer = open_tracer(settings)
+    engine = opened_patiently(lambda: open_engine(settings, clock=settings.clock or "wall"))
+    tracer = opened_patiently(lambda: open_tracer(settings))
     engine.watch_visits(tracer.visits_stored)
     engine.watch_estimates(lambda rows, day: log.info("estimates of %s made anew: %s rows", day, f"{rows:,}"))
     care = None if drain else StoreModelCare(settings)

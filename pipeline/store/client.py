@@ -2,8 +2,8 @@
 
 import fcntl
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import wraps
 from importlib import resources
 from pathlib import Path
@@ -13,7 +13,7 @@ import clickhouse_connect
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from pipeline.addresses import split_address
-from pipeline.errors import UserError
+from pipeline.errors import StoreAwayError, UserError
 from pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ DATABASE = "checkins"
 #: A write may hold scans of many days (late ones reach back the whole retention): a block is cut into a part for each day.
 #: Rows of one key within a block are left to the merges and to FINAL: merging them on insert takes 2 to 2.7 times as long.
 INSERT_SETTINGS = {"max_partitions_per_insert_block": 0, "optimize_on_insert": 0}
+
+#: What a server answers that no waiting changes: UNKNOWN_USER, WRONG_PASSWORD, REQUIRED_PASSWORD, ACCESS_DENIED and
+#: AUTHENTICATION_FAILED.
+_OURS_TO_MEND = frozenset({192, 193, 194, 497, 516})
 
 _locks: dict[Path, int] = {}
 
@@ -79,15 +83,14 @@ def _emptied_after_errors(client: Client) -> Client:
 
 
 def connect(settings: Settings) -> Client:
-    """A new connection, for one thread. Raises UserError where the store cannot be reached."""
+    """A new connection, for one thread. Raises UserError where the store cannot be reached, StoreAwayError if that may pass."""
     if settings.clickhouse_url is not None:
         dsn = settings.clickhouse_url.get_secret_value()
         split_address(dsn, "PIPELINE_CLICKHOUSE_URL")
         try:
             return clickhouse_connect.get_client(dsn=dsn)
         except (ClickHouseError, OSError) as error:
-            first = str(error).splitlines()[0]
-            raise UserError(f"ClickHouse does not answer at the address in PIPELINE_CLICKHOUSE_URL: {first}") from None
+            raise _told("ClickHouse does not answer at the address in PIPELINE_CLICKHOUSE_URL", error) from None
         except (TypeError, ValueError):
             # Their texts may repeat what stands in the address.
             raise UserError(
@@ -109,6 +112,32 @@ def connect(settings: Settings) -> Client:
         raise UserError(f"the embedded ClickHouse cannot open {settings.store_path}: {first}") from None
 
 
+def connect_further(settings: Settings) -> Client:
+    """One more connection to a store that `open_store` has opened. Raises what it raises."""
+    client = connect(settings)
+    with _broken_off(settings):
+        client.command(f"USE {DATABASE}")
+    client.database = DATABASE
+    return client
+
+
+def _told(what: str, error: Exception) -> UserError:
+    sentence = f"{what}: {str(error).splitlines()[0]}"
+    mend = getattr(error, "code", None) in _OURS_TO_MEND
+    return UserError(sentence) if mend else StoreAwayError(sentence)
+
+
+@contextmanager
+def _broken_off(settings: Settings) -> Iterator[None]:
+    what = "ClickHouse broke off while the store was opened"
+    try:
+        yield
+    except (ClickHouseError, OSError) as error:
+        if settings.clickhouse_url is None:
+            raise UserError(f"{what}: {str(error).splitlines()[0]}") from None
+        raise _told(what, error) from None
+
+
 def _statements(name: str) -> list[str]:
     text = resources.files("pipeline.store").joinpath("sql", name).read_text()
     lines = (line for line in text.splitlines() if not line.lstrip().startswith("--"))
@@ -128,20 +157,18 @@ def create_tables(client: Client) -> None:
 def open_store(settings: Settings, *, read_only: bool = False) -> Client:
     """The store, ready for use. With `read_only` it must exist already, and nothing is created.
 
-    Raises UserError when there is none, when another process owns it, or when it does not answer.
+    Raises UserError when there is none or another process owns it, StoreAwayError when a server does not answer for now.
     """
     embedded = settings.clickhouse_url is None
     if read_only and embedded and not (settings.store_path / "clickhouse").is_dir():
         raise UserError(f"there is no store at {settings.store_path}: run `pipeline replay` or `pipeline worker` first")
     client = connect(settings)
-    try:
+    with _broken_off(settings):
         if not read_only:
             create_tables(client)
             return client
         if not client.query(f"SELECT count() FROM system.databases WHERE name = '{DATABASE}'").result_rows[0][0]:
             raise UserError(f"the store holds no database {DATABASE}: run `pipeline replay` or `pipeline worker` first")
         client.command(f"USE {DATABASE}")
-    except ClickHouseError as error:
-        raise UserError(f"ClickHouse broke off while the store was opened: {str(error).splitlines()[0]}") from None
     client.database = DATABASE
     return client

@@ -20,7 +20,7 @@ from pipeline.case_reports import Case, CaseJudge, Refusal
 from pipeline.core.pools import HARD_LIMIT
 from pipeline.dead_letters import DeadLetter
 from pipeline.settings import Settings
-from pipeline.store.client import DATABASE, connect
+from pipeline.store.client import connect_further
 from pipeline.store.erasure import digest_of
 from pipeline.store.tracing import EXPOSURES, VISITS, TracedCase, TraceStore, Untold
 from pipeline.tracing.found import Exposed, Standing, differences, intervals_of, marked, union_of
@@ -380,13 +380,12 @@ class Tracer:
 
 
 def open_tracer(settings: Settings) -> Tracer:
-    """A tracer over the store that the settings name, which must have its tables. Raises UserError if it cannot be opened."""
+    """A tracer over the store that the settings name, which must have its tables.
+
+    Raises UserError if it cannot be opened, StoreAwayError if that may pass.
+    """
     judge = CaseJudge(settings)
-    clients = [connect(settings) for _ in range(2)]
-    for client in clients:
-        client.command(f"USE {DATABASE}")
-        client.database = DATABASE
-    return Tracer(TraceStore(*clients), judge, settings)
+    return Tracer(TraceStore(connect_further(settings), connect_further(settings)), judge, settings)
 
 
 def _traced(name: str, case: Case) -> TracedCase:

@@ -18,19 +18,16 @@ def _workers(folder: str, count: int) -> tuple[Any, list[Any]]:
     # Engines that believe to be workers of a server; what they share is an embedded store.
     from pipeline import engine as engines
     from pipeline.settings import Settings
-    from pipeline.store.client import DATABASE, connect, open_store
+    from pipeline.store.client import connect_further, open_store
 
     engines._STRANGERS_SECONDS = 0.0
     store = Settings(store=Path(folder), max_stay_by_category={"mall": timedelta(minutes=7)})
 
-    def client() -> Any:
-        opened = connect(store)
-        opened.command(f"USE {DATABASE}")
-        return opened
-
     views = open_store(store)
     served = store.model_copy(update={"clickhouse_url": "http://nowhere"})
-    return views, [engines.Engine(client(), client(), served, "events") for _ in range(count)]
+    return views, [
+        engines.Engine(connect_further(store), connect_further(store), served, "events") for _ in range(count)
+    ]
 
 
 def _read(engine: Any, partition: int, offset: int, lines: list[bytes]) -> Any:

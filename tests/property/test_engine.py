@@ -47,7 +47,7 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
     from pipeline.engine import Engine
     from pipeline.presence import _packed
     from pipeline.settings import Settings
-    from pipeline.store.client import connect, open_store
+    from pipeline.store.client import connect_further, open_store
     from pipeline.store.models import StoredModel, save_model, use_model
     from pipeline.store.writer import Writer
     from tests.examples import play_examples
@@ -61,8 +61,7 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
         late_window=timedelta(hours=2),
     )
     client = open_store(store)
-    writing = connect(store)
-    writing.command("USE checkins")
+    writing = connect_further(store)
     # Two models of other categories, stays and arrival bins each; of "plain" the second one knows nothing.
     categories = ["plain", *(f"stay-{limit}" for limit in STAYS), "unknown", ""]
     kinds = {

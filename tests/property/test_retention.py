@@ -21,7 +21,7 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
     from pipeline.engine import Engine
     from pipeline.settings import Settings
     from pipeline.store import retention
-    from pipeline.store.client import DATABASE, connect, open_store
+    from pipeline.store.client import DATABASE, connect_further, open_store
     from pipeline.store.verify import verify
     from tests.examples import play_examples
     from tests.reference import expected_views
@@ -30,9 +30,7 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
 
     store = Settings(store=Path(folder), late_window=timedelta(hours=2))
     client = open_store(store)
-    writing = connect(store)
-    writing.command(f"USE {DATABASE}")
-    writing.database = DATABASE
+    writing = connect_further(store)
     tables = [
         row[0]
         for row in client.query(

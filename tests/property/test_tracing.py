@@ -23,7 +23,7 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
     from pipeline.core.shard import Shard
     from pipeline.engine import Engine
     from pipeline.settings import Settings
-    from pipeline.store.client import DATABASE, connect, open_store
+    from pipeline.store.client import DATABASE, connect_further, open_store
     from pipeline.store.tracing import TraceStore
     from pipeline.store.writer import Writer
     from pipeline.tracing import found
@@ -41,10 +41,7 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
     heard = io.StringIO()
     logging.basicConfig(stream=heard, level=logging.INFO)
     client = open_store(store)
-    writing, tracing, behind = (connect(store) for _ in range(3))
-    for each in (writing, tracing, behind):
-        each.command(f"USE {DATABASE}")
-        each.database = DATABASE
+    writing, tracing, behind = (connect_further(store) for _ in range(3))
     tables = [
         row[0] for row in client.query("SELECT name FROM system.tables WHERE engine LIKE '%MergeTree'").result_rows
     ]
