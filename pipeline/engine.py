@@ -107,7 +107,9 @@ class Engine:
         self._registry = Registry(client, settings)
         self._timeline = Timeline([], lambda _version: None)
         self._bounds = retention.Bounds(0, 0)
-        self._erased: frozenset[bytes] = frozenset()
+        # Digests of erased pseudonyms, and whether each one's erasure has ended.
+        self._erased: Mapping[bytes, bool] = {}
+        self._noticed: Mapping[bytes, bool] | None = None
         self._progress: dict[tuple[str, int], Progress] = {}
         self._epoch = self._version = 0
         # The version of the registry that memory and the store follow; newer rules are in `_ruled`.
@@ -244,7 +246,7 @@ class Engine:
         self._followed = self._registry.version
         self._refresh_timeline()
         self._bounds = retention.bounds_in_force(client)
-        self._erased = erasure.erased(client)
+        self._erased = erasure.noted(client)
         self._elsewhere = recovery.venues_elsewhere(client, scope)
         self._follow_stays(scope)
         shard = self._shard
@@ -277,7 +279,8 @@ class Engine:
         for venue, minutes in unfinished.minutes.items():
             repair.include(spans, venue, min(minutes) * MINUTE, (max(minutes) + 1) * MINUTE)
         self._include_uncomputed(computed, spans)
-        recovery.load_shard(client, shard, scope, standing.progress, moves=self._timeline.active)
+        gone = erasure.of_erased(unfinished.repairs, self._erased)
+        recovery.load_shard(client, shard, scope, standing.progress, moves=self._timeline.active, without=gone)
         if not self._embedded and recovery.unaccounted_scans(client, scope, standing.progress) != stored:
             # Scans came in between the visits' correction and the loading. Memory has them now, so nothing would be written when
             # their records are read again: the visits must be corrected with them.
@@ -817,24 +820,32 @@ class Engine:
         self._expect_alerts(write)
         return stored
 
-    def notice_others(self) -> None:
+    def notice_others(self) -> bool:
         """On a server, see what other workers have stored: what they have read moves the clock of `events`, and what a former
-        owner of our partitions had sent when it lost them may come in after it was looked for.
+        owner of our partitions had sent when it lost them may come in after it was looked for; and who is being erased.
 
-        Like `write`, called by one thread and only while no write is outstanding. Raises StoreUnavailableError.
+        Returns whether an erasure has begun or ended. Like `write`, called by one thread and only while no write is outstanding.
+        Raises StoreUnavailableError.
         """
         if self._embedded or not self._progress:
-            return
+            return False
         now = time.monotonic()
         if self._clock == "events" and now - self._followed_at >= _FOLLOW_SECONDS:
             self._followed_at = now
             self._read_anywhere = recovery.read_standing(self._writing_client).newest
-        if not self._broken_off and now - self._looked_at >= _STRANGERS_SECONDS:
-            self._looked_at = now
-            if recovery.rows_left_behind(self._writing_client, self._left_behind, self._began) - self._strangers:
-                # The takeover that follows finds them by what this one has noted.
-                self._broken_off = True
-                self._settle_at = time.monotonic()
+        if self._broken_off or now - self._looked_at < _STRANGERS_SECONDS:
+            return False
+        self._looked_at = now
+        if recovery.rows_left_behind(self._writing_client, self._left_behind, self._began) - self._strangers:
+            # The takeover that follows finds them by what this one has noted.
+            self._broken_off = True
+        noticed, self._noticed = self._noticed, erasure.noted(self._writing_client)
+        self._erased = self._noticed
+        if self._erased:
+            self._asked(self._writing_client)
+        if self._broken_off:
+            self._settle_at = time.monotonic()
+        return noticed is not None and noticed != self._noticed
 
     def _expect_repairs(self, write: Write) -> None:
         if write.asked:
@@ -995,6 +1006,8 @@ class Engine:
             self._client, wanted, limits, recovery.read_standing(self._client).progress if wanted else ()
         )
         rows: list[tuple[str, str, repair.Visit, int]] = []
+        gone = erasure.of_erased(wanted, self._erased)
+        histories = [replace(each, scans=[], true=[]) if each.visitor in gone else each for each in histories]
         for history in histories:
             starts = {visit[0] for visit in history.true}
             rows += [(history.venue, history.visitor, visit, 1) for visit in history.gone if visit[0] not in starts]
@@ -1054,13 +1067,20 @@ class Engine:
         if lead and retention.overdue(self._client, bounds):
             self._write_now()
             retention.cut(self._client, bounds, self._next_versions(1))
-        self._repairs |= retention.asked_pairs(self._client, self._scope)
+        self._repairs |= self._asked(self._client)
         before, self._bounds = self._bounds, retention.bounds_in_force(self._client)
         if self._shard.cells_from < self._bounds.closed_before:
             self._broken_off = True
         if self._repairs or self._broken_off:
             self.settle()
         return self._bounds != before
+
+    def _asked(self, client: Client) -> set[tuple[str, str]]:
+        # Corrections that are asked for. Memory knows whoever is being erased: what is loaded anew does not.
+        asked = retention.asked_pairs(client, self._scope)
+        if erasure.of_erased(asked, self._erased):
+            self._broken_off = True
+        return asked
 
     def erase(self, visitor: str) -> str:
         """Take a visitor out of the store for good, and count again what it was part of. Returns the receipt.

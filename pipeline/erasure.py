@@ -1,21 +1,30 @@
-"""A visitor's request to be erased, carried out on a store that nobody else writes to."""
+"""A visitor's request to be erased: carried out on an embedded store that nobody else writes to, or beside a server's workers."""
 
 import time
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from pipeline.errors import UserError
 from pipeline.retention import correct_embedded
 from pipeline.settings import Settings
-from pipeline.store import erasure
+from pipeline.store import erasure, repair, retention
 from pipeline.store.client import open_store
 from pipeline.store.recovery import read_standing
 from pipeline.store.writer import store_errors
 
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+else:
+    Client = Any
+
 #: How long is waited for ClickHouse to take replaced parts off the disk, in seconds.
 DISK_SECONDS: Final = 120.0
+#: After so long every worker on a server knows who is being erased: twice the time between its looks, in seconds …
+NOTICED_SECONDS: Final = 10.0
+#: … and so long is waited for each to correct its venues.
+WORKERS_SECONDS: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +37,14 @@ class Receipt:
     off_the_disk: bool
 
 
-def erase(settings: Settings, visitor: str, wait: float = DISK_SECONDS) -> Receipt:
-    """Erase a visitor. May be broken off and called again. Raises UserError on a server's store; StoreUnavailableError."""
-    if settings.clickhouse_url is not None:
-        raise UserError("erase works on an embedded store: name it with --store")
+def erase(settings: Settings, visitor: str) -> Receipt:
+    """Erase a visitor. May be broken off and called again. Raises UserError, StoreUnavailableError."""
+    return (
+        _erase_here(settings, visitor) if settings.clickhouse_url is None else _erase_beside_workers(settings, visitor)
+    )
+
+
+def _erase_here(settings: Settings, visitor: str) -> Receipt:
     from pipeline.engine import open_engine  # loads the kernels
 
     with closing(open_store(settings)) as client:
@@ -47,13 +60,45 @@ def erase(settings: Settings, visitor: str, wait: float = DISK_SECONDS) -> Recei
         finally:
             engine.close()
         correct_embedded(settings)
-        with store_errors():
-            scans = client.query(
-                "SELECT sum(scans) FROM removed_rows FINAL WHERE reason = 'erasure' AND key = {receipt:String}",
-                {"receipt": receipt},
-            ).result_rows[0][0]
-        until = time.monotonic() + wait
+        scans = erasure.removed_under(client, receipt)
+        until = time.monotonic() + DISK_SECONDS
         while (left := erasure.on_disk(client)) and time.monotonic() < until:
             time.sleep(1)
         erasure.hurry(client, on=False)
-    return Receipt(receipt, erasure.digest_of(visitor.encode()).hex(), int(scans), not left)
+    return Receipt(receipt, erasure.digest_of(visitor.encode()).hex(), scans, not left)
+
+
+def _erase_beside_workers(settings: Settings, visitor: str) -> Receipt:
+    # Each worker corrects its own venues, without the scans of whoever is on the list; only when all have, and so none has the
+    # visitor in memory, do the scans go. Until then nothing is lost that somebody who breaks off here would need.
+    with closing(open_store(settings, read_only=True)) as client:
+        receipt = erasure.begin(client, visitor)
+        time.sleep(NOTICED_SECONDS)
+        asked: set[tuple[str, str]] = set()
+        while pairs := set(erasure.pairs_of(client, visitor)) - asked:
+            repair.ask(client, sorted(pairs), retention.newest_version(client))
+            asked |= pairs
+            _wait_for_workers(client, visitor)
+        erasure.remove_scans(client, visitor, receipt)
+        erasure.remove_rest(client, visitor)
+        erasure.finish(client, visitor, receipt)
+        # A pass of tracing that was under way may have stored what it had found.
+        time.sleep(NOTICED_SECONDS)
+        erasure.remove_rest(client, visitor)
+        return Receipt(
+            receipt,
+            erasure.digest_of(visitor.encode()).hex(),
+            erasure.removed_under(client, receipt),
+            not erasure.on_disk(client),
+        )
+
+
+def _wait_for_workers(client: Client, visitor: str) -> None:
+    until = time.monotonic() + WORKERS_SECONDS
+    while left := erasure.asked_of(client, visitor):
+        if time.monotonic() > until:
+            raise UserError(
+                f"{left} of the visitor's venues were not corrected within {WORKERS_SECONDS:.0f} s: see that workers run and "
+                "read all partitions, and run the same command again; until then no new scan of the visitor is taken"
+            )
+        time.sleep(0.5)

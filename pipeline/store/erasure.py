@@ -5,7 +5,7 @@ nothing but the list.
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
@@ -33,9 +33,19 @@ def digest_of(visitor: bytes) -> bytes:
     return sha256(visitor).digest()
 
 
-def erased(client: Client) -> frozenset[bytes]:
-    """The digests of all erased pseudonyms. Raises StoreUnavailableError."""
-    return frozenset(bytes.fromhex(str(row[0])) for row in _rows(client, "SELECT digest FROM erased_rows FINAL"))
+def noted(client: Client) -> dict[bytes, bool]:
+    """The digest of each pseudonym that was or is being erased, and whether that has ended. Raises StoreUnavailableError."""
+    rows = _rows(client, "SELECT digest, finished FROM erased_rows FINAL")
+    return {bytes.fromhex(str(digest)): bool(finished) for digest, finished in rows}
+
+
+def of_erased(pairs: Iterable[tuple[str, str]], erased: Collection[bytes]) -> set[str]:
+    """The visitors among pairs (venue, visitor) who are on the list of digests; a pair without a visitor is a whole venue."""
+    if not erased:
+        return set()
+    return {
+        visitor for visitor in {visitor for _, visitor in pairs if visitor} if digest_of(visitor.encode()) in erased
+    }
 
 
 def begin(client: Client, visitor: str) -> str:
@@ -75,6 +85,17 @@ def pairs_of(client: Client, visitor: str) -> list[tuple[str, str]]:
         f"UNION DISTINCT SELECT venue_id FROM visit_rows WHERE visitor_id = {quoted(visitor)}",
     )
     return [(str(row[0]), visitor) for row in rows]
+
+
+def asked_of(client: Client, visitor: str) -> int:
+    """Corrections of the visitor's pairs that are asked for and not made yet. Raises StoreUnavailableError."""
+    return int(_rows(client, f"SELECT count() FROM repair_rows FINAL WHERE visitor_id = {quoted(visitor)}")[0][0])
+
+
+def removed_under(client: Client, receipt: str) -> int:
+    """The scans that went under a receipt. Raises StoreUnavailableError."""
+    sql = f"SELECT sum(scans) FROM removed_rows FINAL WHERE reason = 'erasure' AND key = {quoted(receipt)}"
+    return int(_rows(client, sql)[0][0])
 
 
 def remove_scans(client: Client, visitor: str, receipt: str) -> None:

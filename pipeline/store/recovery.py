@@ -5,7 +5,7 @@ is found. The visits of the pairs concerned are folded again from their scans. T
 of the late window and the day before it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +16,7 @@ from pipeline.core.shard import Shard
 from pipeline.store.estimated_rows import load_moves
 from pipeline.store.tables import integers, scan_columns, texts_of
 from pipeline.store.venue_ranges import ranges_of
-from pipeline.store.writer import Progress, quoted_pairs, store_errors, unaccounted
+from pipeline.store.writer import Progress, quoted, quoted_pairs, store_errors, unaccounted
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -231,11 +231,21 @@ def _arrow(client: Client, sql: str) -> pa.Table:
         return client.query_arrow(sql)
 
 
-def load_shard(client: Client, shard: Shard, scope: str, progress: list[Progress], *, moves: bool = False) -> None:
+def load_shard(
+    client: Client,
+    shard: Shard,
+    scope: str,
+    progress: list[Progress],
+    *,
+    moves: bool = False,
+    without: Collection[str] = (),
+) -> None:
     """Fill a shard, whose horizon is set, with the venues of `scope`; `progress` is that of all partitions.
 
-    `moves`: the log of moves too, which it then keeps. Raises StoreUnavailableError.
+    `moves`: the log of moves too, which it then keeps. `without`: visitors who are being erased, and whose visits are gone
+    already. Raises StoreUnavailableError.
     """
+    but = f" AND visitor_id NOT IN ({', '.join(map(quoted, sorted(without)))})" if without else ""
     horizon, cells_from = max(shard.horizon, 0), max(shard.cells_from, 0)
     since = f"fromUnixTimestamp64Milli({cells_from}, 'UTC')"
     venues = _arrow(client, f"SELECT DISTINCT venue_id FROM venue_rows WHERE {scope} ORDER BY venue_id")
@@ -243,7 +253,7 @@ def load_shard(client: Client, shard: Shard, scope: str, progress: list[Progress
         buffer, (venue,) = texts_of(venues["venue_id"])
         shard.know_venues(buffer, venue)
     for range_of_venues in ranges_of(client, "scan_set", f"occurred_at >= {since} AND {scope}", _SCANS):
-        scans = _scans_of(client, f"{range_of_venues} AND {scope}", since, horizon, unaccounted(progress))
+        scans = _scans_of(client, f"{range_of_venues} AND {scope}{but}", since, horizon, unaccounted(progress))
         if scans.num_rows:
             shard.load(scan_columns(scans), integers(scans, "fresh").astype("uint8"))
     carried = _arrow(

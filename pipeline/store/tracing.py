@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pipeline.core.pools import HARD_LIMIT
 from pipeline.dead_letters import DeadLetter
-from pipeline.store.erasure import erased
+from pipeline.store.erasure import noted
 from pipeline.store.tables import strings
 from pipeline.store.writer import Writer, dead_letter_table, quoted, quoted_pairs, store_errors
 
@@ -295,7 +295,7 @@ class TraceStore:
 
     def erased(self) -> frozenset[bytes]:
         """The digests of the visitors that were erased."""
-        return erased(self._client)
+        return frozenset(noted(self._client))
 
     def kept_from(self) -> int:
         """The instant (ms) before which retention has dropped all visits, and exposures by them; 0 if it never has."""

@@ -103,9 +103,11 @@ _VIEWS: Final = (
 )
 
 
-#: Of which rows both sides are to agree, where retention has closed what lies before. Whether an alert began before that decides
-#: about the later ones until it is cleared: those are history too.
+#: Of which rows both sides are to agree where scans were removed. What lies before what retention has closed is history, and so
+#: are alerts after it until one from before is cleared. A venue that only removed scans tell of stays one that was seen.
 _OPEN: Final = {
+    "occupancy_now": "occupancy > 0 OR venue_id IN (SELECT venue_id FROM checkins.scans WHERE cityHash64(venue_id) % "
+    "{slices:UInt64} = {slice:UInt64} UNION ALL SELECT venue_id FROM checkins.venues)",
     "occupancy_minutes": "minute >= {closed_before:Int64}",
     "occupancy_hours": "hour >= {closed_before:Int64}",
     "crowding_alerts": "raised_at >= {closed_before:Int64} + 3600000 AND raised_at > "
@@ -136,6 +138,7 @@ def verify(client: Client, settings: Settings, advance: Advance | None = None) -
         **_limits(client, settings),
         "as_of": as_of,
         "closed_before": closed_before,
+        "removed": removed,
         "window_end": as_of - as_of % _MINUTE_MS,
         "slices": slices,
     }
@@ -252,7 +255,7 @@ def _edges(client: Client, view: _View, parameters: dict[str, Any]) -> dict[str,
 
 def _relations(view: _View, parameters: dict[str, Any]) -> str:
     """The WITH clause that ends in `compared`: the view's rows and the recomputed ones, each different row once."""
-    still_open = _OPEN.get(view.name, "1") if parameters["closed_before"] else "1"
+    still_open = _OPEN.get(view.name, "1") if parameters["closed_before"] or parameters["removed"] else "1"
     # Only visits that can touch the longest window are swept for the rolling windows.
     recent = f"WHERE left_at >= {{window_end:Int64}} - {_LONGEST_WINDOW_MS} AND checked_in_at < {{window_end:Int64}}"
     slice_of_venues = "cityHash64(r.venue_id) % {slices:UInt64} = {slice:UInt64}"

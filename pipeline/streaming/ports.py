@@ -98,10 +98,10 @@ class Engine(Protocol[W]):
         partitions are revoked and assigned anew. Any other exception is a bug and stops the process.
         """
 
-    def notice_others(self) -> None:
+    def notice_others(self) -> bool:
         """See what other workers on the same store have done that concerns this one. Called like `write`.
 
-        Raises StoreUnavailableError.
+        Returns whether a visitor's erasure has begun or ended, which concerns tracing, too. Raises StoreUnavailableError.
         """
 
     def settle(self) -> None:

@@ -18,6 +18,7 @@ from aiokafka.errors import KafkaError
 from pipeline.api.server import serve_http
 from pipeline.audit import AuditLog
 from pipeline.audit_heads import message_of
+from pipeline.erasure import erase
 from pipeline.errors import StoreUnavailableError, UserError
 from pipeline.settings import Settings
 from pipeline.streaming.agents import add_agents
@@ -83,10 +84,10 @@ class _Service:
         probes = {"/livez": self._live, "/readyz": self._ready}
         loop = asyncio.get_running_loop()
 
-        def erase(visitor: str) -> Future[str]:
+        def erased(visitor: str) -> Future[str]:
             return asyncio.run_coroutine_threadsafe(self._erase(visitor), loop)
 
-        with serve_http(self._settings, self._metrics.exposition, probes, self._facts, erase) as port:
+        with serve_http(self._settings, self._metrics.exposition, probes, self._facts, erased) as port:
             log.info("the live page, the API, /metrics and probes at %s", self._settings.http_address(port))
             work = asyncio.create_task(self._work(stop))
             await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -96,6 +97,13 @@ class _Service:
             return await work
 
     async def _erase(self, visitor: str) -> str:
+        if self._settings.clickhouse_url is not None:
+            try:
+                return (await asyncio.to_thread(erase, self._settings, visitor)).receipt
+            except StoreUnavailableError as error:
+                raise UserError(
+                    f"the store does not answer ({error}): ask again, and it goes on where it was"
+                ) from None
         if self._worker is None:
             raise UserError("this worker reads no partitions now: ask again in a moment")
         return await self._worker.erase(visitor)

@@ -318,14 +318,10 @@ class Worker(Generic[W]):
         return settled
 
     async def erase(self, visitor: str) -> str:
-        """Take a visitor out of the store for good; returns a receipt once nothing of it is in any view.
+        """Take a visitor out of an embedded store for good; returns a receipt once nothing of it is in any view.
 
-        Raises UserError where other workers write to the same store, and if the store went away: ask again then.
+        Raises UserError if the store went away: ask again then.
         """
-        if self._settings.clickhouse_url is not None:
-            raise UserError(
-                "only the worker of an embedded store can erase: on a server others may write at the same time"
-            )
         if self.epoch is None or self._stopping:
             raise UserError("this worker reads no partitions now: ask again in a moment")
         future: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
@@ -568,7 +564,9 @@ class Worker(Generic[W]):
 
     async def _notice_others(self) -> None:
         if self._reads_scans():
-            await self._until_stored(self._write_thread, self._engine.notice_others, self._reads_scans)
+            changed = await self._until_stored(self._write_thread, self._engine.notice_others, self._reads_scans)
+            if changed and self._tracing is not None:
+                await self._tracing.changed()
 
     async def _hand_on_alerts(self) -> None:
         alerts = self._alerts

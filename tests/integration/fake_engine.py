@@ -71,8 +71,8 @@ class FakeEngine:
     def undercounted(self) -> int:
         return 0
 
-    def notice_others(self) -> None:
-        pass
+    def notice_others(self) -> bool:
+        return False
 
     def hand_alerts(self, told: int) -> tuple[list[object], int]:
         return [], told

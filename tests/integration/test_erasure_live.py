@@ -2,8 +2,11 @@
 
 import json
 import re
+import threading
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,12 @@ from pipeline.access.roles import Role
 from pipeline.access.tokens import TokenFile
 from pipeline.audit import AuditLog
 from pipeline.settings import Settings
+from tests.faults.world import World as ServedWorld
 from tests.integration.checkins import Worker, World, accounts, view_differences
 from tests.integration.test_erasure import CASES, GONE, MONDAY, SCANS
 from tests.over_http import answered
 from tests.reference import DAY, HOUR, Scan, expected_views, line_of
+from tests.views import differences, read_views
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
@@ -96,5 +101,72 @@ def test_an_erased_visitor_is_in_no_view_while_the_worker_goes_on(
         world.run("verify", "--store", store)
         noted = [(each["who"], each["action"]) for each in AuditLog(settings.audit_path).entries()]
         assert noted.count(("token:admin", "api erases")) == 2
+    finally:
+        world.close()
+
+
+@contextmanager
+def scanning_on(kafka: str, scans: Iterator[Scan]) -> Iterator[list[Scan]]:
+    """Within the block somebody goes on scanning, five times a second; gives what was sent."""
+    sent: list[Scan] = []
+    stop = threading.Event()
+
+    def go_on() -> None:
+        while not stop.wait(0.2):
+            sent.append(next(scans))
+            send(kafka, "check-ins", [(sent[-1].venue_id, line_of(sent[-1]))])
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        yield sent
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.long
+def test_an_erased_visitor_who_goes_on_scanning_is_in_no_view_while_the_workers_of_a_server_go_on(
+    tmp_path: Path,
+) -> None:
+    world = ServedWorld(tmp_path, 2, {"PIPELINE_CLOCK": "events", "PIPELINE_PURPOSES": '["legal-request"]'})
+    try:
+        workers = [world.start_worker() for _ in range(2)]
+        for worker in workers:
+            wait_until(lambda worker=worker: "reading partitions" in worker.log)  # type: ignore[misc]
+        send(world.kafka, "check-ins", [(scan.venue_id, line_of(scan)) for scan in SCANS])
+        send(world.kafka, "case-reports", [(case["case_id"], json.dumps(case).encode()) for case in CASES])
+        client = world.client()
+        client.database = "checkins"
+
+        def rows(sql: str) -> list[Any]:
+            return [row[0] for row in client.query(sql).result_rows]
+
+        wait_until(lambda: rows("SELECT count() FROM scans") == [len(SCANS)])
+        wait_until(lambda: rows("SELECT case_id FROM cases ORDER BY case_id") == ["c-gone", "c-stays"])
+        assert GONE in rows("SELECT DISTINCT visitor_id FROM visits")
+
+        restless = (
+            Scan(("cafe", "museum", "bar")[i % 3], GONE, "check_in", MONDAY + 2 * DAY + 16 * HOUR + i) for i in count()
+        )
+        with scanning_on(world.kafka, restless) as sent:
+            receipt = json.loads(world.run("erase", GONE, "--purpose", "legal-request").splitlines()[0])
+        assert 8 < receipt["scans"] < 8 + len(sent)
+        persons = ("scan_set", "visit_rows", "exposure_rows", "repair_rows", "case_rows")
+        assert [rows(f"SELECT count() FROM {table} WHERE visitor_id = '{GONE}'") for table in persons] == [[0]] * 5
+        # Again, as after an answer that was lost: the receipt stays the same.
+        assert json.loads(world.run("erase", GONE, "--purpose", "legal-request").splitlines()[0]) == receipt
+
+        send(world.kafka, "check-ins", [(scan.venue_id, line_of(scan)) for scan in LATER])
+        wait_until(lambda: rows("SELECT sum(consumed) FROM accounting") == [len(SCANS) + len(sent) + len(LATER)])
+        assert [worker.stop() for worker in workers] == [0, 0], [worker.log for worker in workers]
+        # What was erased is not taken a second time either.
+        assert rows("SELECT sum(stored) FROM accounting") == [len(SCANS) - 8 + receipt["scans"] + 1]
+        others = [scan for scan in [*SCANS, *LATER] if scan.visitor_id != GONE]
+        as_of = max(scan.occurred_at_ms for scan in [*SCANS, *LATER])
+        assert sent[-1].occurred_at_ms < as_of
+        assert differences(read_views(client), expected_views(others, {}, {}, as_of)) == ""
+        assert rows("SELECT case_id FROM cases") == ["c-stays"]
+        world.run("verify")
     finally:
         world.close()
