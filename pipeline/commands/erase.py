@@ -22,8 +22,9 @@ def command(visitor: str, store: Path | None, purpose: str | None) -> None:
 
     Minutes and hours are counted again as if it had never been there. The hash of the pseudonym stays, so that it is not taken
     again when a topic or a file is read anew. Kafka's topics keep their records until the retention, or until their key is
-    destroyed. Prints a receipt. The worker must be stopped, or asked itself: POST /api/v1/erasures. The erasure may be repeated
-    if it was broken off.
+    destroyed. Prints a receipt. The worker of an embedded store must be stopped, or asked itself: POST /api/v1/erasures. Those
+    of a ClickHouse server go on, and do their parts, which takes about half a minute. The erasure may be repeated if it was
+    broken off.
     """
     settings = load_settings(store=store)
     if store is not None:
