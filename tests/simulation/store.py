@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from itertools import groupby, pairwise
 from types import CodeType
@@ -54,12 +55,18 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "estimate_rows": ("venue_id",),
     "erased_rows": ("digest",),
     "retention_rows": ("number",),
+    "removed_rows": ("reason", "key"),
+    # Tracing has nothing to do here; retention looks into its tables all the same.
+    "exposure_rows": ("case_id",),
+    "interval_rows": ("case_id",),
 }
 _ENUMS: Final = {"level": {"warning": 0, "critical": 1}}
 #: Whole seconds in what is inserted; all times are kept in milliseconds.
 _SECONDS: Final = {"minute", "hour", "window_end"}
 #: What orders the rows of one key, where that is not `version`.
-_ORDER: Final = {"retention_rows": "finished", "erased_rows": "finished"}
+_ORDER: Final = {"retention_rows": "finished", "erased_rows": "finished", "removed_rows": "noted_at"}
+#: The time by whose day tables are partitioned that lose days.
+_BY_DAY: Final = {"scan_set": "occurred_at", "visit_rows": "checked_in_at"}
 
 
 class _Table:
@@ -81,6 +88,12 @@ class _Table:
                 self.holding[key] = {**held, **_parts("winner", winner), **_parts("origin", origin)}
             elif row[self._order] >= held[self._order]:
                 self.holding[key] = row
+
+    def delete(self, doomed: Callable[[Row], bool]) -> None:
+        """Rows go for good, whether or not a newer one of their key has replaced them."""
+        left = [row for row in self.rows if not doomed(row)]
+        self.rows, self.holding = [], {}
+        self.insert(left)
 
     def final(self) -> list[Row]:
         return [row for row in self.holding.values() if not row.get("is_deleted")]
@@ -159,6 +172,17 @@ class Store:
                 rows |= set(some)
             return names, sorted(rows)
         return self._select(text)
+
+    def command(self, sql: str) -> None:
+        """Drop a day of a table, or delete rows."""
+        text = _plain(sql)
+        if match := re.fullmatch(r"ALTER TABLE (\w+) DROP PARTITION '([\d-]+)'", text):
+            table, day = match.groups()
+            self._tables[table].delete(lambda row: _day(row[_BY_DAY[table]]) == day)
+            return
+        match = re.fullmatch(r"ALTER TABLE (\w+) DELETE WHERE (.*) SETTINGS mutations_sync = 2", text)
+        assert match, f"the store of the simulation does not know this statement: {text}"
+        self._tables[match[1]].delete(self._condition(match[2]))
 
     def _select(self, text: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         spans: dict[str, str] = {}
@@ -242,6 +266,30 @@ class Store:
                 found.append((*pair, row["event_type"], row["occurred_at"], -row["winner_1"], int(is_fresh(row))))
         found.sort(key=lambda row: (row[0], row[3], row[2]))
         return ["venue_id", "visitor_id", "kind", "at", "party", "fresh"], found
+
+    def _days(self, table: str, before: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        if table not in _BY_DAY:
+            return ["partition"], []
+        days = {_day(row[_BY_DAY[table]]) for row in self._tables[table].rows}
+        return ["partition"], [(day,) for day in sorted(days) if day < before]
+
+    def _visits_over(self, kept_from: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        kept = int(kept_from)
+        over: dict[tuple[str, str], int] = {}
+        for row in self.final("visit_rows"):
+            if row["checked_in_at"] < kept <= row["left_at"]:
+                pair = row["venue_id"], row["visitor_id"]
+                over[pair] = max(over.get(pair, 0), row["left_at"])
+        found = {
+            pair
+            for row in self._tables["scan_set"].rows
+            for pair in [(row["venue_id"], row["visitor_id"])]
+            if row["event_type"] == 0 and kept <= row["occurred_at"] <= over.get(pair, 0)
+        }
+        return ["venue_id", "visitor_id"], sorted(found)
+
+    def _no_cases(self) -> tuple[list[str], list[tuple[Any, ...]]]:
+        return ["case_id"], []
 
     def _closings(self, given: str, condition: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         for name in ("span_start", "span_end"):
@@ -371,6 +419,19 @@ _SHAPES: Final[Sequence[tuple[str, str, Callable[..., tuple[list[str], list[tupl
         Store._closings,
     ),
     (
+        "system.parts",
+        r"SELECT DISTINCT partition FROM system\.parts WHERE database = currentDatabase\(\) AND active AND table = '(\w+)' AND "
+        r"partition < '([\d-]+)'",
+        Store._days,
+    ),
+    (
+        "INNER JOIN",
+        r"SELECT DISTINCT venue_id, visitor_id FROM \( SELECT venue_id, visitor_id, occurred_at FROM scan_set WHERE occurred_at "
+        r">= fromUnixTimestamp64Milli\((\d+), 'UTC'\) .*",
+        Store._visits_over,
+    ),
+    ("FROM report_set", r".*", Store._no_cases),
+    (
         " LIMIT 1 BY ",
         r"SELECT (.*) FROM \(SELECT \* FROM alert_rows WHERE (.*) ORDER BY version DESC LIMIT 1 BY venue_id, level, raised_at\) "
         r"ORDER BY venue_id, raised_at",
@@ -392,6 +453,8 @@ _FUNCTIONS: Final[dict[str, Any]] = {
     "toUnixTimestamp": lambda at: at // 1000,
     "fromUnixTimestamp64Milli": lambda at, _zone: at,
     "toDateTime": lambda at, _zone: at * 1000,
+    "toString": str,
+    "toDate": lambda at: _day(at),
     "toInt8": int,
     "toInt64": int,
     "toUInt64": int,
@@ -463,6 +526,10 @@ def _aggregated(term: str, rows: list[Row]) -> Any:
     return eval(_compiled(f"{term[: match.start()]}_value{term[end + 1 :]}"), _FUNCTIONS, {"_value": value})
 
 
+def _day(at: int) -> str:
+    return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d")
+
+
 @cache
 def _plain(sql: str) -> str:
     return " ".join(sql.split())
@@ -498,6 +565,12 @@ class Client:
             names, rows = self._store.query(sql)
             kind = None if rows else pa.int64()
             return pa.table({name: pa.array([row[i] for row in rows], kind) for i, name in enumerate(names)})
+
+    def command(self, sql: str, settings: Mapping[str, Any] | None = None) -> None:
+        """Change a table."""
+        del settings
+        with self._gate("command"):
+            self._store.command(sql)
 
     def insert_arrow(self, table: str, rows: pa.Table, settings: Mapping[str, Any] | None = None) -> None:
         """Insert rows, all or none."""

@@ -69,6 +69,11 @@ def play_on_both(folder: str, seed: int) -> int:
                 alike(sql, rows_of(answer), rows_of(real.query_arrow(sql)))
             return answer
 
+        def command(self, sql: str, settings: Mapping[str, Any] | None = None) -> None:
+            with self._gate("command"):
+                self._store.command(sql)
+                real.command(sql, settings=settings)
+
         def insert_arrow(self, table: str, rows: Any, settings: Mapping[str, Any] | None = None) -> None:
             with self._gate(table):
                 self._store.insert(table, rows)

@@ -23,7 +23,7 @@ from pipeline.errors import OwnershipLostError, StoreUnavailableError
 from pipeline.settings import Settings
 from pipeline.store.registry import LogPosition
 from pipeline.store.writer import Write
-from tests.reference import DAY, HOUR, MINUTE, SECOND, Scan, expected_views, line_of
+from tests.reference import DAY, HOUR, MINUTE, SECOND, Scan, Views, expected_views, line_of
 from tests.simulation.store import Client, Store, StoreDownError
 from tests.views import differences
 
@@ -292,6 +292,21 @@ class SimulatedWorker:
 
         self._start(self.engine.settle, fault, then)
 
+    def retain(self, fault: Fault | None) -> None:
+        """Drop what is older than the retention, if this one leads, and correct what that changes here."""
+        if not self._free() or not self.owned or self.wanted is not None or self._outstanding is not None:
+            return
+        if self._settling or self.behind:
+            return
+
+        def then(_value: Any, error: Exception | None) -> None:
+            self._settling = isinstance(error, StoreUnavailableError)
+            if isinstance(error, OwnershipLostError):
+                self._begin_anew()
+
+        self._world.retains = True
+        self._start(lambda: self.engine.retain(lead=0 in self.owned), fault, then)
+
     def tell_alerts(self, fault: Fault | None) -> None:
         """Hand stored alerts on to Kafka, which is always there."""
         if not self._free() or not self.owned or self.wanted is not None or self._outstanding is not None:
@@ -373,6 +388,8 @@ class World:
     workers: list[SimulatedWorker] = field(default_factory=list)
     venue_log: list[tuple[bytes, bytes | None]] = field(default_factory=list)
     told: set[str] = field(default_factory=set)
+    #: Whether anything was asked to go that is too old.
+    retains: bool = False
 
     def __post_init__(self) -> None:
         self.logs: list[list[Record]] = [[] for _ in range(self.partitions)]
@@ -408,7 +425,7 @@ class World:
     def _act(self, action: Action) -> None:
         self.now += 150
         kind, more = action.what, action.more
-        if kind in ("scan", "again", "poison", "venue", "tick", "merge"):
+        if kind in ("scan", "again", "overnight", "poison", "venue", "tick", "merge"):
             getattr(self, f"_{kind}")(*more)
             return
         if kind == "join":
@@ -427,6 +444,8 @@ class World:
             worker.write(action.fault, idle=more[0] and not worker.behind)
         elif kind == "settle":
             worker.settle(action.fault)
+        elif kind == "retain":
+            worker.retain(action.fault)
         elif kind == "alerts":
             worker.tell_alerts(action.fault)
         elif kind == "venues":
@@ -456,6 +475,13 @@ class World:
             scan = sent[-1 - back % len(sent)]
             scan = Scan(scan.venue_id, scan.visitor_id, scan.event_type, scan.occurred_at_ms, party, scan.event_id)
             self._produce(scan.venue_id, line_of(scan), scan)
+
+    def _overnight(self, venue: str, visitor: str) -> None:
+        # Two check-ins of one stay, on either side of the last midnight.
+        midnight = self.now // DAY * DAY
+        for i, at in enumerate((midnight - 10 * MINUTE, midnight + 10 * MINUTE)):
+            scan = Scan(venue, visitor, "check_in", at, 1, f"n{i}")
+            self._produce(venue, line_of(scan), scan)
 
     def _poison(self, venue: str) -> None:
         self._produce(venue, b'{"not": "a scan"}', None)
@@ -521,6 +547,8 @@ class World:
         if record.scan is None or not record.valid:
             return (TOPIC, partition, offset) in self.store.keys("dead_letter_rows")
         scan = record.scan
+        if scan.occurred_at_ms < self._kept()[0]:
+            return True  # it may be gone again
         kind = ("check_in", "check_out").index(scan.event_type)
         return (scan.venue_id, scan.visitor_id, scan.occurred_at_ms, kind) in self.store.keys("scan_set")
 
@@ -556,6 +584,9 @@ class World:
             for worker in living:
                 worker.settle(None)
                 worker.tell_alerts(None)
+        for _ in range(3 * self.retains):
+            for worker in living:
+                worker.retain(None)
         self._check_clock()
 
     def check(self) -> None:
@@ -564,16 +595,35 @@ class World:
             self._check_partition(partition, log)
         records = [record for log in self.logs for record in log]
         scans = [record.scan for record in records if record.scan is not None and record.valid]
+        kept_from, closed_before = self._kept()
+        scans = [scan for scan in scans if scan.occurred_at_ms >= kept_from]
         stays = {venue: SHORT_STAY if venue in self._short else STAY for venue in VENUES}
         as_of = max((row["as_of"] for row in self.store.final("progress_rows")), default=0)
         if scans and as_of != self.now:
             raise BrokenError(f"as_of is {as_of}, not {self.now}")
         expected = expected_views(scans, stays, self._capacity, as_of)
         views = self.store.views()
+        if closed_before:
+            _forget_history(views, closed_before)
+            _forget_history(expected, closed_before)
         if found := differences(views, expected):
             raise BrokenError(found)
+        there = len(self.store.final("scan_set"))
+        removed = sum(row["scans"] for row in self.store.final("removed_rows"))
+        stored = sum(row["stored"] for row in self.store.final("progress_rows"))
+        if stored != there + removed:
+            raise BrokenError(f"{stored} scans were stored, but {there} are there and {removed} removed")
+        if asked := self.store.final("repair_rows"):
+            raise BrokenError(f"corrections are asked for and not made: {asked}")
         if untold := {row.alert_id for row in views["crowding_alerts"]} - self.told:
             raise BrokenError(f"alerts were never told: {untold}")
+
+    def _kept(self) -> tuple[int, int]:
+        # From when on scans are kept, and before when minutes and hours are history.
+        cuts = self.store.final("retention_rows")
+        return max((row["kept_from"] for row in cuts), default=0), max(
+            (row["closed_before"] for row in cuts), default=0
+        )
 
     def _check_partition(self, partition: int, log: list[Record]) -> None:
         letters = {row["offset"] for row in self.store.final("dead_letter_rows") if row["partition"] == partition}
@@ -598,11 +648,21 @@ class World:
             "stored": len(identities),
             "duplicates": accepted - len(identities),
         }
+        if self._kept()[0]:
+            # What comes again once it is gone is stored again.
+            del wanted["stored"], wanted["duplicates"]
         found = {name: row[name] for name in wanted}
         if found != wanted:
             raise BrokenError(f"accounting of partition {partition}: {found}, not {wanted}")
         if self.committed[partition] != len(log):
             raise BrokenError(f"partition {partition} is committed up to {self.committed[partition]} of {len(log)}")
+
+
+def _forget_history(views: Views, closed_before: int) -> None:
+    """Leave out what retention has closed; whether an alert began before that decides about later ones, so all of those."""
+    for view, time in (("occupancy_minutes", "minute"), ("occupancy_hours", "hour")):
+        views[view] = {row for row in views[view] if getattr(row, time) * 1000 >= closed_before}
+    views["crowding_alerts"] = set()
 
 
 # --- histories from seeds -----------------------------------------------------------------------------------------------
@@ -671,6 +731,31 @@ class _Mixture:
             ]
         return [Action(kind, who)]
 
+    def retention(self) -> list[Action]:
+        """Days go by, and whoever leads drops what is too old then."""
+        chance = self.chance
+        reading = [
+            action
+            for who in range(4)
+            for action in (
+                Action("assign", who),
+                Action("poll", who, None, (100,)),
+                Action("write", who, None, (True,)),
+            )
+        ]
+        actions = [
+            Action("overnight", 0, None, (chance.choice(self.venues), chance.choice(self.visitors))),
+            *reading,
+            Action("tick", 0, None, (chance.choice([DAY, 2 * DAY, 3 * DAY]),)),
+            *reading,
+        ]
+        kinds = ["error", "crash", "stop"] if self.shared else ["error", "crash"]
+        for who in chance.sample(range(4), 4):
+            hurt = self.hurt and chance.random() < 0.5
+            fault = Fault(chance.choice(kinds), chance.randrange(5, 30), chance.random() < 0.5) if hurt else None
+            actions.append(Action("retain", who, fault))
+        return actions
+
     def _takeover(self) -> list[Action]:
         # What hurts most: writes that end or stand still half-way, partitions that go elsewhere, and rows that come late.
         chance, everybody = self.chance, range(4)
@@ -726,6 +811,10 @@ def history(seed: int) -> tuple[World, list[Action]]:
     actions = [Action("join")]
     for _ in range(chance.choice([8, 20, 40])):
         actions += mixture.some()
+    if chance.random() < 0.3:
+        for _ in range(chance.choice([1, 3])):
+            at = chance.randrange(len(actions) // 2, len(actions)) + 1
+            actions[at:at] = mixture.retention()
     return world, actions
 
 
