@@ -163,6 +163,8 @@ class Engine:
         self._rolled_all = True
         self._rolled_at = self._rolling_cost = 0.0
         self._repairs: set[tuple[str, str]] = set()
+        # Those of them that others asked for, with the versions of their requests.
+        self._asked: dict[tuple[str, str], int] = {}
         self._ruled: dict[bytes, VenueRules] = {}
         self._settle_at: float | None = None
         # A write of `settle` that failed, to be tried again first; and whether a correction was broken off half-way.
@@ -262,7 +264,8 @@ class Engine:
             self._looked_at = time.monotonic()
             stored = recovery.unaccounted_scans(client, scope, standing.progress)
         unfinished = recovery.find_unfinished(client, scope, left)
-        unfinished.repairs |= self._ruled_meanwhile(rules) | self._unfollowed(scope)
+        asked = repair.asked(client, scope)
+        unfinished.repairs |= self._ruled_meanwhile(rules) | self._unfollowed(scope) | asked.keys()
 
         # What lies after the clock is not computed again below, and must not be left from a write that had come further.
         for table, rows in repair.deletions(unfinished.minutes, self._next_versions(1)).items():
@@ -311,7 +314,7 @@ class Engine:
         if self._as_of != BEGINNING or unfinished.repairs:
             self._moved = True
             followed = [venue.encode() for venue, visitor in unfinished.repairs if not visitor]
-            self._write_now(repaired=sorted(unfinished.repairs), followed=followed)
+            self._write_now(repaired=sorted(unfinished.repairs), answered=asked, followed=followed)
         self._apply_uses()
         self._alerts_handed = self._alerts_told = crowding.told_upto(client, self._places)
         self._alerts_stored = self._version
@@ -841,8 +844,8 @@ class Engine:
             self._broken_off = True
         noticed, self._noticed = self._noticed, erasure.noted(self._writing_client)
         self._erased = self._noticed
-        if self._erased:
-            self._asked(self._writing_client)
+        if self._erased and erasure.of_erased(repair.asked(self._writing_client, self._scope), self._erased):
+            self._broken_off = True  # as in `retain`
         if self._broken_off:
             self._settle_at = time.monotonic()
         return noticed is not None and noticed != self._noticed
@@ -951,12 +954,18 @@ class Engine:
             first = self._version
             self._store(self._cut(first, self._rolling_rows(self._as_of)))
 
-    def _write_now(self, repaired: Sequence[tuple[str, str]] = (), followed: Iterable[bytes] = ()) -> None:
+    def _write_now(
+        self,
+        repaired: Sequence[tuple[str, str]] = (),
+        answered: Mapping[tuple[str, str], int] | None = None,
+        followed: Iterable[bytes] = (),
+    ) -> None:
         if self._unwritten is not None:
             self._store(self._unwritten)
         write = self.take(idle=True)
         if write is not None:
             write.repaired += repaired
+            write.answered = dict(answered or {})
             records = {venue: record_of(self._registry.rules(venue)) for venue in followed}
             write.followed = followed_table(records, write.first_version)
             self._store(write)
@@ -989,8 +998,9 @@ class Engine:
         self._recount(spans)
         self._moved = True
         repaired = self._repairs | {(venue.decode(), "") for venue in self._ruled}
-        self._write_now(repaired=sorted(repaired), followed=self._ruled)
+        self._write_now(repaired=sorted(repaired), answered=self._asked, followed=self._ruled)
         self._repairs.clear()
+        self._asked.clear()
         self._ruled.clear()
         self._followed = self._registry.version
 
@@ -1002,9 +1012,10 @@ class Engine:
         for venue, visitor in pairs:
             wanted |= {(venue, visitor)} if visitor else repair.pairs_of_venue(self._client, venue)
         limits = {venue: self._registry.rules(venue.encode()).limit for venue, _ in wanted}
-        histories = repair.read_histories(
-            self._client, wanted, limits, recovery.read_standing(self._client).progress if wanted else ()
-        )
+        if not wanted:
+            return []
+        progress, bounds = recovery.read_standing(self._client).progress, retention.bounds_in_force(self._client)
+        histories = repair.read_histories(self._client, wanted, limits, progress, bounds.kept_from)
         rows: list[tuple[str, str, repair.Visit, int]] = []
         gone = erasure.of_erased(wanted, self._erased)
         histories = [replace(each, scans=[], true=[]) if each.visitor in gone else each for each in histories]
@@ -1066,21 +1077,18 @@ class Engine:
         bounds = retention.bounds_of(self._as_of, self._retention)
         if lead and retention.overdue(self._client, bounds):
             self._write_now()
-            retention.cut(self._client, bounds, self._next_versions(1))
-        self._repairs |= self._asked(self._client)
+            retention.cut(self._client, bounds)
+        asked = repair.asked(self._client, self._scope)
+        self._asked |= asked
+        self._repairs |= asked.keys()
+        # Memory knows whoever is being erased: what is loaded anew does not.
+        self._broken_off |= bool(erasure.of_erased(asked, self._erased))
         before, self._bounds = self._bounds, retention.bounds_in_force(self._client)
         if self._shard.cells_from < self._bounds.closed_before:
             self._broken_off = True
         if self._repairs or self._broken_off:
             self.settle()
         return self._bounds != before
-
-    def _asked(self, client: Client) -> set[tuple[str, str]]:
-        # Corrections that are asked for. Memory knows whoever is being erased: what is loaded anew does not.
-        asked = retention.asked_pairs(client, self._scope)
-        if erasure.of_erased(asked, self._erased):
-            self._broken_off = True
-        return asked
 
     def erase(self, visitor: str) -> str:
         """Take a visitor out of the store for good, and count again what it was part of. Returns the receipt.

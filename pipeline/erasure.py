@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 from pipeline.errors import UserError
 from pipeline.retention import correct_embedded
 from pipeline.settings import Settings
-from pipeline.store import erasure, repair, retention
+from pipeline.store import erasure, repair
 from pipeline.store.client import open_store
 from pipeline.store.recovery import read_standing
 from pipeline.store.writer import store_errors
@@ -76,7 +76,7 @@ def _erase_beside_workers(settings: Settings, visitor: str) -> Receipt:
         time.sleep(NOTICED_SECONDS)
         asked: set[tuple[str, str]] = set()
         while pairs := set(erasure.pairs_of(client, visitor)) - asked:
-            repair.ask(client, sorted(pairs), retention.newest_version(client))
+            repair.ask_owners(client, pairs)
             asked |= pairs
             _wait_for_workers(client, visitor)
         erasure.remove_scans(client, visitor, receipt)

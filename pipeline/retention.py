@@ -37,7 +37,7 @@ def apply_retention(settings: Settings, as_of: int | None = None) -> list[str]:
         found = retention.overdue(client, bounds)
         if not found:
             return [f"nothing is older than {format_instant(bounds.kept_from)}"]
-        retention.cut(client, bounds, retention.newest_version(client))
+        retention.cut(client, bounds)
     if settings.clickhouse_url is None:
         correct_embedded(settings)
     return [

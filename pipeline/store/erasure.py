@@ -22,7 +22,7 @@ else:
     Client = Any
 
 #: Tables with a row for a visitor, but the scans.
-_OF_VISITORS: Final = ("visit_rows", "exposure_rows", "repair_rows")
+_OF_VISITORS: Final = ("visit_rows", "exposure_rows", "repair_rows", "asked_rows")
 _OF_PERSONS: Final = ("scan_set", *_OF_VISITORS, "interval_rows", "case_rows", "report_set", "published_rows")
 #: How soon replaced parts go, in seconds.
 _HURRIED: Final = {"old_parts_lifetime": 5, "cleanup_delay_period": 5, "max_cleanup_delay_period": 10}
@@ -89,7 +89,7 @@ def pairs_of(client: Client, visitor: str) -> list[tuple[str, str]]:
 
 def asked_of(client: Client, visitor: str) -> int:
     """Corrections of the visitor's pairs that are asked for and not made yet. Raises StoreUnavailableError."""
-    return int(_rows(client, f"SELECT count() FROM repair_rows FINAL WHERE visitor_id = {quoted(visitor)}")[0][0])
+    return int(_rows(client, f"SELECT count() FROM asked_rows FINAL WHERE visitor_id = {quoted(visitor)}")[0][0])
 
 
 def removed_under(client: Client, receipt: str) -> int:

@@ -4,7 +4,8 @@ Rare by design (one scan in a thousand is later than the late window), so it is 
 the very same kernels as the live path, and gives rows to write.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,7 +22,7 @@ from pipeline.core.pools import ENDED_CHECK_OUT, HARD_LIMIT, HOUR, MINUTE, NONE,
 from pipeline.core.shard import KEPT_BACK, Shard, VenueRules
 from pipeline.store.estimated_rows import closings
 from pipeline.store.tables import strings
-from pipeline.store.writer import Progress, quoted, repair_table, store_errors, unaccounted
+from pipeline.store.writer import Progress, asked_table, quoted, repair_table, store_errors, unaccounted
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -151,9 +152,16 @@ def visit_rows(rows: list[tuple[str, str, Visit, int]], version: int) -> pa.Tabl
 
 
 def read_histories(
-    client: Client, pairs: Iterable[tuple[str, str]], limits: dict[str, int], progress: Iterable[Progress]
+    client: Client,
+    pairs: Iterable[tuple[str, str]],
+    limits: dict[str, int],
+    progress: Iterable[Progress],
+    kept_from: int = 0,
 ) -> list[PairHistory]:
-    """The histories of some pairs. `limits` is the max stay (ms) of every venue among them, `progress` that of all partitions."""
+    """The histories of some pairs. `limits` is the max stay (ms) of every venue among them, `progress` that of all partitions.
+
+    Scans before `kept_from` (ms) do not count: retention takes them, or has begun to.
+    """
     fresh = unaccounted(progress)
     wanted = sorted(set(pairs))
     histories = []
@@ -174,7 +182,7 @@ def read_histories(
             ).result_rows:
                 stored.setdefault((venue, visitor), []).append((visit[0], visit[1], visit[2], visit[3]))
         for pair in part:
-            chain = scans.get(pair, [])
+            chain = [scan for scan in scans.get(pair, []) if scan[0] >= kept_from]
             histories.append(PairHistory(*pair, chain, stored.get(pair, []), fold_all(chain, limits[pair[0]])))
     return histories
 
@@ -334,7 +342,25 @@ def _within(rows: Rows, time: NDArray[np.int32], start: int, end: int, shown: se
     return type(rows)(*columns)
 
 
+def ask_owners(client: Client, pairs: Collection[tuple[str, str]]) -> None:
+    """Ask whoever owns the venues for corrections. Raises StoreUnavailableError."""
+    if not pairs:
+        return
+    with store_errors():
+        newest = int(client.query("SELECT max(version) FROM asked_rows").result_rows[0][0])
+        # Two that ask at the same time have different versions by the clock, and a clock that was put back does not count.
+        version = max(newest + 1, time.time_ns())
+        client.insert_arrow("asked_rows", asked_table(dict.fromkeys(pairs, version), deleted=False))
+
+
+def asked(client: Client, scope: str) -> dict[tuple[str, str], int]:
+    """Corrections that others ask for in a scope of venues, each with its request's version. Raises StoreUnavailableError."""
+    with store_errors():
+        rows = client.query(f"SELECT venue_id, visitor_id, version FROM asked_rows FINAL WHERE {scope}").result_rows
+    return {(str(venue), str(visitor)): int(version) for venue, visitor, version in rows}
+
+
 def ask(client: Client, pairs: list[tuple[str, str]], version: int) -> None:
-    """Ask for corrections that outlive a crash."""
+    """Ask for corrections of our own venues, which outlive a crash. Raises StoreUnavailableError."""
     with store_errors():
         client.insert_arrow("repair_rows", repair_table(pairs, version, deleted=False))

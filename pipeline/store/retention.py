@@ -15,8 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.core.pools import HARD_LIMIT
+from pipeline.store.recovery import read_standing
+from pipeline.store.repair import ask_owners
 from pipeline.store.tables import strings
-from pipeline.store.writer import quoted, repair_table, store_errors
+from pipeline.store.writer import quoted, store_errors, unaccounted
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -74,14 +76,15 @@ def overdue(client: Client, bounds: Bounds) -> list[Overdue]:
     return found
 
 
-def cut(client: Client, bounds: Bounds, version: int) -> None:
+def cut(client: Client, bounds: Bounds) -> None:
     """Remove everything about persons from before the bounds, and account for the scans among it.
 
-    Corrections of the visits over the edge are asked for first (under `version`, which must beat any row of `repair_rows`); the
-    engine makes them. May be broken off and called again. Raises StoreUnavailableError.
+    Corrections of the visits over the edge are asked for first; the venues' owners make them. May be broken off and called again.
+    Raises StoreUnavailableError.
     """
-    _ask_for_visits_over(client, bounds.kept_from, version)
     number = _begin(client, bounds)
+    # Whoever makes these corrections goes by the bounds already, so it may do so before anything is gone.
+    _ask_for_visits_over(client, bounds.kept_from)
     _count_scans(client, bounds.kept_from, number)
     day = _day(bounds.kept_from)
     for table in _BY_DAY:
@@ -94,7 +97,7 @@ def cut(client: Client, bounds: Bounds, version: int) -> None:
     for table, _, condition in _doomed(client, bounds):
         if _rows(client, f"SELECT count() FROM {table} WHERE {condition}")[0][0]:
             delete(client, table, condition)
-    forget_repairs(client, version)
+    forget_repairs(client)
     _end(client, number, bounds)
 
 
@@ -106,25 +109,14 @@ def delete(client: Client, table: str, condition: str) -> None:
     _do(client, f"ALTER TABLE {table} DELETE WHERE {condition} SETTINGS mutations_sync = 2")
 
 
-def forget_repairs(client: Client, version: int) -> None:
-    """Delete the pairs of corrections that are made; those asked for before `version` and not made yet stay."""
-    made = f"version < {version} AND (venue_id, visitor_id) NOT IN (SELECT venue_id, visitor_id FROM repair_rows FINAL)"
-    if _rows(client, f"SELECT count() FROM repair_rows WHERE {made}")[0][0]:
-        delete(client, "repair_rows", made)
-
-
-def asked_pairs(client: Client, scope: str) -> set[tuple[str, str]]:
-    """Corrections that are asked for in a scope of venues and not made yet. Raises StoreUnavailableError."""
-    return {
-        (str(venue), str(visitor))
-        for venue, visitor in _rows(client, f"SELECT venue_id, visitor_id FROM repair_rows FINAL WHERE {scope}")
-    }
-
-
-def newest_version(client: Client) -> int:
-    """A version that beats every row of `repair_rows` written so far, for who is no engine. Raises StoreUnavailableError."""
-    rows = _rows(client, "SELECT max(version) FROM progress_rows UNION ALL SELECT max(version) + 1 FROM repair_rows")
-    return max(int(row[0]) for row in rows)
+def forget_repairs(client: Client) -> None:
+    """Delete the pairs of corrections that are made; those asked for and not made yet stay. Raises StoreUnavailableError."""
+    for table in ("repair_rows", "asked_rows"):
+        # Not what comes in meanwhile: a request that is newer than this look would go before it is seen.
+        newest = int(_rows(client, f"SELECT max(version) FROM {table}")[0][0])
+        made = f"version <= {newest} AND (venue_id, visitor_id) NOT IN (SELECT venue_id, visitor_id FROM {table} FINAL)"
+        if _rows(client, f"SELECT count() FROM {table} WHERE {made}")[0][0]:
+            delete(client, table, made)
 
 
 def _doomed(client: Client, bounds: Bounds) -> list[tuple[str, str, str]]:
@@ -162,7 +154,7 @@ def among(column: str, values: Iterable[str]) -> str:
     )
 
 
-def _ask_for_visits_over(client: Client, kept_from: int, version: int) -> None:
+def _ask_for_visits_over(client: Client, kept_from: int) -> None:
     # A visit over the edge goes as a whole. It makes a difference to what stays only if it took in a check-in after the edge,
     # which then begins a visit of its own.
     kept = f"fromUnixTimestamp64Milli({kept_from}, 'UTC')"
@@ -181,11 +173,7 @@ def _ask_for_visits_over(client: Client, kept_from: int, version: int) -> None:
         WHERE occurred_at <= left_at
         """,
     )
-    if pairs:
-        with store_errors():
-            client.insert_arrow(
-                "repair_rows", repair_table([(str(v), str(p)) for v, p in pairs], version, deleted=False)
-            )
+    ask_owners(client, [(str(venue), str(visitor)) for venue, visitor in pairs])
 
 
 def _begin(client: Client, bounds: Bounds) -> int:
@@ -201,11 +189,9 @@ def _end(client: Client, number: int, bounds: Bounds) -> None:
 
 
 def _note(client: Client, number: int, bounds: Bounds, *, finished: bool) -> None:
-    times = {
-        "kept_from": bounds.kept_from,
-        "closed_before": bounds.closed_before,
-        "cut_at": int(datetime.now(UTC).timestamp() * 1000),
-    }
+    # Whoever stood still in the midst of a cut may end it after a later one: bounds never go back.
+    bounds = Bounds(*map(max, bounds, bounds_in_force(client)))
+    times = {**bounds._asdict(), "cut_at": int(datetime.now(UTC).timestamp() * 1000)}
     row = {name: pa.array([value], pa.int64()).cast(pa.timestamp("ms")) for name, value in times.items()}
     with store_errors():
         client.insert_arrow(
@@ -217,10 +203,12 @@ def _note(client: Client, number: int, bounds: Bounds, *, finished: bool) -> Non
 
 
 def _count_scans(client: Client, kept_from: int, number: int) -> None:
+    # A scan whose record is not accounted for was not stored by the account either: it is read again, and counts then.
     rows = _rows(
         client,
         "SELECT toString(toDate(occurred_at)), count() FROM scan_set FINAL "
-        f"WHERE occurred_at < fromUnixTimestamp64Milli({kept_from}, 'UTC') GROUP BY ALL",
+        f"WHERE occurred_at < fromUnixTimestamp64Milli({kept_from}, 'UTC') AND NOT {unaccounted(read_standing(client).progress)} "
+        "GROUP BY ALL",
     )
     note_removed(client, "retention", [(f"{day} {number}", int(scans)) for day, scans in rows])
 

@@ -108,6 +108,8 @@ class Write:
     #: Pairs (venue, visitor) whose visits must be corrected from the store, because an ancient scan tells something new: known
     #: once it is stored.
     asked: list[tuple[str, str]] = field(default_factory=list)
+    #: Corrections that others asked for, by pair (venue, visitor) the version of the request, made by what this holds.
+    answered: Mapping[tuple[str, str], int] = field(default_factory=dict)
     #: Rows of `followed_rows`, of venues whose corrections are in the store once this is.
     followed: pa.Table | None = None
 
@@ -191,6 +193,7 @@ class Writer:
         _check_accounting(write, totals)
         self.insert("progress_rows", _progress_table(write, totals))
         self.insert("repair_rows", repair_table(write.repaired, write.first_version, deleted=True))
+        self.insert("asked_rows", asked_table(write.answered, deleted=True))
         if write.followed is not None:
             self.insert("followed_rows", write.followed)
         if self._accounted is accounted:  # else a new owner was announced meanwhile, whose progress has it all
@@ -325,6 +328,18 @@ def repair_table(pairs: list[tuple[str, str]], version: int, *, deleted: bool) -
             "visitor_id": strings([visitor for _, visitor in pairs]),
             "version": pa.array(np.full(len(pairs), version, np.uint64)),
             "is_deleted": pa.array(np.full(len(pairs), deleted, np.uint8)),
+        }
+    )
+
+
+def asked_table(asked: Mapping[tuple[str, str], int], *, deleted: bool) -> pa.Table:
+    """Rows of `asked_rows`: requests by pair, or answers to them."""
+    return pa.table(
+        {
+            "venue_id": strings([venue for venue, _ in asked]),
+            "visitor_id": strings([visitor for _, visitor in asked]),
+            "version": pa.array(list(asked.values()), pa.uint64()),
+            "is_deleted": pa.array(np.full(len(asked), deleted, np.uint8)),
         }
     )
 

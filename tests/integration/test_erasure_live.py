@@ -152,8 +152,8 @@ def test_an_erased_visitor_who_goes_on_scanning_is_in_no_view_while_the_workers_
         with scanning_on(world.kafka, restless) as sent:
             receipt = json.loads(world.run("erase", GONE, "--purpose", "legal-request").splitlines()[0])
         assert 8 < receipt["scans"] < 8 + len(sent)
-        persons = ("scan_set", "visit_rows", "exposure_rows", "repair_rows", "case_rows")
-        assert [rows(f"SELECT count() FROM {table} WHERE visitor_id = '{GONE}'") for table in persons] == [[0]] * 5
+        persons = ("scan_set", "visit_rows", "exposure_rows", "repair_rows", "asked_rows", "case_rows")
+        assert [rows(f"SELECT count() FROM {table} WHERE visitor_id = '{GONE}'") for table in persons] == [[0]] * 6
         # Again, as after an answer that was lost: the receipt stays the same.
         assert json.loads(world.run("erase", GONE, "--purpose", "legal-request").splitlines()[0]) == receipt
 

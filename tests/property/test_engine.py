@@ -30,6 +30,7 @@ TABLES = (
     "dead_letter_rows",
     "progress_rows",
     "repair_rows",
+    "asked_rows",
 )
 
 

@@ -46,6 +46,7 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "dead_letter_rows": ("topic", "partition", "offset"),
     "progress_rows": ("topic", "partition"),
     "repair_rows": ("venue_id", "visitor_id"),
+    "asked_rows": ("venue_id", "visitor_id"),
     "followed_rows": ("venue_id",),
     "stay_rows": ("topic", "partition"),
     "told_rows": ("topic", "partition"),

@@ -460,7 +460,15 @@ class World:
             worker.die()
 
     def _tick(self, ms: int) -> None:
+        if ms >= DAY:
+            # No statement stands still for days: its connection would have been given up.
+            self._resume_all()
         self.now += ms
+
+    def _resume_all(self) -> None:
+        for worker in list(self.workers):
+            while worker.alive and worker.stopped:
+                worker.resume()
 
     def _merge(self) -> None:
         self.store.merge()
@@ -561,9 +569,8 @@ class World:
 
     def come_to_rest(self) -> None:
         """No more faults: whoever stood still goes on, everything is read, stored and settled."""
+        self._resume_all()
         for worker in list(self.workers):
-            while worker.alive and worker.stopped:
-                worker.resume()
             if worker.alive and not worker.member:
                 worker.revoked(None)
         if not any(worker.alive for worker in self.workers):
@@ -613,7 +620,7 @@ class World:
         stored = sum(row["stored"] for row in self.store.final("progress_rows"))
         if stored != there + removed:
             raise BrokenError(f"{stored} scans were stored, but {there} are there and {removed} removed")
-        if asked := self.store.final("repair_rows"):
+        if asked := self.store.final("repair_rows") + self.store.final("asked_rows"):
             raise BrokenError(f"corrections are asked for and not made: {asked}")
         if untold := {row.alert_id for row in views["crowding_alerts"]} - self.told:
             raise BrokenError(f"alerts were never told: {untold}")

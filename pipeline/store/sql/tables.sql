@@ -349,6 +349,18 @@ CREATE TABLE IF NOT EXISTS repair_rows
 ENGINE = ReplacingMergeTree(version, is_deleted)
 ORDER BY (venue_id, visitor_id);
 
+-- The same, asked of whoever owns the venue by others: retention and erasures. Apart from those above, because workers number their
+-- writes by epochs of their own: here each request beats what was said before it, and an answer carries the version of its request.
+CREATE TABLE IF NOT EXISTS asked_rows
+(
+    venue_id   String,
+    visitor_id String,
+    version    UInt64,
+    is_deleted UInt8
+)
+ENGINE = ReplacingMergeTree(version, is_deleted)
+ORDER BY (venue_id, visitor_id);
+
 -- A case's own visits are looked up by its visitor, days back and at any venue.
 ALTER TABLE visit_rows ADD INDEX IF NOT EXISTS by_visitor visitor_id TYPE bloom_filter(0.01) GRANULARITY 1;
 
