@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.reference import DAY
 from tests.simulation.bugs import BUGS, plant
 from tests.simulation.run import failures, told
 from tests.simulation.world import Action, Fault, World, failure, simulated
@@ -130,3 +131,34 @@ def test_rows_that_come_in_after_their_heir_has_gone_too_are_undone() -> None:
         ],
         partitions=1,
     )
+
+
+def test_a_visit_over_the_edge_of_retention_is_corrected_by_whoever_owns_its_venue() -> None:
+    # The owner has answered such a request before, in a later epoch than that of the worker who asks now.
+    played(
+        [
+            *[Action("join")] * 2,
+            Action("rebalance", 0, None, (382, (None,))),
+            Action("scan", 0, None, ("c", "p", "check_out", 10_800_000, 1, "e")),
+            Action("overnight", 0, None, ("b", "p")),
+            Action("poll", 3, None, (100,)),
+            Action("tick", 0, None, (3 * DAY,)),
+            Action("retain", 1),
+        ]
+    )
+
+
+def test_a_visit_over_the_edge_is_corrected_even_before_its_scans_have_gone() -> None:
+    # Whoever cuts stands still between asking and dropping, and an heir answers meanwhile.
+    for step in range(1, 25):
+        played(
+            [
+                Action("join"),
+                Action("overnight", 0, None, ("f", "s")),
+                Action("tick", 0, None, (3 * DAY,)),
+                Action("poll", 3, None, (100,)),
+                Action("write", 3, None, (True,)),
+                Action("retain", 3, Fault("stop", step, after=False)),
+                Action("join"),
+            ]
+        )
