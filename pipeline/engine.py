@@ -1014,8 +1014,8 @@ class Engine:
         limits = {venue: self._registry.rules(venue.encode()).limit for venue, _ in wanted}
         if not wanted:
             return []
-        progress, bounds = recovery.read_standing(self._client).progress, retention.bounds_in_force(self._client)
-        histories = repair.read_histories(self._client, wanted, limits, progress, bounds.kept_from)
+        progress, since = recovery.read_standing(self._client).progress, retention.going_before(self._client)
+        histories = repair.read_histories(self._client, wanted, limits, progress, since)
         rows: list[tuple[str, str, repair.Visit, int]] = []
         gone = erasure.of_erased(wanted, self._erased)
         histories = [replace(each, scans=[], true=[]) if each.visitor in gone else each for each in histories]

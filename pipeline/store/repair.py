@@ -156,11 +156,11 @@ def read_histories(
     pairs: Iterable[tuple[str, str]],
     limits: dict[str, int],
     progress: Iterable[Progress],
-    kept_from: int = 0,
+    since: int = 0,
 ) -> list[PairHistory]:
     """The histories of some pairs. `limits` is the max stay (ms) of every venue among them, `progress` that of all partitions.
 
-    Scans before `kept_from` (ms) do not count: retention takes them, or has begun to.
+    Scans before `since` (ms) do not count: they are going.
     """
     fresh = unaccounted(progress)
     wanted = sorted(set(pairs))
@@ -182,7 +182,7 @@ def read_histories(
             ).result_rows:
                 stored.setdefault((venue, visitor), []).append((visit[0], visit[1], visit[2], visit[3]))
         for pair in part:
-            chain = [scan for scan in scans.get(pair, []) if scan[0] >= kept_from]
+            chain = [scan for scan in scans.get(pair, []) if scan[0] >= since]
             histories.append(PairHistory(*pair, chain, stored.get(pair, []), fold_all(chain, limits[pair[0]])))
     return histories
 

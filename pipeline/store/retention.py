@@ -64,6 +64,12 @@ def bounds_in_force(client: Client) -> Bounds:
     return Bounds(max(int(row[0]), 0), max(int(row[1]), 0))
 
 
+def going_before(client: Client) -> int:
+    """Before which instant (ms) scans are going, by a cut that has not ended; 0: none is under way. Raises StoreUnavailableError."""
+    sql = "SELECT toUnixTimestamp64Milli(max(kept_from)) FROM retention_rows FINAL WHERE finished = 0"
+    return max(int(_rows(client, sql)[0][0]), 0)
+
+
 def overdue(client: Client, bounds: Bounds) -> list[Overdue]:
     """What a cut at these bounds would remove, table by table. Raises StoreUnavailableError."""
     found = []
@@ -83,7 +89,7 @@ def cut(client: Client, bounds: Bounds) -> None:
     Raises StoreUnavailableError.
     """
     number = _begin(client, bounds)
-    # Whoever makes these corrections goes by the bounds already, so it may do so before anything is gone.
+    # Whoever makes these corrections leaves out what is going, so it may do so before that is gone.
     _ask_for_visits_over(client, bounds.kept_from)
     _count_scans(client, bounds.kept_from, number)
     day = _day(bounds.kept_from)

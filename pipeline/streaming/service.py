@@ -18,7 +18,6 @@ from aiokafka.errors import KafkaError
 from pipeline.api.server import serve_http
 from pipeline.audit import AuditLog
 from pipeline.audit_heads import message_of
-from pipeline.erasure import erase
 from pipeline.errors import StoreUnavailableError, UserError
 from pipeline.settings import Settings
 from pipeline.streaming.agents import add_agents
@@ -84,10 +83,10 @@ class _Service:
         probes = {"/livez": self._live, "/readyz": self._ready}
         loop = asyncio.get_running_loop()
 
-        def erased(visitor: str) -> Future[str]:
+        def erase(visitor: str) -> Future[str]:
             return asyncio.run_coroutine_threadsafe(self._erase(visitor), loop)
 
-        with serve_http(self._settings, self._metrics.exposition, probes, self._facts, erased) as port:
+        with serve_http(self._settings, self._metrics.exposition, probes, self._facts, erase) as port:
             log.info("the live page, the API, /metrics and probes at %s", self._settings.http_address(port))
             work = asyncio.create_task(self._work(stop))
             await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -98,6 +97,8 @@ class _Service:
 
     async def _erase(self, visitor: str) -> str:
         if self._settings.clickhouse_url is not None:
+            from pipeline.erasure import erase  # loads the kernels
+
             try:
                 return (await asyncio.to_thread(erase, self._settings, visitor)).receipt
             except StoreUnavailableError as error:
