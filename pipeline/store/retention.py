@@ -65,7 +65,7 @@ def bounds_in_force(client: Client) -> Bounds:
 
 
 def going_before(client: Client) -> int:
-    """Before which instant (ms) scans are going, by a cut that has not ended; 0: none is under way. Raises StoreUnavailableError."""
+    """Before which instant (ms) scans are going, by a cut that has not ended; 0 without one. Raises StoreUnavailableError."""
     sql = "SELECT toUnixTimestamp64Milli(max(kept_from)) FROM retention_rows FINAL WHERE finished = 0"
     return max(int(_rows(client, sql)[0][0]), 0)
 
