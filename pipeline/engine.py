@@ -248,7 +248,6 @@ class Engine:
         self._followed = self._registry.version
         self._refresh_timeline()
         self._bounds = retention.bounds_in_force(client)
-        self._erased = erasure.noted(client)
         self._elsewhere = recovery.venues_elsewhere(client, scope)
         self._follow_stays(scope)
         shard = self._shard
@@ -265,7 +264,9 @@ class Engine:
             stored = recovery.unaccounted_scans(client, scope, standing.progress)
         unfinished = recovery.find_unfinished(client, scope, left)
         asked = repair.asked(client, scope)
-        unfinished.repairs |= self._ruled_meanwhile(rules) | self._unfollowed(scope) | asked.keys()
+        # After the requests: who is to be erased is on the list before anything is asked.
+        self._erased = erasure.noted(client)
+        unfinished.repairs |= self._unfollowed(rules, scope) | asked.keys()
 
         # What lies after the clock is not computed again below, and must not be left from a write that had come further.
         for table, rows in repair.deletions(unfinished.minutes, self._next_versions(1)).items():
@@ -282,14 +283,17 @@ class Engine:
         for venue, minutes in unfinished.minutes.items():
             repair.include(spans, venue, min(minutes) * MINUTE, (max(minutes) + 1) * MINUTE)
         self._include_uncomputed(computed, spans)
-        gone = erasure.of_erased(unfinished.repairs, self._erased)
-        recovery.load_shard(client, shard, scope, standing.progress, moves=self._timeline.active, without=gone)
+        going = erasure.lately_erased(client) if self._erased else ()
+        recovery.load_shard(client, shard, scope, standing.progress, moves=self._timeline.active, without=going)
         if not self._embedded and recovery.unaccounted_scans(client, scope, standing.progress) != stored:
             # Scans came in between the visits' correction and the loading. Memory has them now, so nothing would be written when
             # their records are read again: the visits must be corrected with them.
             return self._recover(owned)
-        # The clock is that of the worker furthest on; rows of the others' partitions are given from where theirs stood.
+        # The clock is that of the worker furthest on; rows of the others' partitions are given from where theirs stood. What lies
+        # before memory is counted from the store: memory knows of nobody who left before it begins.
         since = min(computed.values(), default=0) or BEGINNING
+        if since != BEGINNING:
+            since = max(since, shard.cells_from - 1)
         if since != BEGINNING:
             shard.advance(since, emit=False)
         if self._as_of != BEGINNING:
@@ -341,23 +345,18 @@ class Engine:
                     if last and max(since, first) < until:
                         repair.include(spans, venue, max(since, first), until)
 
-    def _unfollowed(self, scope: str) -> set[tuple[str, str]]:
-        # Whole venues whose rows follow another record of the registry than the one that holds now.
-        return {
-            (venue.decode(), "")
-            for venue, record in read_followed(self._client, scope).items()
-            if record != record_of(self._registry.rules(venue))
-        }
-
-    def _ruled_meanwhile(self, rules: Mapping[tuple[str, int], int]) -> set[tuple[str, str]]:
-        # Whole venues with rules that their last owner had not heard of, or not acted on.
-        found = set()
+    def _unfollowed(self, rules: Mapping[tuple[str, int], int], scope: str) -> set[tuple[str, str]]:
+        # Whole venues whose rows follow another record of the registry than the one that holds now. Of a venue of which that was
+        # never noted, by versions: those with a record that their last owner had not heard of, or not acted on.
+        followed = read_followed(self._client, scope)
+        found = {venue for venue, record in followed.items() if record != record_of(self._registry.rules(venue))}
         for place, version in rules.items():
             if 0 <= version < self._registry.version:
-                scope = recovery.scope_of([place], everything=self._embedded)
-                here = recovery.venues_within(self._client, scope)
-                found |= {(venue, "") for venue in self._registry.changed_since(version).intersection(here)}
-        return found
+                some = recovery.scope_of([place], everything=self._embedded)
+                here = recovery.venues_within(self._client, some)
+                newer = {venue.encode() for venue in self._registry.changed_since(version).intersection(here)}
+                found |= newer - followed.keys()
+        return {(venue.decode(), "") for venue in found}
 
     def _follow_stays(self, scope: str) -> None:
         # Of venues whose visits follow another max stay, all is corrected in this recovery. It is asked for first: a crash before
@@ -482,7 +481,8 @@ class Engine:
             self._elsewhere -= moved
             scope = f"venue_id IN ({', '.join(quoted(venue.decode()) for venue in sorted(moved))})"
             progress = recovery.read_standing(self._client).progress
-            recovery.load_shard(self._client, shard, scope, progress, moves=self._timeline.active)
+            going = erasure.lately_erased(self._client) if self._erased else ()
+            recovery.load_shard(self._client, shard, scope, progress, moves=self._timeline.active, without=going)
             self._load_alerts(scope)
         return codes
 
@@ -841,13 +841,12 @@ class Engine:
         self._looked_at = now
         if recovery.rows_left_behind(self._writing_client, self._left_behind, self._began) - self._strangers:
             # The takeover that follows finds them by what this one has noted.
-            self._broken_off = True
-        noticed, self._noticed = self._noticed, erasure.noted(self._writing_client)
-        self._erased = self._noticed
-        if self._erased and erasure.of_erased(repair.asked(self._writing_client, self._scope), self._erased):
-            self._broken_off = True  # as in `retain`
-        if self._broken_off:
-            self._settle_at = time.monotonic()
+            self._broken_off, self._settle_at = True, time.monotonic()
+        asked = repair.asked(self._writing_client, self._scope)
+        self._erased = erasure.noted(self._writing_client)
+        if erasure.of_erased(asked, self._erased):
+            self._broken_off, self._settle_at = True, time.monotonic()  # as in `retain`
+        noticed, self._noticed = self._noticed, self._erased
         return noticed is not None and noticed != self._noticed
 
     def _expect_repairs(self, write: Write) -> None:
@@ -1072,13 +1071,14 @@ class Engine:
         One worker leads: it drops, the others correct what that changed in their venues. Called like `settle`; raises
         StoreUnavailableError, and may then be called again.
         """
-        if self._clock != "wall" or self._as_of == BEGINNING or not self._progress:
+        if self._as_of == BEGINNING or not self._progress:
             return False
         bounds = retention.bounds_of(self._as_of, self._retention)
-        if lead and retention.overdue(self._client, bounds):
+        if lead and self._clock == "wall" and retention.overdue(self._client, bounds):
             self._write_now()
             retention.cut(self._client, bounds)
         asked = repair.asked(self._client, self._scope)
+        self._erased = erasure.noted(self._client)  # after the requests, as in `_recover`
         self._asked |= asked
         self._repairs |= asked.keys()
         # Memory knows whoever is being erased: what is loaded anew does not.

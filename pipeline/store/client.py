@@ -27,9 +27,9 @@ DATABASE = "checkins"
 #: Rows of one key within a block are left to the merges and to FINAL: merging them on insert takes 2 to 2.7 times as long.
 INSERT_SETTINGS = {"max_partitions_per_insert_block": 0, "optimize_on_insert": 0}
 
-#: What a server answers that no waiting changes: UNKNOWN_USER, WRONG_PASSWORD, REQUIRED_PASSWORD, ACCESS_DENIED and
-#: AUTHENTICATION_FAILED.
-_OURS_TO_MEND = frozenset({192, 193, 194, 497, 516})
+#: What a server answers that passes: TIMEOUT_EXCEEDED, TOO_MANY_SIMULTANEOUS_QUERIES, SOCKET_TIMEOUT, NETWORK_ERROR,
+#: NO_ZOOKEEPER, MEMORY_LIMIT_EXCEEDED, TABLE_IS_READ_ONLY, NOT_ENOUGH_SPACE, TOO_MANY_PARTS and KEEPER_EXCEPTION.
+_PASSING = frozenset({159, 202, 209, 210, 225, 241, 242, 243, 252, 999})
 
 _locks: dict[Path, int] = {}
 
@@ -123,8 +123,8 @@ def connect_further(settings: Settings) -> Client:
 
 def _told(what: str, error: Exception) -> UserError:
     sentence = f"{what}: {str(error).splitlines()[0]}"
-    mend = getattr(error, "code", None) in _OURS_TO_MEND
-    return UserError(sentence) if mend else StoreAwayError(sentence)
+    code = getattr(error, "code", None)  # none where nothing has answered
+    return StoreAwayError(sentence) if code is None or code in _PASSING else UserError(sentence)
 
 
 @contextmanager

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
+from pipeline.store.recovery import read_standing
 from pipeline.store.retention import among, delete, note_removed
 from pipeline.store.tables import strings
-from pipeline.store.writer import quoted, store_errors
+from pipeline.store.writer import quoted, store_errors, unaccounted
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -37,6 +38,15 @@ def noted(client: Client) -> dict[bytes, bool]:
     """The digest of each pseudonym that was or is being erased, and whether that has ended. Raises StoreUnavailableError."""
     rows = _rows(client, "SELECT digest, finished FROM erased_rows FINAL")
     return {bytes.fromhex(str(digest)): bool(finished) for digest, finished in rows}
+
+
+def lately_erased(client: Client) -> list[str]:
+    """The digests, in hex, of those who are being erased, or were within a day: scans of theirs may be there still.
+
+    Raises StoreUnavailableError.
+    """
+    sql = "SELECT digest FROM erased_rows FINAL WHERE erased_at > now() - INTERVAL 1 DAY"
+    return [str(row[0]) for row in _rows(client, sql)]
 
 
 def of_erased(pairs: Iterable[tuple[str, str]], erased: Collection[bytes]) -> set[str]:
@@ -101,7 +111,9 @@ def removed_under(client: Client, receipt: str) -> int:
 def remove_scans(client: Client, visitor: str, receipt: str) -> None:
     """Delete the visitor's scans, accounted for under the receipt. Raises StoreUnavailableError."""
     if not _rows(client, f"SELECT 1 FROM removed_rows FINAL WHERE reason = 'erasure' AND key = {quoted(receipt)}"):
-        scans = _rows(client, f"SELECT count() FROM scan_set FINAL WHERE visitor_id = {quoted(visitor)}")[0][0]
+        # As in a cut of retention: what is not accounted for is read again, and left out then.
+        stored = f"visitor_id = {quoted(visitor)} AND NOT {unaccounted(read_standing(client).progress)}"
+        scans = _rows(client, f"SELECT count() FROM scan_set FINAL WHERE {stored}")[0][0]
         note_removed(client, "erasure", [(receipt, int(scans))])
     delete(client, "scan_set", among("visitor_id", [visitor]))
 

@@ -242,10 +242,10 @@ def load_shard(
 ) -> None:
     """Fill a shard, whose horizon is set, with the venues of `scope`; `progress` is that of all partitions.
 
-    `moves`: the log of moves too, which it then keeps. `without`: visitors who are being erased, and whose visits are gone
-    already. Raises StoreUnavailableError.
+    `moves`: the log of moves too, which it then keeps. `without`: visitors (SHA-256, in hex) who are being erased, and whose
+    visits are gone already. Raises StoreUnavailableError.
     """
-    but = f" AND visitor_id NOT IN ({', '.join(map(quoted, sorted(without)))})" if without else ""
+    but = f" AND lower(hex(SHA256(visitor_id))) NOT IN ({', '.join(map(quoted, sorted(without)))})" if without else ""
     horizon, cells_from = max(shard.horizon, 0), max(shard.cells_from, 0)
     since = f"fromUnixTimestamp64Milli({cells_from}, 'UTC')"
     venues = _arrow(client, f"SELECT DISTINCT venue_id FROM venue_rows WHERE {scope} ORDER BY venue_id")

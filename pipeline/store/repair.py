@@ -316,6 +316,8 @@ def _recount_venue(
     start, persons, closed = (np.ascontiguousarray(columns[:, i]) for i in (0, 2, 3))
     shard.load_moves(name, here(len(columns)), start, closed, persons)
     shard.know_venues(name, here(1))
+    # From the beginning of the span: whoever was there before may be all that its first hours have to show.
+    shard.rewrite(venue.encode(), np.zeros(0, np.int64), span.start)
     shard.advance(as_of)
     changes = shard.take_changes()
     minutes, hours = changes.minutes, changes.hours

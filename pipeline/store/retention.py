@@ -26,6 +26,8 @@ else:
     Client = Any
 
 _DAY: Final = 86_400_000
+#: The reason under which is noted, with no scans, that a cut has dropped a day.
+_DROPPED: Final = "dropped"
 #: Lists of hashes stand in the query's text; the parser's own limit is a quarter of a megabyte.
 _QUERY: Final = {"max_query_size": 64 << 20}
 
@@ -100,6 +102,8 @@ def cut(client: Client, bounds: Bounds) -> None:
             f"AND table = {quoted(table)} AND partition < {quoted(day)}",
         ):
             _do(client, f"ALTER TABLE {table} DROP PARTITION {quoted(str(partition))}")
+            if table == "scan_set":
+                note_removed(client, _DROPPED, [(_key(str(partition), number, _dropped(client)), 0)])
     for table, _, condition in _doomed(client, bounds):
         if _rows(client, f"SELECT count() FROM {table} WHERE {condition}")[0][0]:
             delete(client, table, condition)
@@ -191,6 +195,8 @@ def _begin(client: Client, bounds: Bounds) -> int:
 
 
 def _end(client: Client, number: int, bounds: Bounds) -> None:
+    if bounds_in_force(client) != bounds:
+        return  # a later cut has taken this one up, and goes on under its number
     _note(client, number, bounds, finished=True)
 
 
@@ -216,7 +222,20 @@ def _count_scans(client: Client, kept_from: int, number: int) -> None:
         f"WHERE occurred_at < fromUnixTimestamp64Milli({kept_from}, 'UTC') AND NOT {unaccounted(read_standing(client).progress)} "
         "GROUP BY ALL",
     )
-    note_removed(client, "retention", [(f"{day} {number}", int(scans)) for day, scans in rows])
+    dropped = _dropped(client)
+    note_removed(client, "retention", [(_key(str(day), number, dropped), int(scans)) for day, scans in rows])
+
+
+def _dropped(client: Client) -> list[str]:
+    # What cuts have dropped. Scans of such a day that come in before a cut that was broken off is taken up are counted beside.
+    return [
+        str(row[0]) for row in _rows(client, f"SELECT key FROM removed_rows FINAL WHERE reason = {quoted(_DROPPED)}")
+    ]
+
+
+def _key(day: str, number: int, dropped: Sequence[str]) -> str:
+    cut_of_day = f"{day} {number} "
+    return f"{cut_of_day}{sum(key.startswith(cut_of_day) for key in dropped)}"
 
 
 def note_removed(client: Client, reason: str, scans: Sequence[tuple[str, int]]) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -97,17 +98,29 @@ class _Service:
 
     async def _erase(self, visitor: str) -> str:
         if self._settings.clickhouse_url is not None:
-            from pipeline.erasure import erase  # loads the kernels
-
-            try:
-                return (await asyncio.to_thread(erase, self._settings, visitor)).receipt
-            except StoreUnavailableError as error:
-                raise UserError(
-                    f"the store does not answer ({error}): ask again, and it goes on where it was"
-                ) from None
+            return await self._erase_beside_workers(visitor)
         if self._worker is None:
             raise UserError("this worker reads no partitions now: ask again in a moment")
         return await self._worker.erase(visitor)
+
+    async def _erase_beside_workers(self, visitor: str) -> str:
+        from pipeline.erasure import erase  # loads the kernels
+
+        done: Future[str] = Future()
+
+        def work() -> None:
+            try:
+                done.set_result(erase(self._settings, visitor).receipt)
+            except StoreUnavailableError as error:
+                done.set_exception(
+                    UserError(f"the store does not answer ({error}): ask again, and it goes on where it was")
+                )
+            except BaseException as error:
+                done.set_exception(error)
+
+        # Of its own, and one that does not keep the process: it waits for other workers, and this one may be told to stop.
+        threading.Thread(target=work, name="erasure", daemon=True).start()
+        return await asyncio.wrap_future(done)
 
     async def _work(self, stop: asyncio.Task[None]) -> int:
         tracer = self._tracer

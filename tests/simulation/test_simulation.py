@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.reference import DAY
+from tests.reference import DAY, HOUR
 from tests.simulation.bugs import BUGS, plant
 from tests.simulation.run import failures, told
-from tests.simulation.world import Action, Fault, World, failure, simulated
+from tests.simulation.world import LONG_STAY, STAY, Action, Fault, World, failure, simulated
 
 #: So many histories with the bug in it, at most, until it is caught.
 PATIENCE = 1_000
@@ -26,9 +26,9 @@ def test_a_planted_bug_is_caught(bug: str, monkeypatch: pytest.MonkeyPatch, pyte
     assert any(map(failure, range(PATIENCE)))
 
 
-def played(actions: list[Action], partitions: int = 2) -> World:
+def played(actions: list[Action], partitions: int = 2, stay: int = STAY) -> World:
     """A history that was found to break a promise, played again."""
-    world = World(partitions=partitions)
+    world = World(partitions=partitions, stay=stay)
     with simulated(world, 0):
         world.play(actions)
     return world
@@ -161,4 +161,58 @@ def test_a_visit_over_the_edge_is_corrected_even_before_its_scans_have_gone() ->
                 Action("retain", 3, Fault("stop", step, after=False)),
                 Action("join"),
             ]
+        )
+
+
+def test_hours_in_which_people_only_stay_are_there_when_they_are_counted_again() -> None:
+    # The partition's clock stood for two days; its heir counts from there on, where nobody moves until the visit ends.
+    played(
+        [
+            Action("join"),
+            Action("scan", 0, None, ("c", "p", "check_in", 0, 2, "e")),
+            Action("tick", 0, None, (2 * HOUR,)),
+            Action("join"),
+            *(Action("poll", who, None, (100,)) for who in range(2)),
+            *(Action("write", who, None, (True,)) for who in range(2)),
+            Action("tick", 0, None, (2 * DAY,)),
+            Action("scan", 0, None, ("d", "p", "check_out", 11_000, 1, "f")),
+            *(Action("poll", who, None, (1,)) for who in range(2)),
+        ],
+        stay=LONG_STAY,
+    )
+
+
+def test_nobody_is_there_before_the_visit_that_an_heir_has_carried_into_memory() -> None:
+    # The owner of one partition has been away since before the visit; the other's clock went on.
+    played(
+        [
+            *[Action("join")] * 2,
+            Action("write", 0, None, (True,)),
+            Action("kill", 0),
+            Action("tick", 0, None, (DAY,)),
+            Action("overnight", 0, None, ("d", "p")),
+            Action("tick", 0, None, (DAY,)),
+            Action("poll", 0, None, (100,)),
+            Action("write", 0, None, (True,)),
+            Action("scan", 0, None, ("d", "p", "check_out", 11_000, 1, "f")),
+            Action("poll", 0, None, (1,)),
+        ],
+        stay=LONG_STAY,
+    )
+
+
+def test_scans_of_a_day_that_a_broken_cut_has_dropped_are_counted_beside_those() -> None:
+    for step in range(20, 40):
+        played(
+            [
+                Action("join"),
+                Action("overnight", 0, None, ("b", "p")),
+                Action("poll", 0, None, (100,)),
+                Action("write", 0, None, (True,)),
+                Action("overnight", 0, None, ("f", "p")),
+                Action("tick", 0, None, (3 * DAY,)),
+                Action("write", 0, None, (True,)),
+                Action("retain", 0, Fault("error", step, after=False)),
+            ],
+            partitions=2,
         )

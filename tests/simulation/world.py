@@ -31,7 +31,9 @@ TOPIC: Final = "check-ins"
 #: A Sunday, 06:00 UTC.
 BEGINNING: Final = 1_632_031_200_000
 
-STAY, SHORT_STAY = 40 * MINUTE, 10 * MINUTE
+#: How long a visit lasts that nobody ends: of most histories, of some (so that whole hours pass in which nobody moves), and of
+#: the category `short`.
+STAY, LONG_STAY, SHORT_STAY = 40 * MINUTE, 9 * HOUR, 10 * MINUTE
 RETENTION: Final = 2 * DAY
 SKEW: Final = 5 * MINUTE
 VENUES: Final = ("a", "b", "c", "d", "e", "f")
@@ -383,6 +385,7 @@ class World:
 
     partitions: int = 4
     shared: bool = True
+    stay: int = STAY
     store: Store = field(default_factory=Store)
     now: int = BEGINNING
     workers: list[SimulatedWorker] = field(default_factory=list)
@@ -402,7 +405,7 @@ class World:
             update={
                 "late_window": timedelta(hours=1),
                 "clickhouse_url": "http://nowhere" if self.shared else None,
-                "max_stay": timedelta(milliseconds=STAY),
+                "max_stay": timedelta(milliseconds=self.stay),
                 "max_stay_by_category": {"short": timedelta(milliseconds=SHORT_STAY)},
                 "retention": timedelta(milliseconds=RETENTION),
             }
@@ -604,7 +607,7 @@ class World:
         scans = [record.scan for record in records if record.scan is not None and record.valid]
         kept_from, closed_before = self._kept()
         scans = [scan for scan in scans if scan.occurred_at_ms >= kept_from]
-        stays = {venue: SHORT_STAY if venue in self._short else STAY for venue in VENUES}
+        stays = {venue: SHORT_STAY if venue in self._short else self.stay for venue in VENUES}
         as_of = max((row["as_of"] for row in self.store.final("progress_rows")), default=0)
         if scans and as_of != self.now:
             raise BrokenError(f"as_of is {as_of}, not {self.now}")
@@ -814,7 +817,11 @@ def history(seed: int) -> tuple[World, list[Action]]:
         venues=VENUES[: chance.choice([2, 3, 6])],
         visitors=VISITORS[: chance.choice([1, 2, 4])],
     )
-    world = World(partitions=chance.choice([1, 2, 2, 3]), shared=mixture.shared)
+    world = World(
+        partitions=chance.choice([1, 2, 2, 3]),
+        shared=mixture.shared,
+        stay=LONG_STAY if seed % 3 == 0 else STAY,
+    )
     actions = [Action("join")]
     for _ in range(chance.choice([8, 20, 40])):
         actions += mixture.some()
