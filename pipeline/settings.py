@@ -174,7 +174,7 @@ class Settings(BaseSettings):
     )
     person_reads_per_minute: int = Field(60, ge=1, description="Requests about persons that one caller may make.")
     closing_by_second_person: bool = Field(
-        False, description="A case that is withdrawn by the API is so once a second person has asked for it too."
+        False, description="A case is withdrawn once a second person has asked for it too, both by the API."
     )
 
     release_epsilon: float = Field(

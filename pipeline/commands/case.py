@@ -83,8 +83,19 @@ def report(
         if not isinstance(verdict, Case):
             raise UserError(f"this is no report: {verdict.detail}")
         rows = [CaseRow(1, record, verdict)]
+    if settings.closing_by_second_person:
+        _leave_withdrawals_to_two(rows)
     place = _send(rows) if store is None else _store(rows, store)
     click.echo(f"{len(rows):,} reports into {place}")
+
+
+def _leave_withdrawals_to_two(rows: Sequence[CaseRow]) -> None:
+    for row in rows:
+        if isinstance(row.verdict, Case) and row.verdict.report.status == "withdrawn":
+            raise UserError(
+                f"the case {row.verdict.report.case_id} would be withdrawn by one person, and the setting "
+                "closing_by_second_person wants two: both send the report to POST /api/v1/cases; nothing was sent"
+            )
 
 
 def _send(rows: Sequence[CaseRow]) -> str:

@@ -91,15 +91,15 @@ def pairs_of(client: Client, visitor: str) -> list[tuple[str, str]]:
     """The visitor's pairs (venue, visitor), whatever is known of them. Raises StoreUnavailableError."""
     rows = _rows(
         client,
-        f"SELECT DISTINCT venue_id FROM scan_set WHERE visitor_id = {quoted(visitor)} "
-        f"UNION DISTINCT SELECT venue_id FROM visit_rows WHERE visitor_id = {quoted(visitor)}",
+        f"SELECT DISTINCT venue_id FROM scan_set WHERE {_is(visitor)} "
+        f"UNION DISTINCT SELECT venue_id FROM visit_rows WHERE {_is(visitor)}",
     )
     return [(str(row[0]), visitor) for row in rows]
 
 
 def asked_of(client: Client, visitor: str) -> int:
     """Corrections of the visitor's pairs that are asked for and not made yet. Raises StoreUnavailableError."""
-    return int(_rows(client, f"SELECT count() FROM asked_rows FINAL WHERE visitor_id = {quoted(visitor)}")[0][0])
+    return int(_rows(client, f"SELECT count() FROM asked_rows FINAL WHERE {_is(visitor)}")[0][0])
 
 
 def removed_under(client: Client, receipt: str) -> int:
@@ -112,10 +112,10 @@ def remove_scans(client: Client, visitor: str, receipt: str) -> None:
     """Delete the visitor's scans, accounted for under the receipt. Raises StoreUnavailableError."""
     if not _rows(client, f"SELECT 1 FROM removed_rows FINAL WHERE reason = 'erasure' AND key = {quoted(receipt)}"):
         # As in a cut of retention: what is not accounted for is read again, and left out then.
-        stored = f"visitor_id = {quoted(visitor)} AND NOT {unaccounted(read_standing(client).progress)}"
+        stored = f"{_is(visitor)} AND NOT {unaccounted(read_standing(client).progress)}"
         scans = _rows(client, f"SELECT count() FROM scan_set FINAL WHERE {stored}")[0][0]
         note_removed(client, "erasure", [(receipt, int(scans))])
-    delete(client, "scan_set", among("visitor_id", [visitor]))
+    delete(client, "scan_set", _is(visitor))
 
 
 def remove_rest(client: Client, visitor: str) -> None:
@@ -123,16 +123,17 @@ def remove_rest(client: Client, visitor: str) -> None:
 
     Raises StoreUnavailableError.
     """
+    reported = _is(visitor, "JSONExtractString(newest.2, 'visitor_id')")
     cases = [
         str(row[0])
         for row in _rows(
             client,
             "SELECT DISTINCT case_id FROM report_set "
-            f"WHERE JSONExtractString(newest.2, 'visitor_id') = {quoted(visitor)} "
-            f"UNION DISTINCT SELECT case_id FROM case_rows WHERE visitor_id = {quoted(visitor)}",
+            f"WHERE {reported} "
+            f"UNION DISTINCT SELECT case_id FROM case_rows WHERE {_is(visitor)}",
         )
     ]
-    doomed = [(table, among("visitor_id", [visitor])) for table in _OF_VISITORS]
+    doomed = [(table, _is(visitor)) for table in _OF_VISITORS]
     if cases:
         of_cases = among("case_id", cases)
         doomed += [(table, of_cases) for table in ("exposure_rows", "interval_rows", "case_rows", "report_set")]
@@ -168,6 +169,11 @@ def on_disk(client: Client) -> int:
             f"AND table IN ({tables})",
         )[0][0]
     )
+
+
+def _is(visitor: str, column: str = "visitor_id") -> str:
+    # Not by name: a server keeps the text of every question in its log of queries.
+    return among(column, [visitor])
 
 
 def _rows(client: Client, sql: str) -> Sequence[Sequence[Any]]:

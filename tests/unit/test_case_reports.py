@@ -119,6 +119,25 @@ def test_a_default_policy_that_nobody_knows_is_a_clear_error() -> None:
         CaseJudge(Settings(policy="none-such"))
 
 
+def test_where_two_must_agree_a_withdrawal_is_left_to_the_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPELINE_CLOSING_BY_SECOND_PERSON", "true")
+    words = [
+        "report",
+        "--case",
+        "c-1",
+        "--visitor",
+        "p-1",
+        "--reported",
+        "2021-09-20T09:00:00Z",
+        "--status",
+        "withdrawn",
+    ]
+    done = CliRunner().invoke(cli, ["case", *words, "--store", str(tmp_path)])
+    assert isinstance(done.exception, UserError)
+    assert "wants two" in str(done.exception)
+    assert not list(tmp_path.iterdir())
+
+
 def test_case_report_wants_a_file_or_a_case() -> None:
     done = CliRunner().invoke(cli, ["case", "report"])
     assert done.exit_code == 2
