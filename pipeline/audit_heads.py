@@ -2,17 +2,24 @@
 
 import asyncio
 import json
+import logging
 from dataclasses import asdict
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from pipeline.audit import Head
+from pipeline.audit import AuditLog, Head
 from pipeline.cluster import open_admin
 from pipeline.errors import UserError
 from pipeline.kafka_access import KafkaAccess
 from pipeline.produce import ScanProducer
+from pipeline.settings import Settings
 from pipeline.topics import AUDIT_HEADS
+
+log = logging.getLogger(__name__)
+
+#: How often Kafka is told of an audit log's last entry, in seconds.
+TELL_SECONDS = 60.0
 
 _READ_MS = 1_000
 
@@ -26,6 +33,30 @@ def tell_head(kafka: KafkaAccess | str, head: Head) -> None:
     """Send a head. Raises UserError when Kafka does not take it."""
     with ScanProducer(kafka, AUDIT_HEADS) as producer:
         producer.send(head.log.encode(), message_of(head))
+
+
+class HeadTeller:
+    """Tells Kafka of this machine's audit log, for a process that has no producer of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._audit = AuditLog(settings.audit_path)
+        self._kafka = settings.kafka_access
+        self._told: Head | None = None
+        self._failing = False
+
+    def tell(self) -> None:
+        """Tell of the last entry, if that is a new one. What fails is said once, and tried by the next call."""
+        try:
+            head = self._audit.head()
+            if head is None or head == self._told:
+                return
+            tell_head(self._kafka, head)
+        except UserError as error:
+            if not self._failing:
+                log.warning("Kafka is not told of the audit log's last entry, so a cut would not be found: %s", error)
+            self._failing = True
+            return
+        self._told, self._failing = head, False
 
 
 def told_heads(kafka: KafkaAccess | str) -> list[Head]:

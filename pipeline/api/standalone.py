@@ -8,6 +8,7 @@ from threading import Event
 import prometheus_client
 
 from pipeline.api.server import serve_http
+from pipeline.audit_heads import TELL_SECONDS, HeadTeller
 from pipeline.settings import Settings
 from pipeline.store.client import open_store
 
@@ -24,4 +25,6 @@ def serve_until_interrupt(settings: Settings, say: Callable[[str], None]) -> Non
         serve_http(settings, prometheus_client.generate_latest, {}) as port,
     ):
         say(f"serving {settings.http_address(port)}/ until Ctrl-C")
-        stopped.wait()
+        heads = HeadTeller(settings)
+        while not stopped.wait(TELL_SECONDS):
+            heads.tell()

@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 
 from pipeline.api.server import serve_http
 from pipeline.audit import AuditLog
-from pipeline.audit_heads import message_of
+from pipeline.audit_heads import TELL_SECONDS, message_of
 from pipeline.errors import StoreUnavailableError, UserError
 from pipeline.settings import Settings
 from pipeline.streaming.agents import add_agents
@@ -39,8 +39,6 @@ log = logging.getLogger(__name__)
 LAG_SECONDS, DRAIN_SECONDS = 1.0, 0.1
 #: How often the model of presence is looked at, and how long after a failure it is tried again, in seconds.
 MODEL_SECONDS, REFIT_AGAIN_SECONDS = 60.0, 3600.0
-#: How often Kafka is told of the audit log's last entry, in seconds.
-AUDIT_SECONDS = 60.0
 #: How often the event loop shows that it runs, in seconds.
 BEAT_SECONDS = 1.0
 #: Faust is given this long to leave the group, in seconds; then the group finds out by itself.
@@ -283,7 +281,7 @@ class _Service:
         """Tell Kafka of the audit log's last entry, when there is a new one."""
         audit, told = AuditLog(self._settings.audit_path), None
         while True:
-            await asyncio.sleep(AUDIT_SECONDS)
+            await asyncio.sleep(TELL_SECONDS)
             try:
                 head = await asyncio.to_thread(audit.head)
             except UserError as error:
