@@ -25,7 +25,7 @@ demo: install  ## one simulated Sunday of a city through a real Kafka, Faust and
 	$(BIN)/pipeline demo
 
 test: install  ## unit, property, integration and browser tests, with a real broker, a real ClickHouse engine, a Chromium: ten minutes
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --durations 25 -m "not long"
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 25 -m "not long"
 
 long: install  ## the tests that take longest, which CI runs, too
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --durations 10 -m long

@@ -10,6 +10,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.kafka
 
 
+@pytest.mark.long
 def test_a_worker_that_starts_before_its_clickhouse_waits_for_it(tmp_path: Path) -> None:
     world = World(tmp_path, 1, {})
     try:

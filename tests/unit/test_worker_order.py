@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
+from pipeline import erasure
 from pipeline.dead_letters import DeadLetter
+from pipeline.erasure import Receipt
 from pipeline.errors import StoreUnavailableError, UserError
-from pipeline.settings import load_settings
+from pipeline.settings import Settings, load_settings
+from pipeline.streaming import service
 from pipeline.streaming import worker as worker_module
 from pipeline.streaming.metrics import Metrics
 from pipeline.streaming.ports import RecordBatch
@@ -147,11 +150,23 @@ def test_an_outage_while_a_batch_is_read_has_the_state_loaded_anew_and_stores_no
     asyncio.run(asyncio.wait_for(scene(), 30))
 
 
-def test_a_worker_on_a_server_erases_nobody_because_others_may_write_at_the_same_time() -> None:
-    async def scene() -> None:
-        settings = load_settings().model_copy(update={"clickhouse_url": SecretStr("http://nowhere")})
-        worker = Worker(MagicMock(), settings, Metrics(), MagicMock(), MagicMock())
-        with pytest.raises(UserError, match="embedded"):
-            await worker.erase("p-1")
+def test_on_a_server_an_erasure_is_carried_out_beside_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_settings().model_copy(update={"clickhouse_url": SecretStr("http://nowhere")})
+    asked: list[str] = []
 
-    asyncio.run(scene())
+    def erase(_settings: Settings, visitor: str) -> Receipt:
+        asked.append(visitor)
+        if len(asked) == 1:
+            raise StoreUnavailableError("it is away")
+        return Receipt("r-1", "digest", 3, off_the_disk=False)
+
+    monkeypatch.setattr(erasure, "erase", erase)
+
+    async def scene() -> str:
+        serving = service._Service(settings, MagicMock(), None, None, drain=False)
+        with pytest.raises(UserError, match="it is away.*ask again"):
+            await serving._erase("p-1")
+        return await serving._erase("p-1")
+
+    assert asyncio.run(asyncio.wait_for(scene(), 30)) == "r-1"
+    assert asked == ["p-1", "p-1"]
