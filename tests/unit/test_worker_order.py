@@ -164,7 +164,7 @@ def test_on_a_server_an_erasure_is_carried_out_beside_the_workers(monkeypatch: p
 
     async def scene() -> str:
         serving = service._Service(settings, MagicMock(), None, None, drain=False)
-        with pytest.raises(UserError, match="it is away.*ask again"):
+        with pytest.raises(UserError, match=r"it is away.*ask again"):
             await serving._erase("p-1")
         return await serving._erase("p-1")
 
