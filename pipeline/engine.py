@@ -263,9 +263,7 @@ class Engine:
             self._looked_at = time.monotonic()
             stored = recovery.unaccounted_scans(client, scope, standing.progress)
         unfinished = recovery.find_unfinished(client, scope, left)
-        asked = repair.asked(client, scope)
-        # After the requests: who is to be erased is on the list before anything is asked.
-        self._erased = erasure.noted(client)
+        asked = self._requests(client)
         unfinished.repairs |= self._unfollowed(rules, scope) | asked.keys()
 
         # What lies after the clock is not computed again below, and must not be left from a write that had come further.
@@ -283,8 +281,7 @@ class Engine:
         for venue, minutes in unfinished.minutes.items():
             repair.include(spans, venue, min(minutes) * MINUTE, (max(minutes) + 1) * MINUTE)
         self._include_uncomputed(computed, spans)
-        going = erasure.lately_erased(client) if self._erased else ()
-        recovery.load_shard(client, shard, scope, standing.progress, moves=self._timeline.active, without=going)
+        self._load_shard(scope, standing.progress)
         if not self._embedded and recovery.unaccounted_scans(client, scope, standing.progress) != stored:
             # Scans came in between the visits' correction and the loading. Memory has them now, so nothing would be written when
             # their records are read again: the visits must be corrected with them.
@@ -325,6 +322,17 @@ class Engine:
         self._handed_open = False
         self._broken_off = False
         return known
+
+    def _requests(self, client: Client) -> dict[tuple[str, str], int]:
+        # What others ask for. The list of the erased after that: who is to be erased is on it before anything is asked.
+        asked = repair.asked(client, self._scope)
+        self._erased = erasure.noted(client)
+        return asked
+
+    def _load_shard(self, scope: str, progress: list[Progress]) -> None:
+        going = erasure.lately_erased(self._client) if self._erased else ()
+        moves = self._timeline.active
+        recovery.load_shard(self._client, self._shard, scope, progress, moves=moves, without=going)
 
     def _begin_epoch(self, newest: int) -> None:
         self._epoch = max(self._epoch, newest) + 1
@@ -481,8 +489,7 @@ class Engine:
             self._elsewhere -= moved
             scope = f"venue_id IN ({', '.join(quoted(venue.decode()) for venue in sorted(moved))})"
             progress = recovery.read_standing(self._client).progress
-            going = erasure.lately_erased(self._client) if self._erased else ()
-            recovery.load_shard(self._client, shard, scope, progress, moves=self._timeline.active, without=going)
+            self._load_shard(scope, progress)
             self._load_alerts(scope)
         return codes
 
@@ -842,8 +849,7 @@ class Engine:
         if recovery.rows_left_behind(self._writing_client, self._left_behind, self._began) - self._strangers:
             # The takeover that follows finds them by what this one has noted.
             self._broken_off, self._settle_at = True, time.monotonic()
-        asked = repair.asked(self._writing_client, self._scope)
-        self._erased = erasure.noted(self._writing_client)
+        asked = self._requests(self._writing_client)
         if erasure.of_erased(asked, self._erased):
             self._broken_off, self._settle_at = True, time.monotonic()  # as in `retain`
         noticed, self._noticed = self._noticed, self._erased
@@ -1077,8 +1083,7 @@ class Engine:
         if lead and self._clock == "wall" and retention.overdue(self._client, bounds):
             self._write_now()
             retention.cut(self._client, bounds)
-        asked = repair.asked(self._client, self._scope)
-        self._erased = erasure.noted(self._client)  # after the requests, as in `_recover`
+        asked = self._requests(self._client)
         self._asked |= asked
         self._repairs |= asked.keys()
         # Memory knows whoever is being erased: what is loaded anew does not.

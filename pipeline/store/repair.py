@@ -22,7 +22,7 @@ from pipeline.core.pools import ENDED_CHECK_OUT, HARD_LIMIT, HOUR, MINUTE, NONE,
 from pipeline.core.shard import KEPT_BACK, Shard, VenueRules
 from pipeline.store.estimated_rows import closings
 from pipeline.store.tables import strings
-from pipeline.store.writer import Progress, asked_table, quoted, repair_table, store_errors, unaccounted
+from pipeline.store.writer import Progress, correction_table, quoted, store_errors, unaccounted
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -352,7 +352,7 @@ def ask_owners(client: Client, pairs: Collection[tuple[str, str]]) -> None:
         newest = int(client.query("SELECT max(version) FROM asked_rows").result_rows[0][0])
         # Two that ask at the same time have different versions by the clock, and a clock that was put back does not count.
         version = max(newest + 1, time.time_ns())
-        client.insert_arrow("asked_rows", asked_table(dict.fromkeys(pairs, version), deleted=False))
+        client.insert_arrow("asked_rows", correction_table(dict.fromkeys(pairs, version), deleted=False))
 
 
 def asked(client: Client, scope: str) -> dict[tuple[str, str], int]:
@@ -365,4 +365,4 @@ def asked(client: Client, scope: str) -> dict[tuple[str, str], int]:
 def ask(client: Client, pairs: list[tuple[str, str]], version: int) -> None:
     """Ask for corrections of our own venues, which outlive a crash. Raises StoreUnavailableError."""
     with store_errors():
-        client.insert_arrow("repair_rows", repair_table(pairs, version, deleted=False))
+        client.insert_arrow("repair_rows", correction_table(dict.fromkeys(pairs, version), deleted=False))

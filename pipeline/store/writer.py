@@ -183,7 +183,7 @@ class Writer:
             self.insert(table, rows)
         accounted = self._accounted
         found, write.asked = self._meet_ancient(write)
-        self.insert("repair_rows", repair_table(write.asked, write.first_version, deleted=False))
+        self.insert("repair_rows", correction_table(dict.fromkeys(write.asked, write.first_version), deleted=False))
         if write.scans:
             self.insert("scan_set", _scans_of(write))
         totals = dict(self._found)
@@ -192,8 +192,8 @@ class Writer:
             totals[key] = (before[0] + stored, before[1] + duplicates)
         _check_accounting(write, totals)
         self.insert("progress_rows", _progress_table(write, totals))
-        self.insert("repair_rows", repair_table(write.repaired, write.first_version, deleted=True))
-        self.insert("asked_rows", asked_table(write.answered, deleted=True))
+        self.insert("repair_rows", correction_table(dict.fromkeys(write.repaired, write.first_version), deleted=True))
+        self.insert("asked_rows", correction_table(write.answered, deleted=True))
         if write.followed is not None:
             self.insert("followed_rows", write.followed)
         if self._accounted is accounted:  # else a new owner was announced meanwhile, whose progress has it all
@@ -320,26 +320,14 @@ def _takeover_table(
     return rows.append_column("durable", pa.array([durable[place] for place in places], pa.uint64()))
 
 
-def repair_table(pairs: list[tuple[str, str]], version: int, *, deleted: bool) -> pa.Table:
-    """Rows of `repair_rows`: corrections to be made, or made."""
+def correction_table(versions: Mapping[tuple[str, str], int], *, deleted: bool) -> pa.Table:
+    """Rows of `repair_rows` and `asked_rows`: by pair, corrections to be made, or made."""
     return pa.table(
         {
-            "venue_id": strings([venue for venue, _ in pairs]),
-            "visitor_id": strings([visitor for _, visitor in pairs]),
-            "version": pa.array(np.full(len(pairs), version, np.uint64)),
-            "is_deleted": pa.array(np.full(len(pairs), deleted, np.uint8)),
-        }
-    )
-
-
-def asked_table(asked: Mapping[tuple[str, str], int], *, deleted: bool) -> pa.Table:
-    """Rows of `asked_rows`: requests by pair, or answers to them."""
-    return pa.table(
-        {
-            "venue_id": strings([venue for venue, _ in asked]),
-            "visitor_id": strings([visitor for _, visitor in asked]),
-            "version": pa.array(list(asked.values()), pa.uint64()),
-            "is_deleted": pa.array(np.full(len(asked), deleted, np.uint8)),
+            "venue_id": strings([venue for venue, _ in versions]),
+            "visitor_id": strings([visitor for _, visitor in versions]),
+            "version": pa.array(list(versions.values()), pa.uint64()),
+            "is_deleted": pa.array(np.full(len(versions), deleted, np.uint8)),
         }
     )
 
