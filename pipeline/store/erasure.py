@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 
 from pipeline.store.recovery import read_standing
-from pipeline.store.retention import among, delete, note_removed
+from pipeline.store.retention import among, counted, delete, note_removed
 from pipeline.store.tables import strings
 from pipeline.store.writer import quoted, store_errors, unaccounted
 
@@ -112,7 +112,7 @@ def remove_scans(client: Client, visitor: str, receipt: str) -> None:
     """Delete the visitor's scans, accounted for under the receipt. Raises StoreUnavailableError."""
     if not _rows(client, f"SELECT 1 FROM removed_rows FINAL WHERE reason = 'erasure' AND key = {quoted(receipt)}"):
         # As in a cut of retention: what is not accounted for is read again, and left out then.
-        stored = f"{_is(visitor)} AND NOT {unaccounted(read_standing(client).progress)}"
+        stored = f"{_is(visitor)} AND NOT {unaccounted(read_standing(client).progress)} AND NOT {counted(client)}"
         scans = _rows(client, f"SELECT count() FROM scan_set FINAL WHERE {stored}")[0][0]
         note_removed(client, "erasure", [(receipt, int(scans))])
     delete(client, "scan_set", _is(visitor))

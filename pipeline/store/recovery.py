@@ -16,7 +16,7 @@ from pipeline.core.shard import Shard
 from pipeline.store.estimated_rows import load_moves
 from pipeline.store.tables import integers, scan_columns, texts_of
 from pipeline.store.venue_ranges import ranges_of
-from pipeline.store.writer import Progress, quoted, quoted_pairs, store_errors, unaccounted
+from pipeline.store.writer import Progress, of_digests, quoted_pairs, store_errors, unaccounted
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -245,7 +245,7 @@ def load_shard(
     `moves`: the log of moves too, which it then keeps. `without`: visitors (SHA-256, in hex) who are being erased, and whose
     visits are gone already. Raises StoreUnavailableError.
     """
-    but = f" AND lower(hex(SHA256(visitor_id))) NOT IN ({', '.join(map(quoted, sorted(without)))})" if without else ""
+    but = f" AND NOT {of_digests('visitor_id', sorted(without))}" if without else ""
     horizon, cells_from = max(shard.horizon, 0), max(shard.cells_from, 0)
     since = f"fromUnixTimestamp64Milli({cells_from}, 'UTC')"
     venues = _arrow(client, f"SELECT DISTINCT venue_id FROM venue_rows WHERE {scope} ORDER BY venue_id")

@@ -18,7 +18,7 @@ from pipeline.core.pools import HARD_LIMIT
 from pipeline.store.recovery import read_standing
 from pipeline.store.repair import ask_owners
 from pipeline.store.tables import strings
-from pipeline.store.writer import quoted, store_errors, unaccounted
+from pipeline.store.writer import of_digests, quoted, store_errors, unaccounted
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -26,8 +26,7 @@ else:
     Client = Any
 
 _DAY: Final = 86_400_000
-#: The reason under which is noted, with no scans, that a cut has dropped a day.
-_DROPPED: Final = "dropped"
+_RETENTION: Final = "retention"
 #: Lists of hashes stand in the query's text; the parser's own limit is a quarter of a megabyte.
 _QUERY: Final = {"max_query_size": 64 << 20}
 
@@ -102,8 +101,6 @@ def cut(client: Client, bounds: Bounds) -> None:
             f"AND table = {quoted(table)} AND partition < {quoted(day)}",
         ):
             _do(client, f"ALTER TABLE {table} DROP PARTITION {quoted(str(partition))}")
-            if table == "scan_set":
-                note_removed(client, _DROPPED, [(_key(str(partition), number, _dropped(client)), 0)])
     for table, _, condition in _doomed(client, bounds):
         if _rows(client, f"SELECT count() FROM {table} WHERE {condition}")[0][0]:
             delete(client, table, condition)
@@ -159,9 +156,7 @@ def _doomed(client: Client, bounds: Bounds) -> list[tuple[str, str, str]]:
 
 def among(column: str, values: Iterable[str]) -> str:
     """The condition that a column is one of some values, which it does not show: ClickHouse keeps its text on the disk."""
-    return (
-        f"hex(SHA256({column})) IN ({', '.join(quoted(sha256(each.encode()).hexdigest().upper()) for each in values)})"
-    )
+    return of_digests(column, [sha256(each.encode()).hexdigest() for each in values])
 
 
 def _ask_for_visits_over(client: Client, kept_from: int) -> None:
@@ -215,27 +210,54 @@ def _note(client: Client, number: int, bounds: Bounds, *, finished: bool) -> Non
 
 
 def _count_scans(client: Client, kept_from: int, number: int) -> None:
-    # A scan whose record is not accounted for was not stored by the account either: it is read again, and counts then.
+    # Of each day and partition of the log, up to the record that is accounted for: whoever takes up a cut that was broken off
+    # goes on counting there, and need not know what of it has gone. A scan whose record is not accounted for was not stored by
+    # the account either: it is read again, and counts then.
+    progress = read_standing(client).progress
+    until = {(row.topic, row.partition): row.next_offset for row in progress}
     rows = _rows(
         client,
-        "SELECT toString(toDate(occurred_at)), count() FROM scan_set FINAL "
-        f"WHERE occurred_at < fromUnixTimestamp64Milli({kept_from}, 'UTC') AND NOT {unaccounted(read_standing(client).progress)} "
-        "GROUP BY ALL",
+        "SELECT toString(toDate(occurred_at)), origin.2, origin.3, count() FROM scan_set FINAL "
+        f"WHERE occurred_at < fromUnixTimestamp64Milli({kept_from}, 'UTC') AND NOT {unaccounted(progress)} "
+        f"AND NOT {counted(client)} AND NOT {_counted_by_erasures(client)} GROUP BY ALL",
     )
-    dropped = _dropped(client)
-    note_removed(client, "retention", [(_key(str(day), number, dropped), int(scans)) for day, scans in rows])
+    note_removed(
+        client,
+        _RETENTION,
+        [
+            (f"{number} {day} {partition} {until[topic, partition]} {topic}", int(scans))
+            for day, topic, partition, scans in rows
+        ],
+    )
 
 
-def _dropped(client: Client) -> list[str]:
-    # What cuts have dropped. Scans of such a day that come in before a cut that was broken off is taken up are counted beside.
-    return [
-        str(row[0]) for row in _rows(client, f"SELECT key FROM removed_rows FINAL WHERE reason = {quoted(_DROPPED)}")
+def counted(client: Client) -> str:
+    """A SQL condition on scan_set: scans that a cut which has not ended has counted already. Raises StoreUnavailableError."""
+    numbers = {str(row[0]) for row in _rows(client, "SELECT number FROM retention_rows FINAL WHERE finished = 0")}
+    if not numbers:
+        return "0"
+    counted_until: dict[str, dict[str, int]] = {}
+    for (key,) in _rows(client, f"SELECT key FROM removed_rows FINAL WHERE reason = {quoted(_RETENTION)}"):
+        number, day, partition, until, topic = str(key).split(" ", 4)
+        if number in numbers:
+            of_topic = counted_until.setdefault(topic, {})
+            of_topic[f"{day} {partition}"] = max(of_topic.get(f"{day} {partition}", 0), int(until))
+    conditions = [
+        f"(origin.2 = {quoted(topic)} AND origin.4 < transform(concat(toString(toDate(occurred_at)), ' ', toString(origin.3)), "
+        f"{list(untils)}, {list(untils.values())}, toInt64(0)))"
+        for topic, untils in counted_until.items()
     ]
+    return f"({' OR '.join(conditions) or '0'})"
 
 
-def _key(day: str, number: int, dropped: Sequence[str]) -> str:
-    cut_of_day = f"{day} {number} "
-    return f"{cut_of_day}{sum(key.startswith(cut_of_day) for key in dropped)}"
+def _counted_by_erasures(client: Client) -> str:
+    # A SQL condition on scan_set: scans that an erasure which has not ended has counted already.
+    digests = [
+        str(digest)
+        for digest, receipt in _rows(client, "SELECT digest, receipt FROM erased_rows FINAL WHERE finished = 0")
+        if _rows(client, f"SELECT 1 FROM removed_rows FINAL WHERE reason = 'erasure' AND key = {quoted(str(receipt))}")
+    ]
+    return of_digests("visitor_id", digests) if digests else "0"
 
 
 def note_removed(client: Client, reason: str, scans: Sequence[tuple[str, int]]) -> None:

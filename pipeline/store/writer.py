@@ -145,6 +145,11 @@ def quoted(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
+def of_digests(column: str, digests: Iterable[str]) -> str:
+    """A SQL condition: the SHA-256 of a column is one of these, in hex. There is one at least."""
+    return f"hex(SHA256({column})) IN ({', '.join(quoted(each.upper()) for each in digests)})"
+
+
 def quoted_pairs(pairs: Iterable[tuple[str, int]]) -> str:
     """Pairs of a name and a number, such as topics' partitions, as they stand in the brackets of a SQL `IN`."""
     return ", ".join(f"({quoted(name)}, {number})" for name, number in pairs)

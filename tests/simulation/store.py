@@ -455,6 +455,7 @@ _FUNCTIONS: Final[dict[str, Any]] = {
     "fromUnixTimestamp64Milli": lambda at, _zone: at,
     "toDateTime": lambda at, _zone: at * 1000,
     "toString": str,
+    "concat": lambda *parts: "".join(parts),
     "toDate": lambda at: _day(at),
     "toInt8": int,
     "toInt64": int,

@@ -1,5 +1,7 @@
 """Whatever happens to simulated workers, log and store: nothing is lost, nothing is there twice, and no promise is broken."""
 
+from itertools import product
+
 import pytest
 
 from tests.reference import DAY, HOUR
@@ -215,4 +217,24 @@ def test_scans_of_a_day_that_a_broken_cut_has_dropped_are_counted_beside_those()
                 Action("retain", 0, Fault("error", step, after=False)),
             ],
             partitions=2,
+        )
+
+
+def test_an_heir_of_a_cut_goes_on_counting_whatever_of_the_day_has_gone() -> None:
+    # Whoever cuts is killed, before or after a day goes; meanwhile others, who were behind, store more scans of that day.
+    for step, after in product(range(10, 30), (False, True)):
+        played(
+            [
+                Action("join"),
+                Action("join"),
+                Action("rebalance", 0, None, (397, (None,))),
+                Action("kill"),
+                Action("overnight", 0, None, ("c", "p")),
+                Action("overnight", 0, None, ("b", "p")),
+                Action("tick", 0, None, (3 * DAY,)),
+                Action("poll", 3, None, (100,)),
+                Action("write", 3, None, (True,)),
+                Action("retain", 0, Fault("crash", step, after)),
+            ],
+            partitions=3,
         )
