@@ -8,6 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 from pipeline.errors import UserError
 
 HIDDEN: Final = "***"
+_LOOPBACK_NAME: Final = re.compile(rb"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
 
 
 def without_password(url: str) -> str:
@@ -45,3 +46,12 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def names_loopback(host: bytes) -> bool:
+    """Whether a request's Host header names this machine's own loopback.
+
+    Where nobody has to say who they are, this keeps out a page from elsewhere whose name was made to lead here (DNS rebinding):
+    its browser asks under that name. A request without the header is no browser's.
+    """
+    return not host or _LOOPBACK_NAME.fullmatch(host) is not None

@@ -42,6 +42,10 @@ _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
     401: {"model": Problem, "description": "Who asks is not known"},
     403: {"model": Problem, "description": "The role does not allow it"},
     404: {"model": Problem, "description": "There is no such thing"},
+    421: {
+        "model": Problem,
+        "description": "Without a token only this machine's loopback is answered, under its own names",
+    },
     422: {"model": Problem, "description": "The request makes no sense"},
     503: {"model": Problem, "description": "Not now: the store is away or busy"},
 }

@@ -11,6 +11,7 @@ the parent, both ways and to its end: what is asked for on it after that, the pa
 """
 
 import asyncio
+import re
 import signal
 import socket
 import sys
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 from zlib import crc32
 
+from pipeline.addresses import names_loopback
 from pipeline.certificate import Certificate
 from pipeline.errors import UserError
 
@@ -33,7 +35,7 @@ _IDLE_SECONDS: Final = 60.0
 _SWEEP_SECONDS: Final = 10.0
 #: Longer requests are the parent's to judge.
 _LONGEST: Final = 16_384
-_ID_CHARACTERS: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-")
+_HOST: Final = re.compile(rb"(?:^|\n)host:[ \t]*([^\r\n]*)")
 #: The present is read once a second, so nothing newer can be had sooner.
 CACHE_CONTROL: Final = "public, max-age=1, stale-while-revalidate=5"
 _COMMON: Final = b"cache-control: %b\r\nx-content-type-options: nosniff\r\n" % CACHE_CONTROL.encode()
@@ -93,6 +95,9 @@ class Statuses:
             lower = headers.lower()
             if b"\nconnection: close" in b"\n" + lower or b"content-length" in lower or b"transfer-encoding" in lower:
                 return None
+            host = _HOST.search(lower)
+            if host is not None and not names_loopback(host[1].rstrip()):
+                return None  # to be refused by the parent
             if b"if-none-match" in lower and tag in headers:
                 return b"%betag: %b\r\ndate: %b\r\n\r\n" % (_UNCHANGED, tag, self.date)
         end = ending(self.as_of)

@@ -14,6 +14,7 @@ from starlette.requests import Request
 
 from pipeline.access.door import Door
 from pipeline.access.roles import ERASURES, PERSONS, Identity, Role
+from pipeline.addresses import names_loopback
 from pipeline.api.answers import refusal
 from pipeline.api.errors import RequestError
 from pipeline.errors import UserError
@@ -27,6 +28,13 @@ _GUARDED: Final = "/api/"
 _KEY: Final = "checkins.identity"
 #: Of what is no page, nothing is loaded, run or framed.
 _NO_PAGE: Final = "default-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+
+_MISDIRECTED: Final = RequestError(
+    421,
+    "this name is not answered without a token",
+    "Host",
+    "ask 127.0.0.1 or localhost; to be asked under other names make tokens: pipeline tokens create",
+)
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -48,7 +56,15 @@ class Guard:
         if scope["type"] != "http" or not scope["path"].startswith(_GUARDED):
             await self._app(scope, receive, send)
             return
-        authorization = Headers(scope=scope).get("authorization")
+        headers = Headers(scope=scope)
+        authorization = headers.get("authorization")
+        if (
+            authorization is None
+            and self._door.is_open
+            and not names_loopback(headers.get("host", "").encode("latin-1"))
+        ):
+            await refusal(_MISDIRECTED)(scope, receive, send)
+            return
         try:
             identity = (
                 self._door.identify(None)

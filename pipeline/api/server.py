@@ -24,6 +24,7 @@ from pipeline.api.live import Facts, Live
 from pipeline.api.persons import kafka_sender, person_routes
 from pipeline.api.reader import Reader
 from pipeline.api.status import StatusBook
+from pipeline.bounded_http import BoundedHttp
 from pipeline.certificate import Certificate
 from pipeline.listening import bound_socket
 from pipeline.settings import Settings
@@ -71,6 +72,7 @@ def serve_http(
             server_header=False,
             lifespan="off",
             ws="none",
+            http=BoundedHttp,
             limit_concurrency=CONNECTIONS,
             timeout_graceful_shutdown=LEAVE_SECONDS,
         )

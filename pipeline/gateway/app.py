@@ -12,6 +12,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
+from pipeline.addresses import names_loopback
 from pipeline.gateway import problems
 from pipeline.gateway.admission import Admission, Record
 from pipeline.gateway.description import openapi_bytes
@@ -200,6 +201,11 @@ class Gateway:
 
     def _device(self, request: Request) -> str:
         if self.devices is None:
+            if not names_loopback(request.headers.get(b"host", b"")):
+                raise ProblemError(
+                    problems.MISDIRECTED,
+                    "send to 127.0.0.1 or localhost; to be reached under other names, give devices tokens",
+                )
             return _ANYBODY
         device = self.devices.device_of(request.header(b"authorization"))
         if device is None:

@@ -19,6 +19,7 @@ _BODY: Final = (
     problems.TOO_SLOW,
     problems.TOO_LARGE,
     problems.WRONG_TYPE,
+    problems.MISDIRECTED,
     problems.QUOTA,
     problems.BUSY,
     problems.KAFKA_AWAY,

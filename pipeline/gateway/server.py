@@ -11,6 +11,7 @@ from typing import Any, Final
 import uvicorn
 
 from pipeline.addresses import is_loopback
+from pipeline.bounded_http import BoundedHttp
 from pipeline.certificate import Certificate, certificate_of
 from pipeline.errors import UserError
 from pipeline.gateway.admission import Admission
@@ -102,7 +103,7 @@ async def _serve(settings: Settings, say: Callable[[str], None]) -> None:
         proxy_headers=False,
         lifespan="off",
         ws="none",
-        http="httptools",
+        http=BoundedHttp,
         backlog=2048,
         timeout_graceful_shutdown=int(CONFIRM_SECONDS) + 2,
     )

@@ -5,11 +5,13 @@ import http.client
 import json
 import re
 import signal
+import socket
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,6 +213,46 @@ def test_what_was_confirmed_is_in_kafka_when_the_gateway_is_told_to_end_under_lo
     }
     assert len(confirmed) >= 1_000
     assert missing == set()
+
+
+@pytest.mark.long
+def test_a_flood_of_half_requests_stops_nobody_and_is_let_go(tmp_path: Path, kafka_topics: Callable[..., str]) -> None:
+    """Silent, slow, endless and senseless connections, while scans go on being confirmed."""
+    address = kafka_topics(partitions=2)
+    make_ring(tmp_path / "keys")
+    head = b"POST /v1/scans HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    with gateway(tmp_path, address) as running, ExitStack() as flood:
+        before = running.process.memory_info().rss
+
+        def connect(said: bytes) -> socket.socket:
+            connection = flood.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=20))
+            with suppress(OSError):  # it may be closed before all is said
+                connection.sendall(said)
+            return connection
+
+        connections = [
+            connect(said)
+            for said in (
+                b"",
+                head,
+                head + b"Content-Length: 900\r\n\r\n{",
+                head + b"Transfer-Encoding: chunked\r\n\r\n",
+            )
+            for _ in range(150)
+        ]
+        connections += [connect(head + b"X-A: " + b"a" * (4 << 20)) for _ in range(20)]
+        connections += [connect(b"\0\xff" * 2_000) for _ in range(50)]
+        for number in range(50):
+            assert running.ask("POST", "/v1/scans", scan(event_id=f"e-{number}"))[0] == 200
+        assert running.process.memory_info().rss - before < 100 << 20
+        deadline = time.monotonic() + 30
+        for connection in connections:
+            connection.settimeout(max(0.1, deadline - time.monotonic()))
+            with suppress(ConnectionError):
+                while connection.recv(65_536):
+                    pass
+        assert running.ask("POST", "/v1/scans", scan(event_id="after"))[0] == 200
+    assert len(records(address)) == 51
 
 
 def test_the_producer_library_sends_what_the_gateway_would(tmp_path: Path, kafka_topics: Callable[..., str]) -> None:

@@ -18,6 +18,16 @@ REPORT = {
     "reported_at": "2021-09-21T00:00:00Z",
     "onset_date": "2021-09-20",
 }
+#: Headers that somewhere else make somebody else of a caller, or another address of what they ask for.
+HEADERS = (
+    {"X-Role": "tracer"},
+    {"X-Forwarded-User": "tracer", "X-Remote-User": "tracer", "Remote-User": "tracer"},
+    {"X-Forwarded-For": "127.0.0.1", "X-Real-IP": "127.0.0.1", "Forwarded": "for=127.0.0.1;host=localhost"},
+    {"X-Original-URL": "/api/v1/cases/c-1/exposures", "X-Rewrite-URL": "/api/v1/cases/c-1/exposures"},
+    {"X-HTTP-Method-Override": "GET", "X-Method-Override": "GET"},
+    {"Cookie": "role=tracer; token=tracer"},
+    {"Host": "localhost"},
+)
 WHY = {"X-Purpose": "contact-tracing"}
 #: Ways to write the address of what a viewer may not read.
 TRICKS = (
@@ -91,6 +101,12 @@ def converse(folder: str) -> dict[str, Any]:
         found["large report"] = status("/case-reports", "tracer", body=b"[" * 70_000)
         found["nested report"] = status("/case-reports", "tracer", body=b"[" * 30_000 + b"]" * 30_000)
         found["tricks"] = {path: status(path, "viewer") for path in TRICKS}
+        found["headers"] = [
+            status(path, who, WHY | headers)
+            for headers in HEADERS
+            for who in ("viewer", None)
+            for path in ("/cases/c-1/exposures", "/health")
+        ]
         found["report by a viewer"] = status("/case-reports", "viewer", body=REPORT)
         found["report"] = ask("/case-reports", "tracer", body=REPORT)
         found["closing"] = [
@@ -124,6 +140,7 @@ def test_persons_are_read_by_tracers_only_from_a_case_for_a_purpose_and_noted(fo
     assert found["unknown case"] == 404
     assert (found["by visitor"], found["injection"]) == (404, 422)
     assert all(status in (403, 404, 422) for status in found["tricks"].values()), found["tricks"]
+    assert found["headers"] == [403, 200, 401, 401] * len(HEADERS)
     assert found["nested report"] == 422
     assert [row["case_id"] for row in found["cases"]] == ["c-1"]
     assert "visitor_id" not in found["cases"][0]

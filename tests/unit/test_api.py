@@ -137,7 +137,7 @@ def test_the_door_answers_with_the_bytes_that_the_application_would() -> None:
         book.update(each)
         for venue in ("v0", "v1"):
             body, tag = book.status(venue)
-            response = statuses.answer(f"GET /api/v1/venues/{venue}/now HTTP/1.1\r\nHost: x".encode())
+            response = statuses.answer(f"GET /api/v1/venues/{venue}/now HTTP/1.1\r\nHost: localhost".encode())
             assert response is not None
             head, _, content = response.partition(b"\r\n\r\n")
             assert content == body
@@ -148,6 +148,7 @@ def test_the_door_answers_with_the_bytes_that_the_application_would() -> None:
             again = statuses.answer(f"GET /api/v1/venues/{venue}/now HTTP/1.1\r\nIf-None-Match: {tag}".encode())
             assert again is not None
             assert again.startswith(b"HTTP/1.1 304 ")
+            assert statuses.answer(f"GET /api/v1/venues/{venue}/now HTTP/1.1\r\nHost: evil.example".encode()) is None
 
 
 def test_a_status_says_what_every_list_says_of_the_venue() -> None:

@@ -197,6 +197,12 @@ def test_only_plain_json_is_taken(here: Site, headers: dict[str, str]) -> None:
     assert here.send(scan(), **{"content-type": "application/json;charset=UTF-8"}).status == 200
 
 
+def test_without_tokens_a_page_from_elsewhere_sends_nothing_by_a_name_that_leads_here(here: Site) -> None:
+    assert here.send(scan(), host="check-ins.example").status == 421
+    assert here.outbox.sent == []
+    assert here.send(scan(), host="127.0.0.1:8090").status == 200
+
+
 def test_a_body_that_does_not_come_ends_its_request(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "BODY_SECONDS", 0.05)
     said: list[dict[str, Any]] = []

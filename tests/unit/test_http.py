@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import socket
 import threading
 import time
 import urllib.error
@@ -13,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
+from pipeline import bounded_http
 from pipeline.api.server import serve_http
 from pipeline.errors import UserError
 from pipeline.settings import Settings
@@ -102,6 +105,74 @@ def test_the_process_at_the_door_is_replaced_when_it_dies_and_leaves_with_us(set
         wait_until(lambda: [each.pid for each in doors()] not in ([], [first.pid]))
         wait_until(answers)
     assert doors() == []
+
+
+def exchange(port: int, sent: bytes) -> bytes:
+    """All that comes back on one connection until it is closed, or for a second nothing comes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection, suppress(TimeoutError, OSError):
+        connection.sendall(sent)
+        connection.settimeout(1)
+        answered = b""
+        while part := connection.recv(65_536):
+            answered += part
+        return answered + b"closed"
+    return answered
+
+
+def statuses(answered: bytes) -> list[bytes]:
+    return re.findall(rb"HTTP/1\.1 (\d+) ", answered)
+
+
+def test_without_tokens_a_page_from_elsewhere_reaches_nothing_by_a_name_that_leads_here(settings: Settings) -> None:
+    ours = ("127.0.0.1", "localhost:8080", "[::1]:80")
+    others = ("check-ins.example", "127.0.0.1.example:80", "localhost.example", "evil.example@127.0.0.1", "10.0.0.1")
+    with serve(settings) as port:
+        for path in ("/api/v1/venues", "/api/v1/venues/mall/now", "/api/v1/health"):
+            for host in ours + others:
+                request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+                answered = exchange(port, request.encode())
+                assert answered.startswith(b"HTTP/1.1 421") is (host in others), (path, host, answered)
+
+
+def test_a_request_that_two_readers_would_end_at_two_places_is_refused_and_nothing_after_it_is_read(
+    settings: Settings,
+) -> None:
+    hidden = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with serve(settings) as port:
+        for head in (
+            b"Content-Length: 4\r\nTransfer-Encoding: chunked",
+            b"Content-Length: 0\r\nContent-Length: 40",
+            b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+            b"Transfer-Encoding: xchunked",
+            b"Content-Length : 40",
+            b"Content-Length: -1",
+            b"Content-Length: +40",
+            b"X-A: a\r\n Content-Length: 40",
+            b"X-A: a\0b",
+            b"X-A: a\nContent-Length: 40",
+        ):
+            first = b"POST /api/v1/case-reports HTTP/1.1\r\nHost: 127.0.0.1\r\n" + head + b"\r\n\r\n"
+            answered = exchange(port, first + b"0\r\n\r\n" + hidden)
+            assert statuses(answered) == [b"400"], head
+            assert answered.endswith(b"closed"), head
+
+
+def test_a_head_without_an_end_is_cut_off(settings: Settings) -> None:
+    with serve(settings) as port:
+        answered = exchange(port, b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nX-A: " + b"a" * (8 << 20))
+        assert not answered.startswith(b"HTTP/1.1 2")
+        assert get(port, "/livez")[0] == 200
+
+
+def test_a_connection_that_does_not_say_what_it_wants_is_closed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded_http, "HEAD_SECONDS", 0.3)
+    with serve(settings) as port:
+        assert exchange(port, b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n").startswith(b"HTTP/1.1 408")
+        whole = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        answered = exchange(port, whole + b"GET /livez HTTP/1.1\r\n")
+    assert statuses(answered) == [b"200", b"408"]
 
 
 def test_pages_load_nothing_from_anywhere_else(settings: Settings) -> None:
