@@ -896,6 +896,14 @@ class Engine:
         self._alerts_handed = upto
         return found, upto
 
+    def overtaken_alerts(self, ids: Sequence[str], mark: int) -> list[AlertNotice]:
+        """Of alerts told up to a mark those that another worker has changed since, and may have told before, as they stand.
+
+        Called like `write`, by the same thread, whoever owns their venues by now. Raises StoreUnavailableError.
+        """
+        newer = crowding.newer_alerts(self._writing_client, ids, mark)
+        return [self._notice(venue, alert, retracted=retracted) for venue, alert, retracted in newer]
+
     def _notice(self, venue: str, alert: Alert, *, retracted: bool = False, told: bool = False) -> AlertNotice:
         name, area = self._registry.sign(venue)
         return AlertNotice(

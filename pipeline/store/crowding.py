@@ -99,10 +99,18 @@ def told_table(places: Sequence[tuple[str, int]], version: int) -> pa.Table:
 
 def changed_alerts(client: Client, scope: str, since: int, until: int) -> list[tuple[str, Alert, bool]]:
     """Alerts with a row whose version is in [since, until), as they stand: venue, alert, and whether it is taken back."""
+    return _newest_alerts(client, f"version >= {since} AND version < {until} AND {scope}")
+
+
+def newer_alerts(client: Client, ids: Sequence[str], since: int) -> list[tuple[str, Alert, bool]]:
+    """Of some alerts those with a row whose version is `since` or later, as they stand: as `changed_alerts`."""
+    return _newest_alerts(client, f"version >= {since} AND alert_id IN ({', '.join(map(quoted, ids))})")
+
+
+def _newest_alerts(client: Client, condition: str) -> list[tuple[str, Alert, bool]]:
     with store_errors():
         rows = client.query(
-            f"SELECT {_ALERT}, is_deleted FROM (SELECT * FROM alert_rows "
-            f"WHERE version >= {since} AND version < {until} AND {scope} "
+            f"SELECT {_ALERT}, is_deleted FROM (SELECT * FROM alert_rows WHERE {condition} "
             "ORDER BY version DESC LIMIT 1 BY venue_id, level, raised_at) ORDER BY venue_id, raised_at"
         ).result_rows
     return [(str(row[0]), Alert(*(int(value) for value in row[1:-1])), bool(row[-1])) for row in rows]

@@ -424,11 +424,12 @@ class TraceStore:
 
     # --- the outbox --------------------------------------------------------------------------------------------------
 
-    def untold_cases(self) -> dict[str, tuple[int, int]]:
-        """Cases with exposures that Kafka does not have yet: the version up to which it has them, and the newest."""
+    def untold_cases(self, cases: Collection[str] | None = None) -> dict[str, tuple[int, int]]:
+        """Cases (None: of all) with exposures that Kafka does not have yet: the version up to which it has them, the newest."""
+        some = "" if cases is None else f"WHERE case_id IN ({_literals(cases)}) "
         rows = self._rows(
             "SELECT key, done.version, newest "
-            "FROM (SELECT case_id AS key, max(version) AS newest FROM exposure_rows GROUP BY key) AS made "
+            f"FROM (SELECT case_id AS key, max(version) AS newest FROM exposure_rows {some}GROUP BY key) AS made "
             "LEFT JOIN (SELECT key, version FROM published_rows FINAL WHERE topic = 'exposures') AS done USING (key) "
             "WHERE newest > done.version ORDER BY key"
         )

@@ -6,6 +6,7 @@ is away nothing else waits for it.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 from pipeline.alert_notice import AlertNotice
 from pipeline.streaming.alertmanager import Alertmanager
@@ -15,10 +16,18 @@ class AlertDelivery:
     """Tells the outside of alerts, one handful at a time."""
 
     def __init__(
-        self, publish: Callable[[Sequence[AlertNotice]], Awaitable[None]], alertmanager: Alertmanager | None
+        self,
+        publish: Callable[[Sequence[AlertNotice]], Awaitable[None]],
+        alertmanager: Alertmanager | None,
+        overtaken: Callable[[Sequence[AlertNotice], int], Awaitable[Sequence[AlertNotice]]] | None = None,
     ) -> None:
-        """`publish` sends to the topic, trying until Kafka has all of it."""
+        """`publish` sends to the topic, trying until Kafka has all of it.
+
+        `overtaken`, where several workers write: of notices just told and their mark, what holds now of those that another worker
+        has changed meanwhile, and may have told before.
+        """
         self._publish = publish
+        self._overtaken = overtaken
         self._alertmanager = alertmanager
         self._next: tuple[Sequence[AlertNotice], int] | None = None
         self._handed = asyncio.Event()
@@ -44,10 +53,22 @@ class AlertDelivery:
             self._handed.clear()
             assert self._next is not None
             notices, mark = self._next
-            if self._alertmanager is not None:
-                self._alertmanager.note(notices)
-            await self._publish([notice for notice in notices if self._is_news(notice)])
+            news = await self._tell(notices)
+            while self._overtaken is not None and news:
+                said = {notice.alert_id: notice for notice in news}
+                now = await self._overtaken(news, mark)
+                news = await self._tell(
+                    [notice for notice in now if notice != replace(said[notice.alert_id], peak=notice.peak)]
+                )
             self.told, self._next = mark, None
+
+    async def _tell(self, notices: Sequence[AlertNotice]) -> Sequence[AlertNotice]:
+        """Tell what is news of it, and return that."""
+        if self._alertmanager is not None:
+            self._alertmanager.note(notices)
+        news = [notice for notice in notices if self._is_news(notice)]
+        await self._publish(news)
+        return news
 
     def _is_news(self, notice: AlertNotice) -> bool:
         before = self._published.pop(notice.alert_id, None)

@@ -117,6 +117,12 @@ class Engine(Protocol[W]):
         StoreUnavailableError.
         """
 
+    def overtaken_alerts(self, ids: Sequence[str], mark: int) -> Sequence[AlertNotice]:
+        """Of alerts told up to a mark those that another worker has changed since, and may have told before, as they stand.
+
+        Called like `write`, by the same thread. Raises StoreUnavailableError.
+        """
+
     def undercounted(self) -> int:
         """How many venues had far too few scans in the last closed hour. Called like `write`. Raises StoreUnavailableError."""
 

@@ -144,7 +144,8 @@ class _Service:
         )
         app.transport.listener = worker
         alertmanager = self._alertmanager()
-        delivery = AlertDelivery(lambda notices: publish_alerts(app, notices), alertmanager)
+        overtaken = worker.overtaken_alerts if self._settings.clickhouse_url is not None else None
+        delivery = AlertDelivery(lambda notices: publish_alerts(app, notices), alertmanager, overtaken)
         worker.tell_alerts(delivery)
         add_agents(app, worker)
         drained = asyncio.Event()

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.alert_notice import AlertNotice
 from pipeline.dead_letters import DeadLetter
 from pipeline.errors import OwnershipLostError, StateLostError, StoreUnavailableError, UserError
 from pipeline.settings import Settings
@@ -148,6 +149,16 @@ class Worker(Generic[W]):
     def tell_alerts(self, alerts: AlertDelivery) -> None:
         """Hand stored crowding alerts on to this from now on."""
         self._alerts, self.alerts_told = alerts, False
+
+    async def overtaken_alerts(self, notices: Sequence[AlertNotice], mark: int) -> Sequence[AlertNotice]:
+        """Of notices just told those that another worker has overtaken, as they stand; none once the worker gives up."""
+        ids = [notice.alert_id for notice in notices]
+        return (
+            await self._until_stored(
+                self._write_thread, lambda: self._engine.overtaken_alerts(ids, mark), lambda: not self._give_up
+            )
+            or ()
+        )
 
     # --- what the agents call
 

@@ -38,7 +38,7 @@ _CASES_READ_AT_ONCE: Final = 1_000
 _MOST_VISITORS: Final = 2_000
 #: A visit that began so long before an infectious window may reach into it: a day, and as much of an aerosol tail.
 _BEFORE_WINDOW: Final = 2 * HARD_LIMIT
-#: By how much, in bits, a worker among others raises the version of warnings, by chance.
+#: By how much, in bits, a worker among others raises versions, by chance.
 _STEP_BITS: Final = 20
 
 
@@ -232,6 +232,9 @@ class Tracer:
             for name, case in live.items():
                 self._index.expect_visitor(name, case.report.visitor_id)
         passes = self._store.passes(cases) if cases else {}
+        if cases and not self._owned[1]:
+            # What was stored by who did not know that the case was another's by then, and did not come to tell of it.
+            self._untold_cases = self._store.untold_cases(cases) | self._untold_cases
         visits = self._own_visits(live)
         standing = {
             name: Standing(case, passes.get(name, 0), visits[name] if name in live else VISITS.empty_table())
@@ -273,7 +276,7 @@ class Tracer:
             (each.venue_id, each.warn_from, each.warn_until) for case in cases.values() for each in case.intervals
         ]
         others = self._store.visits_at(stretches, visitors)
-        versions = {name: case.version + 1 for name, case in cases.items()}
+        versions = {name: case.version + self._step() for name, case in cases.items()}
         exposed = Exposed(cases, others, self._categories, self._judge.midnight)
         with self._store.writing_exposures() as write:
             for names, computed in exposed.tables():
@@ -281,7 +284,7 @@ class Tracer:
                 changed, gone = self._differences(of_these, computed, visitors)
                 for name in {name for rows in (changed, gone) for name in rows["case_id"].unique().to_pylist()}:
                     # Before they are stored: if the store's answer is lost, they may be there, and no pass finds them again.
-                    told, _ = self._untold_cases.get(name, (versions[name] - 1, 0))
+                    told, _ = self._untold_cases.get(name, (cases[name].version, 0))
                     self._untold_cases[name] = told, versions[name]
                     cases[name].version = versions[name]
                 write(marked(changed, versions, 0))
@@ -332,14 +335,18 @@ class Tracer:
         stored, newest = self._store.warnings(venues)
         true = set(union_of(intervals))
         keys = {each[:4] for each in true}
-        # Of a venue's warnings several workers write, each for its cases: at once, they must not do so under one version, or of a
-        # warning that one has made and the other taken back neither would be the newer.
-        step = 1 if self._owned[1] else 1 + secrets.randbits(_STEP_BITS)
+        step = self._step()
         rows = [(each, newest.get(each.venue_id, 0) + step, False) for each in true - set(stored)]
         rows += [(each, newest[each.venue_id] + step, True) for each in set(stored) - true if each[:4] not in keys]
         for warning, _, _ in rows:
             self._untold_venues.setdefault(warning.venue_id, set())
         self._store.write_warnings(rows)
+
+    def _step(self) -> int:
+        # By how much to raise a version. Of a venue's warnings several workers write, each for its cases; of a case's exposures
+        # so may one that does not know yet that another has taken it over. At once, they must not do so under one version, or of
+        # what one has found and the other taken back neither would be the newer, and who is overtaken would not see it.
+        return 1 if self._owned[1] else 1 + secrets.randbits(_STEP_BITS)
 
     def strangers(self, reports: Iterable[bytes]) -> list[str]:
         """The reported cases that stand and whose visitor has no visit in reach of the infectious window, sorted."""

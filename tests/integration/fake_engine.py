@@ -74,6 +74,9 @@ class FakeEngine:
     def notice_others(self) -> bool:
         return False
 
+    def overtaken_alerts(self, _ids: object, _mark: int) -> list[object]:
+        return []
+
     def hand_alerts(self, told: int) -> tuple[list[object], int]:
         return [], told
 

@@ -101,6 +101,61 @@ def test_the_newest_message_about_a_warning_is_the_one_that_holds(
     assert [sorted(each) if scene is older_but_later else each for each in run_isolated(scene, str(tmp_path))] == told
 
 
+def found_and_taken_back(folder: str) -> list[str]:
+    """In an interpreter of its own: the tiers told of one exposure, in the topic's order, and what the view says at the end.
+
+    The owner of a case finds it and waits for Kafka, and does not know that it is the owner no more. The new one, who had
+    read the case before that, takes the exposure back, since the visit has gone meanwhile.
+    """
+    slow, quick = _tracers(folder, 2)
+    client = slow._store._client
+
+    def visit(visitor: str, version: int, deleted: int = 0) -> None:
+        client.command(
+            "INSERT INTO visit_rows (venue_id, visitor_id, checked_in_at, left_at, ended, party_size, version, is_deleted) "
+            f"VALUES ('v', '{visitor}', fromUnixTimestamp64Milli({_WHEN}), fromUnixTimestamp64Milli({_WHEN + 3_600_000}), "
+            f"'check_out', 1, {version}, {deleted})"
+        )
+
+    report = {"case_id": "c", "visitor_id": "ill", "status": "confirmed", "reported_at": "2021-09-20T00:00:00Z"}
+    report |= {"infectious_from": "2021-09-18T00:00:00Z", "infectious_until": "2021-09-21T00:00:00Z"}
+    visit("ill", 1)
+    slow.load("case-reports", 0, [0], [_WHEN], [b"c"], [json.dumps(report).encode()])
+    slow.own([0], everything=False)
+    slow.trace_due()
+    quick.own([0], everything=False)
+    with quick._index.lock:
+        quick._due.clear()
+    read = quick._read({"c": None})
+    visit("other", 1)
+    slow.again()
+    slow._expect("c", "other")
+    slow.trace_due()
+    waits = slow.untold()
+    visit("other", 2, deleted=1)
+    quick._pass_whole(read)
+    told: list[str] = []
+
+    def tell(tracer: Any) -> None:
+        while some := tracer.untold():
+            if some.topic == "exposures":
+                told.extend(json.loads(message)["tier"] for message in some.messages)
+            tracer.note_told(some)
+
+    tell(quick)
+    told.extend(json.loads(message)["tier"] for message in waits.messages)
+    slow.note_told(waits)
+    tell(slow)
+    quick.again()  # as it does every minute
+    quick.trace_due()
+    tell(quick)
+    return [*told[-1:], *(str(row[0]) for row in client.query("SELECT tier FROM exposures").result_rows)]
+
+
+def test_an_exposure_that_one_finds_and_another_takes_back_at_once_is_told_as_it_stands(tmp_path: Path) -> None:
+    assert run_isolated(found_and_taken_back, str(tmp_path)) == ["withdrawn"]
+
+
 def answers_lost(folder: str) -> tuple[int, int]:
     """In an interpreter of its own: how many warnings are stored, and how many told, where the store's answer to one was lost."""
     from pipeline.errors import StoreUnavailableError
@@ -124,3 +179,30 @@ def answers_lost(folder: str) -> tuple[int, int]:
 
 def test_a_warning_is_told_though_the_answer_that_it_is_stored_was_lost(tmp_path: Path) -> None:
     assert run_isolated(answers_lost, str(tmp_path)) == (1, 1)
+
+
+def newer_of_three(folder: str) -> list[tuple[str, bool, bool]]:
+    """In an interpreter of its own: of an alert cleared since, one taken back since and one as it was, which are newer and how."""
+    from pipeline.core.pools import NONE
+    from pipeline.settings import Settings
+    from pipeline.store.client import open_store
+    from pipeline.store.crowding import newer_alerts
+
+    client = open_store(Settings(store=Path(folder)))
+    for venue, version, cleared, deleted in (
+        ("a", 10, "NULL", 0),
+        ("b", 10, "NULL", 0),
+        ("c", 10, "NULL", 0),
+        ("a", 20, "now64(3)", 0),
+        ("b", 21, "NULL", 1),
+    ):
+        client.command(
+            "INSERT INTO alert_rows (venue_id, level, raised_at, alert_id, cleared_at, peak, capacity, version, is_deleted) "
+            f"VALUES ('{venue}', 'warning', fromUnixTimestamp64Milli({_WHEN}), 'id-{venue}', {cleared}, 9, 8, {version}, {deleted})"
+        )
+    found = newer_alerts(client, ["id-a", "id-b", "id-c"], 11)
+    return [(venue, alert.cleared_at == NONE, taken_back) for venue, alert, taken_back in found]
+
+
+def test_alerts_that_others_have_changed_since_are_found_as_they_stand(tmp_path: Path) -> None:
+    assert run_isolated(newer_of_three, str(tmp_path)) == [("a", False, False), ("b", True, True)]

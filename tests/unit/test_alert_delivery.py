@@ -51,6 +51,33 @@ def test_an_alert_that_a_late_scan_opens_again_is_told_again() -> None:
     assert published([RAISED], [cleared], [RAISED]) == [[RAISED], [cleared], [RAISED]]
 
 
+def test_who_is_overtaken_while_kafka_is_slow_tells_what_holds_now() -> None:
+    cleared = replace(RAISED, cleared_at=RAISED.raised_at + 600_000)
+    sent: list[list[AlertNotice]] = []
+    asked: list[tuple[list[str], int]] = []
+
+    async def scene() -> None:
+        async def publish(notices: Sequence[AlertNotice]) -> None:
+            sent.append(list(notices))
+
+        async def overtaken(notices: Sequence[AlertNotice], mark: int) -> Sequence[AlertNotice]:
+            asked.append(([notice.alert_id for notice in notices], mark))
+            return [cleared]
+
+        delivery = AlertDelivery(publish, None, overtaken)
+        running = asyncio.create_task(delivery.run())
+        delivery.deliver([RAISED], 7)
+        while not delivery.ready:
+            await asyncio.sleep(0)
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+    asyncio.run(scene())
+    assert [each for each in sent if each] == [[RAISED], [cleared]]
+    assert asked == [(["a1"], 7), (["a1"], 7)]
+
+
 def test_what_was_told_before_a_restart_is_not_told_again() -> None:
     cleared = replace(RAISED, cleared_at=RAISED.raised_at + 600_000)
     assert published([replace(RAISED, told=True)], [replace(RAISED, peak=15)], [cleared]) == [[], [], [cleared]]
