@@ -182,7 +182,7 @@ def test_a_warning_is_told_though_the_answer_that_it_is_stored_was_lost(tmp_path
 
 
 def newer_of_three(folder: str) -> list[tuple[str, bool, bool]]:
-    """In an interpreter of its own: of an alert cleared since, one taken back since and one as it was, which are newer and how."""
+    """In an interpreter of its own: which are newer of an alert cleared since, one taken back, and one as it was."""
     from pipeline.core.pools import NONE
     from pipeline.settings import Settings
     from pipeline.store.client import open_store
@@ -198,7 +198,8 @@ def newer_of_three(folder: str) -> list[tuple[str, bool, bool]]:
     ):
         client.command(
             "INSERT INTO alert_rows (venue_id, level, raised_at, alert_id, cleared_at, peak, capacity, version, is_deleted) "
-            f"VALUES ('{venue}', 'warning', fromUnixTimestamp64Milli({_WHEN}), 'id-{venue}', {cleared}, 9, 8, {version}, {deleted})"
+            f"VALUES ('{venue}', 'warning', fromUnixTimestamp64Milli({_WHEN}), 'id-{venue}', "
+            f"{cleared}, 9, 8, {version}, {deleted})"
         )
     found = newer_alerts(client, ["id-a", "id-b", "id-c"], 11)
     return [(venue, alert.cleared_at == NONE, taken_back) for venue, alert, taken_back in found]
