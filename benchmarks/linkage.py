@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from benchmarks.report import run, table
 from pipeline.simulate.day import DayPlan
-from pipeline.simulate.options import HOUR, MINUTE, SimulationOptions
+from pipeline.simulate.options import MINUTE, SimulationOptions
 
 #: Kinds of place that people have habits of: how many there are, how many of them somebody goes to, visits in 14 days. Assumed.
 _HABITS: Final = ((400, 1, 10), (1_000, 3, 6), (1_028, 8, 8))
@@ -73,22 +73,16 @@ def sequences(random: np.random.Generator, check_ins: int, seed: int) -> dict[st
     ahead = np.arange(1, _AHEAD + 1)
     likely = np.exp(-(np.log(ahead / _WAY_MEDIAN) ** 2) / (2 * _WAY_SIGMA**2)) / ahead
     kind = plan.registry.category
-    right = {"by minutes of venues": 0.0, "… at night, 00:00 to 06:00": 0.0, "by hours of areas and categories": 0.0}
-    night = 0
+    right = {"by minutes of venues": 0.0, "by hours of areas and categories": 0.0}
     for move in moves:
         here, left, there = venue[one[move]], int(ends[one[move]]), int(venue[other[move]])
         weight = arrivals[:, left + 1 : left + 1 + _AHEAD] @ likely
         weight[here] = 0
-        hit = int(weight.argmax()) == there
-        right["by minutes of venues"] += hit / len(moves)
-        if (left * MINUTE + int(visits.entered.min()) + 7 * HOUR) // HOUR % 24 < 6:
-            night += 1
-            right["… at night, 00:00 to 06:00"] += hit
+        right["by minutes of venues"] += (int(weight.argmax()) == there) / len(moves)
         # The likeliest category of that hour, and one venue of it like the other.
         hour = arrivals[:, left + 1 : left + 61].sum(axis=1)
         best = np.bincount(kind, hour).argmax()
-        right["by hours of areas and categories"] += (kind[there] == best) / (kind == best).sum() / len(moves)
-    right["… at night, 00:00 to 06:00"] /= max(night, 1)
+        right["by hours of areas and categories"] += float((kind[there] == best) / (kind == best).sum() / len(moves))
     return {"by guessing": 1 / (count - 1), **right}
 
 

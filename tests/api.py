@@ -11,6 +11,7 @@ import pyarrow as pa
 from pipeline.access.door import Door
 from pipeline.api.app import build_app
 from pipeline.api.asking import Register
+from pipeline.api.audits import audit_routes
 from pipeline.api.erasures import Erase, erasure_routes
 from pipeline.api.guard import Guard
 from pipeline.api.live import Live
@@ -89,6 +90,7 @@ def make_api(settings: Settings, reader: FakeReader, erase: Erase | None = None)
     register = Register(settings)
     persons = person_routes(settings, reader, lambda key, record: sent.append((key, record)), register)  # type: ignore[arg-type]
     persons.include_router(erasure_routes(register, erase))
+    persons.include_router(audit_routes(register))
     live = Live(settings, dict, lambda _snapshot: None)
     app = build_app(live, reader, StatusBook(lambda *_: None), bytes, {}, persons)  # type: ignore[arg-type]
     return Api(Guard(app, Door(settings)), sent)

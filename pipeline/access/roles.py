@@ -20,6 +20,8 @@ AGGREGATES = frozenset(Role)
 PERSONS = frozenset({Role.TRACER})
 #: May have somebody erased, which tells nothing about them.
 ERASURES = frozenset({Role.ADMIN})
+#: May read who read what about persons.
+AUDITS = frozenset({Role.AUDITOR})
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from pipeline.api.models import Health, Problem
 from pipeline.api.pages import ADDRESSES, Pages
 from pipeline.api.planning import planning_routes
 from pipeline.api.reader import Reader
-from pipeline.api.released import released_routes
+from pipeline.api.released import public_routes, released_routes
 from pipeline.api.status import StatusBook
 from pipeline.api.venues import venue_routes
 
@@ -77,6 +77,7 @@ def build_app(
     if persons is not None:
         api.include_router(persons)
     app.include_router(api)
+    app.include_router(public_routes(reader), responses={code: _REFUSED[code] for code in (404, 422, 503)})
     _add_pages(app)
     _add_operations(app, exposition, probes)
     app.add_exception_handler(RequestError, _refuse)

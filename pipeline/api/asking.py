@@ -53,6 +53,10 @@ class Register:
         """Let somebody ask whose role allows it. Raises RequestError for a purpose that is not known, or too many requests."""
         if purpose not in self._purposes:
             raise RequestError(422, "this purpose is not known", "X-Purpose", f"one of {', '.join(self._purposes)}")
+        return self.admit_for(identity, purpose)
+
+    def admit_for(self, identity: Identity, purpose: str) -> Asker:
+        """As `admit`, for a purpose that the request itself has. Raises RequestError for too many requests."""
         if not self._budget.take(identity.who):
             raise RequestError(429, "too many requests about persons", "the API", "wait", retry_after=60)
         return Asker(identity.who, purpose)

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 
 from pipeline.access.door import Door
-from pipeline.access.roles import ERASURES, PERSONS, Identity, Role
+from pipeline.access.roles import AUDITS, ERASURES, PERSONS, Identity, Role
 from pipeline.addresses import names_loopback
 from pipeline.api.answers import refusal
 from pipeline.api.errors import RequestError
@@ -105,6 +105,11 @@ def tracer(request: Request) -> Identity:
 def admin(request: Request) -> Identity:
     """Who asks for an erasure. Raises RequestError, before anything is done, if they may not."""
     return _who(request, ERASURES)
+
+
+def auditor(request: Request) -> Identity:
+    """Who asks for the audit log. Raises RequestError, before anything is read, if they may not."""
+    return _who(request, AUDITS)
 
 
 def _who(request: Request, allowed: frozenset[Role]) -> Identity:

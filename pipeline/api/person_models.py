@@ -187,3 +187,54 @@ class ReportState(BaseModel):
 
     case_id: str
     state: str = Field(description="sent, or: waits for a second person.")
+
+
+_ENTRY: dict[str, Any] = {
+    "log": "5f2b9c0d1e8a7746",
+    "number": 4711,
+    "at": "2021-09-20T02:00:00.000+00:00",
+    "who": "token:district-7",
+    "action": "api exposures",
+    "purpose": "contact-tracing",
+    "case": "c-17",
+    "persons": 12,
+    "what": "",
+    "previous": "6f0c…",
+    "hash": "b81d…",
+}
+
+
+class AuditEntry(BaseModel):
+    """One entry of the audit log: who read or did what about persons, why, when, and of how many."""
+
+    model_config = example(**_ENTRY)
+
+    log: str = Field(description="Which log: by the machine and the file where it began.")
+    number: int = Field(ge=1, description="From 1 on, without gaps.")
+    at: datetime
+    who: str = Field(description="token:NAME, oidc:SUBJECT or cli:USER.")
+    action: str
+    purpose: str
+    case: str | None
+    persons: int | None = Field(description="Of how many (at most) the answer told.")
+    what: str = Field(description="The question, of the command line; without any pseudonym.")
+    previous: str = Field(description="The hash of the entry before.")
+    hash: str = Field(description="SHA-256 of this entry without it.")
+
+
+class AuditPage(BaseModel):
+    """Entries of the audit log, the newest first."""
+
+    model_config = example(items=[_ENTRY], next=None)
+
+    items: list[AuditEntry]
+    next: str | None = Field(description="The `cursor` of the next page; null on the last.")
+
+
+class AuditVerdict(BaseModel):
+    """Whether the audit log is whole."""
+
+    model_config = example(entries=4711, faults=[])
+
+    entries: Count
+    faults: list[str] = Field(description="Every change and gap that shows, in sentences; none in a log that is whole.")

@@ -1,4 +1,7 @@
-"""Routes of released numbers: what `pipeline release` has made, and nothing that is made on request."""
+"""Routes of released numbers: what `pipeline release` has made, and nothing that is made on request.
+
+Those with noise, and the ledger of what they spent, are for everybody: they are answered without a token.
+"""
 
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -34,14 +37,34 @@ def released_routes(reader: Reader) -> APIRouter:
     @router.get("/{kind}/{day}", summary="A day's released numbers", response_model=Released)
     async def figures(request: Request, kind: Kind, day: _Day) -> Response:
         """suppressed: rounded, small numbers hidden; private: with noise. Both are as they were made, whatever came later."""
-        found = await reader.ask(lambda client: stored_release(client, kind, day))
-        if found is None:
-            raise RequestError(
-                404, f"{day} has no release of this kind", "day", "see which there are: /api/v1/released"
-            )
-        return answer(request, Released(note=_note(found), figures=_figures(found)), _MAX_AGE)
+        return await _figures_of(request, reader, kind, day)
 
     return router
+
+
+def public_routes(reader: Reader) -> APIRouter:
+    """Routes for everybody: the ledger of releases with noise, and their numbers."""
+    router = APIRouter(prefix="/released", tags=["for everybody"])
+
+    @router.get("", summary="The public ledger: what each day's release with noise spent", response_model=Releases)
+    async def ledger(request: Request) -> Response:
+        """The budget of privacy: one release for a day, ever. Its sha256 is that of the file that is published."""
+        listed = await reader.ask(released_days)
+        return answer(request, Releases(items=[_note(each) for each in listed if each.kind == "private"]), _MAX_AGE)
+
+    @router.get("/{day}", summary="A day's numbers, with noise", response_model=Released)
+    async def figures(request: Request, day: _Day) -> Response:
+        """Visitors who arrived, and who were there at the hour's end, by area, category and hour."""
+        return await _figures_of(request, reader, "private", day)
+
+    return router
+
+
+async def _figures_of(request: Request, reader: Reader, kind: Kind, day: date) -> Response:
+    found = await reader.ask(lambda client: stored_release(client, kind, day))
+    if found is None:
+        raise RequestError(404, f"{day} has no release of this kind", "day", "see which there are: /released")
+    return answer(request, Released(note=_note(found), figures=_figures(found)), _MAX_AGE)
 
 
 def _note(found: "Release | Listed") -> ReleaseNote:

@@ -17,6 +17,7 @@ from pipeline.access.door import Door
 from pipeline.addresses import is_loopback
 from pipeline.api.app import Exposition, Probe, build_app
 from pipeline.api.asking import Register
+from pipeline.api.audits import audit_routes
 from pipeline.api.erasures import Erase, erasure_routes
 from pipeline.api.front_process import FrontProcess
 from pipeline.api.guard import Guard
@@ -63,6 +64,7 @@ def serve_http(
     register = Register(settings)
     persons = person_routes(settings, reader, kafka_sender(settings), register)
     persons.include_router(erasure_routes(register, erase))
+    persons.include_router(audit_routes(register))
     answered: dict[str, Probe] = {"/livez": lambda: (True, {}), "/readyz": live.ready, **probes}
     server = uvicorn.Server(
         uvicorn.Config(

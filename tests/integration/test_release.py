@@ -137,6 +137,28 @@ def served(folder: str) -> dict[str, Any]:
         return {path: ask(path) for path in days}
 
 
+def served_to_anybody(folder: str) -> dict[str, Any]:
+    """In an interpreter of its own: what is answered without a token where access is configured."""
+    from pipeline.access.roles import Role
+    from pipeline.access.tokens import TokenFile
+    from pipeline.api.server import serve_http
+    from pipeline.settings import Settings
+
+    settings = Settings(home=Path(folder), store=Path(folder, "store"), http_port=0)
+    TokenFile(settings.tokens_path).create("somebody", (Role.VIEWER,), 1)
+    paths = (
+        "/released",
+        "/released/2021-09-19",
+        "/released/2021-09-18",
+        "/api/v1/released",
+        "/released/suppressed/2021-09-19",
+    )
+    with serve_http(settings, bytes, {}) as port:
+        found = {path: answered(f"http://127.0.0.1:{port}{path}", 30) for path in paths}
+    settings.tokens_path.unlink()
+    return found
+
+
 def corrected(folder: str, scans: list[Scan]) -> Any:
     """In an interpreter of its own: the releases once scans came late and both were asked for again."""
     client = feed(folder, scans)
@@ -253,6 +275,23 @@ def test_the_api_shows_what_was_released_and_makes_nothing(
     assert sorted(rows) == sorted(row[1:] for row in told[2]["private"])
     assert {row["arrivals"] is None for row in found["/suppressed/2021-09-19"][1]["figures"]} == {True, False}
     assert (found["/private/2021-09-18"][0], found["/private/0001-01-01"][0]) == (404, 404)
+
+
+def test_numbers_with_noise_and_the_ledger_of_what_they_spent_are_answered_to_everybody_and_nothing_else_is(
+    home: Path, told: tuple[Any, list[tuple[int, str]], Any]
+) -> None:
+    found = run_isolated(served_to_anybody, str(home))
+    assert {path: status for path, (status, _) in found.items()} == {
+        "/released": 200,
+        "/released/2021-09-19": 200,
+        "/released/2021-09-18": 404,
+        "/api/v1/released": 401,
+        "/released/suppressed/2021-09-19": 404,
+    }
+    assert [(row["kind"], row["sha256"]) for row in found["/released"][1]["items"]] == [
+        ("private", told[2]["budget"][0][2])
+    ]
+    assert found["/released/2021-09-19"][1]["note"] == found["/released"][1]["items"][0]
 
 
 def test_released_tables_list_every_cell_and_hide_the_small(
