@@ -52,6 +52,8 @@ class TokenFile:
         except FileNotFoundError:
             self._seen, self._tokens = None, []
             return []
+        if status.st_uid not in (os.getuid(), 0):
+            raise UserError(f"{self._path} belongs to another user, who could add tokens to it: chown it")
         if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise UserError(f"{self._path} can be read by others: chmod 600 it")
         now = status.st_mtime_ns, status.st_size

@@ -1,6 +1,7 @@
 """Releases in the store: drawn once, there before they are told, and the same ever after."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -96,8 +97,12 @@ def pairs_of_registry(client: Client) -> set[tuple[str, str]]:
     return {("", "unknown"), *((area, category) for area, category in rows)}
 
 
-def keep_first(client: Client, release: Release) -> Release:
-    """Keep a release, unless its day has one of its kind; returns what holds. Raises StoreUnavailableError."""
+def keep_first(client: Client, release: Release, rivals_seconds: float = 0.0) -> Release:
+    """Keep a release, unless its day has one of its kind; returns what holds. Raises StoreUnavailableError.
+
+    `rivals_seconds`: how long, on a server, an insert may take of somebody else who has looked before ours was there. Only after
+    it is it certain which one holds.
+    """
     if (earlier := stored_release(client, release.kind, release.day)) is not None:
         return earlier
 
@@ -105,6 +110,7 @@ def keep_first(client: Client, release: Release) -> Release:
         return pa.array([[getattr(each, name) for each in release.figures]], pa.list_(kind))
 
     drawn_ms = int(release.drawn_at.timestamp() * 1000)
+    began_ms = time.time_ns() // 1_000_000
     row = {
         "kind": pa.array([release.kind]),
         "day": pa.array([release.day], pa.date32()),
@@ -117,10 +123,11 @@ def keep_first(client: Client, release: Release) -> Release:
         "arrivals": column("arrivals", pa.int64()),
         "occupancy": column("occupancy", pa.int64()),
         "sha256": pa.array([release.digest]),
-        "precedence": pa.array([_LATEST - drawn_ms], pa.uint64()),
+        "precedence": pa.array([_LATEST - began_ms], pa.uint64()),
     }
     with store_errors():
         client.insert_arrow("release_rows", pa.table(row))
+    time.sleep(rivals_seconds)
     held = stored_release(client, release.kind, release.day)
     assert held is not None, "an acknowledged insert is there"
     return held

@@ -160,8 +160,13 @@ def ask(folder: str, asked: list[tuple[str, str, Values]], grants: list[str]) ->
 
 
 def _grants() -> list[str]:
-    """The statements that make Grafana's user."""
-    lines = (_ROOT / "infra" / "grafana" / "clickhouse-user.sql").read_text().splitlines()
+    """The statements that make Grafana's users."""
+    folder = _ROOT / "infra" / "grafana"
+    lines = [
+        line
+        for file in ("clickhouse-user.sql", "clickhouse-tracing-user.sql")
+        for line in (folder / file).read_text().splitlines()
+    ]
     text = "\n".join(line for line in lines if not line.startswith("--"))
     return [statement.strip() for statement in text.split(";") if statement.strip()]
 
@@ -280,34 +285,37 @@ def test_a_venue_is_found_by_a_part_of_its_name_and_by_its_id(answers: Answer) -
     assert answers["a quote"]["rows"] == []
 
 
-def _granted() -> set[str]:
+def _granted(role: str) -> set[str]:
     return {
-        match[1] for grant in _grants() if (match := re.match(r"GRANT SELECT ON checkins\.(\w+) TO grafana$", grant))
+        match[1] for grant in _grants() if (match := re.match(rf"GRANT SELECT ON checkins\.(\w+) TO {role}$", grant))
     }
 
 
-def test_the_statements_that_make_grafanas_user_are_statements(answers: Answer) -> None:
+def test_the_statements_that_make_grafanas_users_are_statements(answers: Answer) -> None:
     assert all(answers["grants"]), _grants()
-    assert len(answers["grants"]) == len(_granted()) + 1
 
 
-def test_grafanas_user_reads_nothing_that_says_who_was_where(answers: Answer) -> None:
-    """What holds a pseudonym is not for it, but for what the board of contact tracing counts."""
-    counted = {"cases", "case_rows", "exposures", "exposure_rows"}
+def test_grafanas_user_reads_nobodys_pseudonym_and_the_tracers_nothing_that_says_who_was_where(answers: Answer) -> None:
+    """For the board of contact tracing, which counts them, what holds pseudonyms of cases and exposed is for another user."""
     assert answers["with pseudonyms"] >= {"scans", "visits", "scan_set", "visit_rows"}
-    assert _granted() & answers["with pseudonyms"] <= counted
+    assert _granted("checkins_boards") & answers["with pseudonyms"] == set()
+    counted = {"cases", "case_rows", "exposures", "exposure_rows"}
+    assert _granted("checkins_tracing_board") & answers["with pseudonyms"] == counted
 
 
-def test_grafanas_user_may_read_what_the_boards_ask_for(answers: Answer) -> None:
+@pytest.mark.parametrize("tracing", [False, True], ids=["everybody", "tracers"])
+def test_grafanas_users_may_read_what_their_boards_ask_for(tracing: bool, answers: Answer) -> None:
     """The views, and the tables behind those that the store has: a view reads with the rights of whoever asks."""
-    needed = {name for query in _SQL for name in re.findall(r"checkins\.(\w+)", query.text)}
+    granted = _granted("checkins_boards") | (_granted("checkins_tracing_board") if tracing else set())
+    asked = [query for query in _SQL if tracing or query.board != "checkins-tracing"]
+    needed = {name for query in asked for name in re.findall(r"checkins\.(\w+)", query.text)}
     reached: set[str] = set()
     while needed - reached:
         reached |= needed
         selects = [answers["behind"][name] for name in needed & answers["behind"].keys() & answers["own"]]
         needed = {name for select in selects for name in re.findall(r"(?:FROM|JOIN) checkins\.(\w+)", select)}
     assert reached > {"occupancy_now", "now_rows", "registry_rows"}
-    assert reached - _granted() == set()
+    assert reached - granted == set()
 
 
 @pytest.fixture(scope="module")

@@ -167,6 +167,28 @@ def corrected(folder: str, scans: list[Scan]) -> Any:
     return stored(client)
 
 
+def beside_a_rival(folder: str) -> list[float]:
+    """In an interpreter of its own: the ε of the release that holds for who waits for rivals, and for a rival who was slow."""
+    from datetime import UTC, date, datetime
+
+    from pipeline.settings import Settings
+    from pipeline.store import releases
+    from pipeline.store.client import open_store
+
+    client = open_store(Settings(store=Path(folder)))
+    ours = releases.Release("private", date(2021, 9, 19), datetime(2021, 9, 21, tzinfo=UTC), 1.0, {}, [])
+
+    def rival_stores(_seconds: float) -> None:
+        # It had looked before us and began to insert, but its insert took its time.
+        client.command(
+            "INSERT INTO release_rows SELECT * REPLACE (0.5 AS epsilon, precedence + 1 AS precedence) FROM release_rows"
+        )
+
+    releases.time.sleep = rival_stores  # type: ignore[attr-defined]
+    told = releases.keep_first(client, ours, 10.0).epsilon
+    return [told, releases.keep_first(client, ours, 10.0).epsilon]
+
+
 def release_and_die(folder: str) -> None:
     """`pipeline release private` in a process that ends before a word of what it has kept is out."""
     code = (
@@ -292,6 +314,10 @@ def test_numbers_with_noise_and_the_ledger_of_what_they_spent_are_answered_to_ev
         ("private", told[2]["budget"][0][2])
     ]
     assert found["/released/2021-09-19"][1]["note"] == found["/released"][1]["items"][0]
+
+
+def test_of_two_machines_that_draw_for_one_day_both_tell_the_same(tmp_path: Path) -> None:
+    assert run_isolated(beside_a_rival, str(tmp_path)) == [0.5, 0.5]
 
 
 def test_released_tables_list_every_cell_and_hide_the_small(

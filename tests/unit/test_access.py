@@ -1,6 +1,7 @@
 """Who is let in: static tokens and an identity provider's, and everything that only looks like one."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -108,7 +109,9 @@ def test_roles_that_are_none_of_ours_give_nothing(provider: BearerTokens) -> Non
     assert both.roles == {Role.VIEWER, Role.TRACER}
 
 
-def test_a_static_token_holds_until_it_is_revoked_or_expires_and_only_its_hash_is_kept(tmp_path: Path) -> None:
+def test_a_static_token_holds_until_it_is_revoked_or_expires_and_only_its_hash_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "tokens.json"
     file = TokenFile(path)
     token = file.create("ann", (Role.VIEWER,), 30)
@@ -125,6 +128,13 @@ def test_a_static_token_holds_until_it_is_revoked_or_expires_and_only_its_hash_i
     assert file.identify(token, now) is None
     path.chmod(0o644)
     with pytest.raises(UserError, match="can be read by others"):
+        TokenFile(path).tokens()
+    path.chmod(0o600)
+    if os.getuid() == 0:
+        os.chown(path, 12_345, -1)
+    else:
+        monkeypatch.setattr("pipeline.access.tokens.os.getuid", lambda: path.stat().st_uid + 1)
+    with pytest.raises(UserError, match="belongs to another user"):
         TokenFile(path).tokens()
 
 

@@ -9,6 +9,9 @@ import pytest
 from pipeline.person_reads import about_persons
 from tests.isolated import run_isolated
 
+#: What cannot be parsed, tables, what each view rests on, tables that tell of persons.
+Known = tuple[list[str], list[str], dict[str, list[str]], list[str]]
+
 _ROOT = Path(__file__).resolve().parents[2]
 _SQL = _ROOT / "infra" / "clickhouse" / "users.sql"
 
@@ -23,8 +26,12 @@ def grants(role: str) -> set[str]:
     return set(found)
 
 
-def known(folder: str, asked: list[str]) -> tuple[list[str], list[str], dict[str, list[str]]]:
-    """In an interpreter of its own: what ClickHouse cannot parse, the tables that are there, and what each view rests on."""
+#: What tells one person from another, or leads to one.
+_OF_PERSONS = ("visitor_id", "case_id", "event_id", "exposure_id")
+
+
+def known(folder: str, asked: list[str]) -> Known:
+    """In an interpreter of its own: what ClickHouse cannot parse, the tables, what each view rests on, which tell of persons."""
     from pipeline.settings import Settings
     from pipeline.store.client import open_store
 
@@ -42,30 +49,29 @@ def known(folder: str, asked: list[str]) -> tuple[list[str], list[str], dict[str
         for name, text, engine in rows
         if engine == "View"
     }
-    return wrong, [str(row[0]) for row in rows], views
+    told = client.query(
+        f"SELECT DISTINCT table FROM system.columns WHERE database = 'checkins' AND name IN {_OF_PERSONS}"
+    ).result_rows
+    return wrong, [str(row[0]) for row in rows], views, [str(row[0]) for row in told]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], list[str], dict[str, list[str]]]:
-    found: tuple[list[str], list[str], dict[str, list[str]]] = run_isolated(
-        known, str(tmp_path_factory.mktemp("store")), statements()
-    )
+def server(tmp_path_factory: pytest.TempPathFactory) -> Known:
+    found: Known = run_isolated(known, str(tmp_path_factory.mktemp("store")), statements())
     return found
 
 
 def test_every_statement_is_clickhouses_and_names_what_is_there(
-    server: tuple[list[str], list[str], dict[str, list[str]]],
+    server: Known,
 ) -> None:
-    wrong, tables, _ = server
+    wrong, tables, _, _ = server
     assert wrong == []
     named = set(re.findall(r"\bcheckins\.(\w+)", "\n".join(statements())))
     assert named <= set(tables)
 
 
 @pytest.mark.parametrize("role", ["checkins_viewer", "checkins_tracer"])
-def test_a_view_comes_with_the_tables_behind_it(
-    role: str, server: tuple[list[str], list[str], dict[str, list[str]]]
-) -> None:
+def test_a_view_comes_with_the_tables_behind_it(role: str, server: Known) -> None:
     may = {name.removeprefix("checkins.") for name in grants("checkins_viewer") | grants(role)}
     views = server[2]
     for name in may & views.keys():
@@ -78,3 +84,9 @@ def test_who_may_read_aggregates_reads_no_person_and_a_tracer_no_scan() -> None:
     assert grants("checkins_tracer").isdisjoint(
         {f"checkins.{name}" for name in ("scans", "scan_set", "visits", "visit_rows")}
     )
+
+
+def test_nothing_that_viewers_read_tells_one_person_from_another(server: Known) -> None:
+    told = {f"checkins.{name}" for name in server[3]}
+    assert {"checkins.scans", "checkins.visits", "checkins.exposures"} <= told
+    assert grants("checkins_viewer").isdisjoint(told)

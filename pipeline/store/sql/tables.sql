@@ -518,6 +518,9 @@ CREATE TABLE IF NOT EXISTS erased_rows
 ENGINE = ReplacingMergeTree(finished)
 ORDER BY digest;
 
+-- On the disk before anything goes: after a power cut an erased visitor must not be taken again.
+ALTER TABLE erased_rows MODIFY SETTING fsync_after_insert = 1, fsync_part_directory = 1;
+
 -- What has left the system, for ever, a row a release: one insert, so it is there whole or not at all, and on the disk before anything
 -- is told. Of two draws for one day the earlier holds (the highest `precedence`). NULL: all areas or categories; a hidden number.
 CREATE TABLE IF NOT EXISTS release_rows

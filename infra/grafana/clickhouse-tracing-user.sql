@@ -1,0 +1,16 @@
+-- The user of a Grafana for tracers alone, for the board Contact tracing; after clickhouse-user.sql. That board shows sums, but whoever
+-- can log in to that Grafana can ask for the pseudonyms of cases and of those exposed, and only the server's query log will know. The
+-- pipeline's API and its command line note such reads in the audit log: prefer them wherever they are enough.
+CREATE ROLE IF NOT EXISTS checkins_tracing_board;
+GRANT checkins_boards TO checkins_tracing_board;
+GRANT SELECT ON checkins.cases TO checkins_tracing_board;
+GRANT SELECT ON checkins.case_rows TO checkins_tracing_board;
+GRANT SELECT ON checkins.exposures TO checkins_tracing_board;
+GRANT SELECT ON checkins.exposure_rows TO checkins_tracing_board;
+GRANT SELECT ON checkins.venue_warnings TO checkins_tracing_board;
+GRANT SELECT ON checkins.warning_rows TO checkins_tracing_board;
+
+CREATE USER IF NOT EXISTS grafana_tracing IDENTIFIED WITH sha256_password BY 'CHANGE-ME' DEFAULT ROLE checkins_tracing_board
+SETTINGS readonly = 1, max_execution_time = 30 CHANGEABLE_IN_READONLY, max_memory_usage = 4000000000, log_queries = 1;
+GRANT checkins_tracing_board TO grafana_tracing;
+ALTER USER grafana_tracing DEFAULT ROLE checkins_tracing_board;
