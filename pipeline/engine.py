@@ -274,9 +274,13 @@ class Engine:
         late = {(venue, visitor) for venue, visitor, *_ in stored}
         histories = self._correct_visits(unfinished.pairs | unfinished.repairs | late, spans)
         for history in histories:
+            pair = history.venue, history.visitor
             # How far an unfinished correction came is not known: whatever it could have touched.
-            if (history.venue, history.visitor) in unfinished.repairs or (history.venue, "") in unfinished.repairs:
-                for start, *_ in history.stored + history.true:
+            everything = pair in unfinished.repairs or (history.venue, "") in unfinished.repairs
+            for start, *_ in history.stored + history.true:
+                # Nor is whether a correction has found a visit that came in late from a former owner: nothing differed then, and
+                # nothing was counted. Scans that need no correction are counted whatever is stored.
+                if everything or (pair in unfinished.pairs and start < shard.horizon):
                     repair.include(spans, history.venue, start, start + HARD_LIMIT + 1)
         for venue, minutes in unfinished.minutes.items():
             repair.include(spans, venue, min(minutes) * MINUTE, (max(minutes) + 1) * MINUTE)

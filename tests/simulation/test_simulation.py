@@ -238,3 +238,24 @@ def test_an_heir_of_a_cut_goes_on_counting_whatever_of_the_day_has_gone() -> Non
             ],
             partitions=3,
         )
+
+
+def test_a_visit_that_comes_in_late_from_a_former_owner_is_counted_though_a_correction_finds_it_there() -> None:
+    # Its owner stood still before storing the visit of a scan that is hours late, and had stored nothing of it in minutes.
+    played(
+        [
+            *[Action("join")] * 3,
+            Action("scan", 0, None, ("b", "p", "check_in", 3 * HOUR, 2, "e")),
+            Action("scan", 0, None, ("a", "q", "check_in", 0, 2, "f")),
+            *(Action("poll", who, None, (100,)) for who in (2, 3)),
+            Action("write", 0, Fault("stop", 23, after=True), (False,)),
+            Action("write", 2, Fault("stop", 6, after=False), (False,)),
+            Action("write", 3, Fault("crash", 2, after=False), (False,)),
+            Action("rebalance", 0, None, (290, (None,))),
+            Action("poll", 2, None, (100,)),
+            Action("resume", 1, Fault("stop", 13, after=True)),
+            Action("settle", 2),
+        ],
+        partitions=3,
+        stay=LONG_STAY,
+    )
