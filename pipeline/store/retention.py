@@ -92,7 +92,7 @@ def cut(client: Client, bounds: Bounds) -> None:
     number = _begin(client, bounds)
     # Whoever makes these corrections leaves out what is going, so it may do so before that is gone.
     _ask_for_visits_over(client, bounds.kept_from)
-    _count_scans(client, bounds.kept_from, number)
+    _count_scans(client, bounds.kept_from)
     day = _day(bounds.kept_from)
     for table in _BY_DAY:
         for (partition,) in _rows(
@@ -182,7 +182,7 @@ def _ask_for_visits_over(client: Client, kept_from: int) -> None:
 
 
 def _begin(client: Client, bounds: Bounds) -> int:
-    # From here on the bounds hold. A cut that was broken off is taken up under its number, so that no scan is counted twice.
+    # From here on the bounds hold. A cut that was broken off is taken up under its number.
     known = _rows(client, "SELECT number, finished FROM retention_rows FINAL ORDER BY number DESC LIMIT 1")
     number = 1 if not known else int(known[0][0]) + int(known[0][1])
     _note(client, number, bounds, finished=False)
@@ -209,10 +209,10 @@ def _note(client: Client, number: int, bounds: Bounds, *, finished: bool) -> Non
         )
 
 
-def _count_scans(client: Client, kept_from: int, number: int) -> None:
-    # Of each day and partition of the log, up to the record that is accounted for: whoever takes up a cut that was broken off
-    # goes on counting there, and need not know what of it has gone. A scan whose record is not accounted for was not stored by
-    # the account either: it is read again, and counts then.
+def _count_scans(client: Client, kept_from: int) -> None:
+    # Of each day and partition of the log, up to the record that is accounted for: whoever takes up a cut that was broken off,
+    # and every later cut, goes on counting there, and need not know what has gone. A scan whose record is not accounted for was
+    # not stored by the account either: it is read again, and counts then.
     progress = read_standing(client).progress
     until = {(row.topic, row.partition): row.next_offset for row in progress}
     rows = _rows(
@@ -224,28 +224,27 @@ def _count_scans(client: Client, kept_from: int, number: int) -> None:
     note_removed(
         client,
         _RETENTION,
-        [
-            (f"{number} {day} {partition} {until[topic, partition]} {topic}", int(scans))
-            for day, topic, partition, scans in rows
-        ],
+        [(f"{day} {partition} {until[topic, partition]} {topic}", int(scans)) for day, topic, partition, scans in rows],
     )
 
 
 def counted(client: Client) -> str:
-    """A SQL condition on scan_set: scans that a cut which has not ended has counted already. Raises StoreUnavailableError."""
-    numbers = {str(row[0]) for row in _rows(client, "SELECT number FROM retention_rows FINAL WHERE finished = 0")}
-    if not numbers:
-        return "0"
-    counted_until: dict[str, dict[str, int]] = {}
+    """A SQL condition on scan_set: scans that a cut has counted already, and that may be there still, or have come back.
+
+    They come back where an insert stood still over a cut that had seen them. Raises StoreUnavailableError.
+    """
+    untils: dict[str, dict[str, int]] = {}
     for (key,) in _rows(client, f"SELECT key FROM removed_rows FINAL WHERE reason = {quoted(_RETENTION)}"):
-        number, day, partition, until, topic = str(key).split(" ", 4)
-        if number in numbers:
-            of_topic = counted_until.setdefault(topic, {})
-            of_topic[f"{day} {partition}"] = max(of_topic.get(f"{day} {partition}", 0), int(until))
+        try:
+            day, partition, until, topic = str(key).split(" ", 3)
+        except ValueError:
+            continue  # by an earlier version, which noted no offsets
+        of_topic = untils.setdefault(topic, {})
+        of_topic[f"{day} {partition}"] = max(of_topic.get(f"{day} {partition}", 0), int(until))
     conditions = [
         f"(origin.2 = {quoted(topic)} AND origin.4 < transform(concat(toString(toDate(occurred_at)), ' ', toString(origin.3)), "
-        f"{list(untils)}, {list(untils.values())}, toInt64(0)))"
-        for topic, untils in counted_until.items()
+        f"{list(of_topic)}, {list(of_topic.values())}, toInt64(0)))"
+        for topic, of_topic in untils.items()
     ]
     return f"({' OR '.join(conditions) or '0'})"
 

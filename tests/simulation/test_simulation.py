@@ -259,3 +259,25 @@ def test_a_visit_that_comes_in_late_from_a_former_owner_is_counted_though_a_corr
         partitions=3,
         stay=LONG_STAY,
     )
+
+
+def test_scans_that_an_insert_brings_back_after_a_cut_are_not_counted_again() -> None:
+    # A worker stands still before its insert; its heir stores the same scans, a cut drops them, and then the insert comes in.
+    for step, who in product(range(10, 18), (0, 1)):
+        played(
+            [
+                Action("join"),
+                Action("overnight", 0, None, ("b", "p")),
+                Action("overnight", 0, None, ("a", "q")),
+                Action("tick", 0, None, (3 * DAY,)),
+                Action("poll", 0, None, (100,)),
+                Action("write", 0, Fault("stop", step, after=False), (True,)),
+                Action("join"),
+                Action("rebalance", 0, None, (who, (None,))),
+                *(Action("poll", each, None, (100,)) for each in range(3)),
+                *(Action("write", each, None, (True,)) for each in range(3)),
+                *(Action("retain", each) for each in range(3)),
+                Action("resume", 0),
+                Action("tick", 0, None, (DAY,)),
+            ]
+        )
