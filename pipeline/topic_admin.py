@@ -4,13 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kafka.admin import ConfigResource, ConfigResourceType
+from kafka import TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
 
 from pipeline.cluster import open_admin
 from pipeline.kafka_access import KafkaAccess
 from pipeline.topics import Topic
+from schemas.fields import format_instant
 
 _MOST_REPLICAS: Final = 3
+#: Kafka looks for what it may delete every five minutes, if it is not told otherwise, and deletes a minute later.
+_LATE_MS: Final = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,36 @@ def kept_too_long(kafka: KafkaAccess | str, topics: Sequence[Topic], *, apply: b
                     if each.name in found
                 ]
             )
+    return found
+
+
+def outlived(kafka: KafkaAccess | str, topics: Sequence[Topic], now: int) -> dict[str, str]:
+    """The topics that still hold records which should be gone at `now` (ms), each with how many and from before when.
+
+    By what Kafka says of the records' timestamps; none is read. Kafka deletes whole segments, of a day or the retention, so a
+    record may be that much older. Raises UserError when Kafka cannot be reached or refuses.
+    """
+    found = {}
+    with open_admin(kafka) as admin:
+        known = set(admin.list_topics())
+        aged = [topic for topic in topics if topic.retention is not None and topic.name in known]
+        counts = {
+            each["name"]: len(each["partitions"]) for each in admin.describe_topics([topic.name for topic in aged])
+        }
+        for topic in aged:
+            before = now - sum(int(topic.configs[name]) for name in ("retention.ms", "segment.ms")) - _LATE_MS
+            places = [TopicPartition(topic.name, each) for each in range(counts[topic.name])]
+            first, kept, end = (
+                {
+                    place: each.offset
+                    for place, each in admin.list_partition_offsets(dict.fromkeys(places, spec)).items()
+                }
+                for spec in (OffsetSpec.EARLIEST, before, OffsetSpec.LATEST)
+            )
+            # Without a record that is new enough the answer is -1: all of them are old.
+            old = sum((kept[place] if kept[place] >= 0 else end[place]) - first[place] for place in places)
+            if old > 0:
+                found[topic.name] = f"{old:,} records from before {format_instant(before)}"
     return found
 
 

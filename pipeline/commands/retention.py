@@ -1,6 +1,7 @@
 """`pipeline retention`: drop what is older than the retention, or prove that nothing is."""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -67,13 +68,13 @@ def apply(store: Path | None, as_of: str | None) -> None:
 def check(store: Path | None, as_of: str | None) -> None:
     """Say what is kept longer than the retention, and where. Exit status 1 if anything is.
 
-    Without --store the topics are looked at too: how long Kafka is told to keep them.
+    Without --store the topics are looked at too: how long Kafka is told to keep them, and whether it holds older records now.
     """
     settings = _settings(store)
     from pipeline.retention import clock_of
     from pipeline.store.client import open_store
     from pipeline.store.retention import bounds_of, overdue
-    from pipeline.topic_admin import kept_too_long
+    from pipeline.topic_admin import kept_too_long, outlived
     from pipeline.topics import settings_topics
 
     found = []
@@ -86,8 +87,12 @@ def check(store: Path | None, as_of: str | None) -> None:
             for each in overdue(client, bounds)
         ]
     if store is None:
-        kept = kept_too_long(settings.kafka_access, settings_topics(settings))
-        found += [f"topic {topic}: {difference}" for topic, difference in kept.items()]
+        topics = settings_topics(settings)
+        for told in (
+            kept_too_long(settings.kafka_access, topics),
+            outlived(settings.kafka_access, topics, time.time_ns() // 1_000_000),
+        ):
+            found += [f"topic {topic}: {difference}" for topic, difference in told.items()]
     for line in found:
         click.echo(line)
     if found:

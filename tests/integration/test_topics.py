@@ -8,11 +8,12 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from confluent_kafka import Producer
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from pipeline.cluster import open_admin
 from pipeline.errors import UserError
-from pipeline.topic_admin import ensure_topics, kept_too_long
+from pipeline.topic_admin import ensure_topics, kept_too_long, outlived
 from pipeline.topics import Topic, declared_topics
 
 pytestmark = pytest.mark.kafka
@@ -86,6 +87,24 @@ def test_a_topic_that_is_kept_too_long_is_named_and_set_as_declared(kafka: str) 
     assert kept_too_long(kafka, declared, apply=True) == said
     assert kept_too_long(kafka, declared) == {}
     assert configs_of(kafka, name)["retention.ms"] == "1209600000"
+
+
+def test_records_that_kafka_should_have_deleted_are_counted_without_being_read(kafka: str) -> None:
+    now, day = 1_790_000_000_000, 86_400_000
+    ensure_topics(kafka, [Topic("grows-old", 3, retention=None)])
+    producer = Producer({"bootstrap.servers": kafka})
+    declared = [Topic("grows-old", 3, retention=timedelta(days=14)), Topic("not-there", 1, retention=timedelta(days=1))]
+    for partition, ages in ((0, (14, 3, 0)), (1, ())):
+        for age in ages:
+            producer.produce("grows-old", b"x", partition=partition, timestamp=now - age * day)
+    producer.flush()
+    # A day of a segment, and an hour, later than the retention.
+    assert outlived(kafka, declared, now) == {}
+    for partition, ages in ((1, (16, 16)), (2, (40, 16, 2))):
+        for age in ages:
+            producer.produce("grows-old", b"x", partition=partition, timestamp=now - age * day)
+    producer.flush()
+    assert outlived(kafka, declared, now) == {"grows-old": "4 records from before 2026-09-06T13:13:20.000Z"}
 
 
 def test_the_command_creates_then_agrees_then_says_what_differs(kafka_topics: Callable[..., str]) -> None:
