@@ -93,4 +93,4 @@ def make_api(settings: Settings, reader: FakeReader, erase: Erase | None = None)
     persons.include_router(audit_routes(register))
     live = Live(settings, dict, lambda _snapshot: None)
     app = build_app(live, reader, StatusBook(lambda *_: None), bytes, {}, persons)  # type: ignore[arg-type]
-    return Api(Guard(app, Door(settings)), sent)
+    return Api(Guard(app, Door(settings), settings.reads_per_minute), sent)

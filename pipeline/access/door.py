@@ -55,7 +55,7 @@ class Door:
 
 
 class Budget:
-    """So many reads about persons a minute for each caller: a bucket that fills evenly. For one thread at a time."""
+    """So many requests a minute for each caller: a bucket that fills evenly. For one thread at a time."""
 
     def __init__(self, per_minute: int) -> None:
         self._per_minute = per_minute

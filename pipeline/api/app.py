@@ -47,6 +47,7 @@ _REFUSED: Final[dict[int | str, dict[str, Any]]] = {
         "description": "Without a token only this machine's loopback is answered, under its own names",
     },
     422: {"model": Problem, "description": "The request makes no sense"},
+    429: {"model": Problem, "description": "Too many requests"},
     503: {"model": Problem, "description": "Not now: the store is away or busy"},
 }
 

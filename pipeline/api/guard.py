@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 
-from pipeline.access.door import Door
+from pipeline.access.door import Budget, Door
 from pipeline.access.roles import AUDITS, ERASURES, PERSONS, Identity, Role
 from pipeline.addresses import names_loopback
 from pipeline.api.answers import refusal
@@ -29,6 +29,9 @@ _KEY: Final = "checkins.identity"
 #: Of what is no page, nothing is loaded, run or framed.
 _NO_PAGE: Final = "default-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 
+_TOO_MANY: Final = RequestError(
+    429, "too many requests", "the API", "wait; the setting reads_per_minute", retry_after=5
+)
 _MISDIRECTED: Final = RequestError(
     421,
     "this name is not answered without a token",
@@ -44,9 +47,11 @@ Send = Callable[[Any], Awaitable[None]]
 class Guard:
     """The application behind a door. Whatever is wrong with a token, the answer is the same."""
 
-    def __init__(self, app: Any, door: Door) -> None:
+    def __init__(self, app: Any, door: Door, per_minute: int) -> None:
+        """`per_minute`: so many requests each holder of a token may make."""
         self._app = app
         self._door = door
+        self._budget = Budget(per_minute)
         # Tokens refused that the log was not told of yet, and when it was told last (monotonic seconds).
         self._refused, self._told_at = 0, -_TELL_SECONDS
 
@@ -82,6 +87,9 @@ class Guard:
             )
             refused.headers["WWW-Authenticate"] = "Bearer"
             await refused(scope, receive, send)
+            return
+        if authorization is not None and not self._budget.take(identity.who):
+            await refusal(_TOO_MANY)(scope, receive, send)
             return
         if not Door.lets(identity):
             await refusal(_forbidden(identity))(scope, receive, send)

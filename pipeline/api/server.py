@@ -68,7 +68,10 @@ def serve_http(
     answered: dict[str, Probe] = {"/livez": lambda: (True, {}), "/readyz": live.ready, **probes}
     server = uvicorn.Server(
         uvicorn.Config(
-            _announced(Guard(build_app(live, reader, book, exposition, answered, persons), door), live),
+            _announced(
+                Guard(build_app(live, reader, book, exposition, answered, persons), door, settings.reads_per_minute),
+                live,
+            ),
             log_config=None,
             access_log=False,
             server_header=False,

@@ -172,6 +172,21 @@ def test_tokens_that_do_not_hold_are_told_to_the_log_without_filling_it(
     assert NOBODYS not in str(said)
 
 
+def test_one_holder_of_a_token_is_told_to_wait_and_the_others_are_answered(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, reads_per_minute=5)
+    tokens = TokenFile(settings.tokens_path)
+    one, other = (tokens.create(name, (Role.VIEWER,), 1) for name in ("one", "other"))
+    api = make_api(settings, FakeReader(lambda _sql, _parameters: []))
+
+    def status(token: str) -> int:
+        return api.ask("/api/v1/openapi.json", {"authorization": f"Bearer {token}"}).status
+
+    assert [status(one) for _ in range(7)] == [200] * 5 + [429] * 2
+    assert status(other) == 200
+    told = api.ask("/api/v1/openapi.json", {"authorization": f"Bearer {one}"})
+    assert int(told.headers["retry-after"]) > 0
+
+
 def test_who_may_not_ask_is_refused_before_anything_is_looked_up(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
