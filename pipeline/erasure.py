@@ -82,8 +82,9 @@ def _erase_beside_workers(settings: Settings, visitor: str) -> Receipt:
         erasure.remove_scans(client, visitor, receipt)
         erasure.remove_rest(client, visitor)
         erasure.finish(client, visitor, receipt)
-        # A pass of tracing that was under way may have stored what it had found.
+        # A pass of tracing that was under way may have stored what it had found, a slow insert what it held.
         time.sleep(NOTICED_SECONDS)
+        erasure.remove_scans(client, visitor, receipt)
         erasure.remove_rest(client, visitor)
         return Receipt(
             receipt,

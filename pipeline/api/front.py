@@ -32,6 +32,8 @@ _SUFFIX: Final = b"/now HTTP/1.1"
 _HEADERS_END: Final = b"\r\n\r\n"
 #: A connection on which nothing was asked for so long is closed, in seconds; looked at this often.
 _IDLE_SECONDS: Final = 60.0
+#: … and one on which a request is not whole so long after it began.
+_HEAD_SECONDS: Final = 10.0
 _SWEEP_SECONDS: Final = 10.0
 #: Longer requests are the parent's to judge.
 _LONGEST: Final = 16_384
@@ -124,14 +126,16 @@ class _Caller(asyncio.Protocol):
 
     def close_if_idle(self, now: float) -> None:
         """Close a connection that asks for nothing; one to the parent is the parent's."""
-        if self._transport is not None and self._dialling is None and now - self._asked_at > _IDLE_SECONDS:
+        limit = _HEAD_SECONDS if self._buffer else _IDLE_SECONDS
+        if self._transport is not None and self._dialling is None and now - self._asked_at > limit:
             self._transport.close()
 
     def data_received(self, data: bytes) -> None:
         if self._parent is not None:
             self._parent.write(data)
             return
-        self._asked_at = time.monotonic()
+        if not self._buffer:
+            self._asked_at = time.monotonic()
         self._buffer += data
         if self._dialling is not None:
             return

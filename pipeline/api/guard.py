@@ -63,14 +63,11 @@ class Guard:
             return
         headers = Headers(scope=scope)
         authorization = headers.get("authorization")
-        if (
-            authorization is None
-            and self._door.is_open
-            and not names_loopback(headers.get("host", "").encode("latin-1"))
-        ):
-            await refusal(_MISDIRECTED)(scope, receive, send)
-            return
+        host = headers.get("host", "").encode("latin-1")
         try:
+            if authorization is None and self._door.is_open and not names_loopback(host):
+                await refusal(_MISDIRECTED)(scope, receive, send)
+                return
             identity = (
                 self._door.identify(None)
                 if authorization is None

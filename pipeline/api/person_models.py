@@ -211,7 +211,7 @@ class AuditEntry(BaseModel):
 
     log: str = Field(description="Which log: by the machine and the file where it began.")
     number: int = Field(ge=1, description="From 1 on, without gaps.")
-    at: datetime
+    at: str = Field(description="RFC 3339, as it stands in the log and in its hash.")
     who: str = Field(description="token:NAME, oidc:SUBJECT or cli:USER.")
     action: str
     purpose: str

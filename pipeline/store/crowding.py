@@ -104,7 +104,11 @@ def changed_alerts(client: Client, scope: str, since: int, until: int) -> list[t
 
 def newer_alerts(client: Client, ids: Sequence[str], since: int) -> list[tuple[str, Alert, bool]]:
     """Of some alerts those with a row whose version is `since` or later, as they stand: as `changed_alerts`."""
-    return _newest_alerts(client, f"version >= {since} AND alert_id IN ({', '.join(map(quoted, ids))})")
+    found = []
+    for i in range(0, len(ids), _VENUES_PER_QUERY):
+        some = ", ".join(map(quoted, ids[i : i + _VENUES_PER_QUERY]))
+        found += _newest_alerts(client, f"version >= {since} AND alert_id IN ({some})")
+    return found
 
 
 def _newest_alerts(client: Client, condition: str) -> list[tuple[str, Alert, bool]]:

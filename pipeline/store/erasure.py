@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 
 from pipeline.store.recovery import read_standing
-from pipeline.store.retention import among, counted, delete, note_removed
+from pipeline.store.retention import QUERY, among, counted, delete, note_removed
 from pipeline.store.tables import strings
 from pipeline.store.writer import quoted, store_errors, unaccounted
 
@@ -178,5 +178,5 @@ def _is(visitor: str, column: str = "visitor_id") -> str:
 
 def _rows(client: Client, sql: str) -> Sequence[Sequence[Any]]:
     with store_errors():
-        rows: Sequence[Sequence[Any]] = client.query(sql).result_rows
+        rows: Sequence[Sequence[Any]] = client.query(sql, settings=QUERY).result_rows
     return rows

@@ -27,8 +27,10 @@ else:
 
 _DAY: Final = 86_400_000
 _RETENTION: Final = "retention"
+#: Of how many days it is known how far they were counted: scans that come back later than that are counted again.
+_DAYS_KNOWN: Final = 90
 #: Lists of hashes stand in the query's text; the parser's own limit is a quarter of a megabyte.
-_QUERY: Final = {"max_query_size": 64 << 20}
+QUERY: Final = {"max_query_size": 64 << 20}
 
 #: Tables of persons that are partitioned by day, and the time that decides.
 _BY_DAY: Final = {"scan_set": "occurred_at", "visit_rows": "checked_in_at", "exposure_rows": "checked_in_at"}
@@ -213,19 +215,58 @@ def _count_scans(client: Client, kept_from: int) -> None:
     # Of each day and partition of the log, up to the record that is accounted for: whoever takes up a cut that was broken off,
     # and every later cut, goes on counting there, and need not know what has gone. A scan whose record is not accounted for was
     # not stored by the account either: it is read again, and counts then.
-    progress = read_standing(client).progress
+    while True:
+        noted = _noted(client)
+        progress = read_standing(client).progress
+        rows = _rows(
+            client,
+            "SELECT toString(toDate(occurred_at)), origin.2, origin.3, count() FROM scan_set FINAL "
+            f"WHERE occurred_at < fromUnixTimestamp64Milli({kept_from}, 'UTC') AND NOT {unaccounted(progress)} "
+            f"AND NOT {_counted(noted)} AND NOT {_counted_by_erasures(client)} GROUP BY ALL",
+        )
+        # Another cut that has noted something meanwhile may have dropped what it had noted, too, before this look.
+        if _noted(client) == noted:
+            break
     until = {(row.topic, row.partition): row.next_offset for row in progress}
-    rows = _rows(
-        client,
-        "SELECT toString(toDate(occurred_at)), origin.2, origin.3, count() FROM scan_set FINAL "
-        f"WHERE occurred_at < fromUnixTimestamp64Milli({kept_from}, 'UTC') AND NOT {unaccounted(progress)} "
-        f"AND NOT {counted(client)} AND NOT {_counted_by_erasures(client)} GROUP BY ALL",
-    )
-    note_removed(
-        client,
-        _RETENTION,
-        [(f"{day} {partition} {until[topic, partition]} {topic}", int(scans)) for day, topic, partition, scans in rows],
-    )
+    since = _untils(noted)
+    found = [
+        (
+            _Noted(
+                str(day), int(partition), since.get((day, partition, topic), 0), until[topic, partition], str(topic)
+            ),
+            int(n),
+        )
+        for day, topic, partition, n in rows
+    ]
+    note_removed(client, _RETENTION, [(each.key, scans) for each, scans in found])
+    # Of two cuts that have counted from the same record on, who came further has counted all that the other has.
+    furthest: dict[tuple[str, int, int, str], int] = {}
+    noted = _noted(client)
+    for each in noted:
+        furthest[each.beginning] = max(furthest.get(each.beginning, 0), each.until)
+    begun = {each.beginning for each, _ in found}
+    twice = [each for each in noted if each.beginning in begun and each.until < furthest[each.beginning]]
+    note_removed(client, _RETENTION, [(each.key, 0) for each in twice])
+
+
+class _Noted(NamedTuple):
+    """That a cut has counted the scans of a day that records [since, until) of a partition had brought."""
+
+    day: str
+    partition: int
+    since: int
+    until: int
+    topic: str
+
+    @property
+    def key(self) -> str:
+        """As it stands in `removed_rows`."""
+        return " ".join(map(str, self))
+
+    @property
+    def beginning(self) -> tuple[str, int, int, str]:
+        """Where it began to count."""
+        return self.day, self.partition, self.since, self.topic
 
 
 def counted(client: Client) -> str:
@@ -233,29 +274,45 @@ def counted(client: Client) -> str:
 
     They come back where an insert stood still over a cut that had seen them. Raises StoreUnavailableError.
     """
-    untils: dict[str, dict[str, int]] = {}
-    for (key,) in _rows(client, f"SELECT key FROM removed_rows FINAL WHERE reason = {quoted(_RETENTION)}"):
-        try:
-            day, partition, until, topic = str(key).split(" ", 3)
-        except ValueError:
-            continue  # by an earlier version, which noted no offsets
-        of_topic = untils.setdefault(topic, {})
-        of_topic[f"{day} {partition}"] = max(of_topic.get(f"{day} {partition}", 0), int(until))
+    return _counted(_noted(client))
+
+
+def _noted(client: Client) -> set[_Noted]:
+    keys = [
+        str(row[0]).split(" ", 4)
+        for row in _rows(client, f"SELECT key FROM removed_rows FINAL WHERE reason = {quoted(_RETENTION)}")
+    ]
+    # Those of an earlier version have noted no offsets.
+    found = {_Noted(key[0], int(key[1]), int(key[2]), int(key[3]), key[4]) for key in keys if len(key) == 5}
+    days = sorted({each.day for each in found})[-_DAYS_KNOWN:]
+    return {each for each in found if each.day in days}
+
+
+def _untils(noted: Iterable[_Noted]) -> dict[tuple[str, int, str], int]:
+    found: dict[tuple[str, int, str], int] = {}
+    for each in noted:
+        place = each.day, each.partition, each.topic
+        found[place] = max(found.get(place, 0), each.until)
+    return found
+
+
+def _counted(noted: Iterable[_Noted]) -> str:
+    topics: dict[str, dict[str, int]] = {}
+    for (day, partition, topic), until in _untils(noted).items():
+        topics.setdefault(topic, {})[f"{day} {partition}"] = until
     conditions = [
         f"(origin.2 = {quoted(topic)} AND origin.4 < transform(concat(toString(toDate(occurred_at)), ' ', toString(origin.3)), "
-        f"{list(of_topic)}, {list(of_topic.values())}, toInt64(0)))"
-        for topic, of_topic in untils.items()
+        f"{list(untils)}, {list(untils.values())}, toInt64(0)))"
+        for topic, untils in topics.items()
     ]
     return f"({' OR '.join(conditions) or '0'})"
 
 
 def _counted_by_erasures(client: Client) -> str:
-    # A SQL condition on scan_set: scans that an erasure which has not ended has counted already.
-    digests = [
-        str(digest)
-        for digest, receipt in _rows(client, "SELECT digest, receipt FROM erased_rows FINAL WHERE finished = 0")
-        if _rows(client, f"SELECT 1 FROM removed_rows FINAL WHERE reason = 'erasure' AND key = {quoted(str(receipt))}")
-    ]
+    # A SQL condition on scan_set: scans that an erasure has counted already, or that came back after it had.
+    receipts = {str(row[0]) for row in _rows(client, "SELECT key FROM removed_rows FINAL WHERE reason = 'erasure'")}
+    erased = _rows(client, "SELECT digest, receipt FROM erased_rows FINAL") if receipts else ()
+    digests = [str(digest) for digest, receipt in erased if receipt in receipts]
     return of_digests("visitor_id", digests) if digests else "0"
 
 
@@ -283,10 +340,10 @@ def _day(at: int) -> str:
 
 def _rows(client: Client, sql: str) -> Sequence[Sequence[Any]]:
     with store_errors():
-        rows: Sequence[Sequence[Any]] = client.query(sql, settings=_QUERY).result_rows
+        rows: Sequence[Sequence[Any]] = client.query(sql, settings=QUERY).result_rows
     return rows
 
 
 def _do(client: Client, sql: str) -> None:
     with store_errors():
-        client.command(sql, settings=_QUERY)
+        client.command(sql, settings=QUERY)

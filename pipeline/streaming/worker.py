@@ -153,12 +153,12 @@ class Worker(Generic[W]):
     async def overtaken_alerts(self, notices: Sequence[AlertNotice], mark: int) -> Sequence[AlertNotice]:
         """Of notices just told those that another worker has overtaken, as they stand; none once the worker gives up."""
         ids = [notice.alert_id for notice in notices]
-        return (
-            await self._until_stored(
+        # Not beside a settlement or a takeover, which ask on the same connection.
+        async with self._writing:
+            found = await self._until_stored(
                 self._write_thread, lambda: self._engine.overtaken_alerts(ids, mark), lambda: not self._give_up
             )
-            or ()
-        )
+        return found or ()
 
     # --- what the agents call
 

@@ -132,7 +132,7 @@ _OURS: Final[Mapping[str, Callable[[pytest.MonkeyPatch], None]]] = {
     "watermark goes back": _ever_older_clock,
     "visits over the edge of retention stay": _nothing(retention, "_ask_for_visits_over"),
     "scans dropped uncounted": _nothing(retention, "_count_scans"),
-    "a cut that was broken off counts twice": _nothing(retention, "counted", "0"),
+    "a cut that was broken off counts twice": _nothing(retention, "_counted", "0"),
 }
 
 #: Those of the harness of processes that are of the protocol, not of what is around it.

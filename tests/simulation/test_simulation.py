@@ -281,3 +281,26 @@ def test_scans_that_an_insert_brings_back_after_a_cut_are_not_counted_again() ->
                 Action("tick", 0, None, (DAY,)),
             ]
         )
+
+
+def test_what_two_cuts_at_once_have_counted_counts_once() -> None:
+    # The one stands still between its look and its note; the other counts the same scans and a few more.
+    for step, after in product(range(15, 24), (False, True)):
+        played(
+            [
+                Action("join"),
+                Action("overnight", 0, None, ("b", "p")),
+                Action("overnight", 0, None, ("a", "q")),
+                Action("tick", 0, None, (3 * DAY,)),
+                Action("poll", 0, None, (100,)),
+                Action("write", 0, None, (True,)),
+                Action("retain", 0, Fault("stop", step, after)),
+                Action("join"),
+                Action("scan", 0, None, ("a", "r", "check_in", 0, 1, "e")),
+                Action("scan", 0, None, ("b", "r", "check_in", 0, 1, "f")),
+                Action("poll", 1, None, (100,)),
+                Action("write", 1, None, (True,)),
+                Action("retain", 1),
+                Action("resume", 0),
+            ]
+        )

@@ -107,16 +107,28 @@ def test_the_process_at_the_door_is_replaced_when_it_dies_and_leaves_with_us(set
     assert doors() == []
 
 
-def exchange(port: int, sent: bytes) -> bytes:
-    """All that comes back on one connection until it is closed, or for a second nothing comes."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection, suppress(TimeoutError, OSError):
-        connection.sendall(sent)
-        connection.settimeout(1)
-        answered = b""
-        while part := connection.recv(65_536):
-            answered += part
-        return answered + b"closed"
-    return answered
+def exchange(port: int, sent: bytes, after: bytes = b"", pieces: int = 1) -> bytes:
+    """All that comes back on one connection, and whether it is `closed` after that or, a second and a half later, still `open`.
+
+    `sent` goes in so many pieces; `after` once the first answer is there.
+    """
+    answered = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        try:
+            size = -(-len(sent) // pieces)
+            for first in range(0, len(sent), size):
+                connection.sendall(sent[first : first + size])
+            if after:
+                answered = connection.recv(65_536)
+                connection.sendall(after)
+            connection.settimeout(1.5)
+            while part := connection.recv(65_536):
+                answered += part
+        except TimeoutError:
+            return answered + b"open"
+        except OSError:
+            pass
+    return answered + b"closed"
 
 
 def statuses(answered: bytes) -> list[bytes]:
@@ -157,11 +169,24 @@ def test_a_request_that_two_readers_would_end_at_two_places_is_refused_and_nothi
             assert answered.endswith(b"closed"), head
 
 
-def test_a_head_without_an_end_is_cut_off(settings: Settings) -> None:
+def test_what_is_no_body_and_has_no_end_is_cut_off(settings: Settings) -> None:
+    head = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n"
     with serve(settings) as port:
-        answered = exchange(port, b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nX-A: " + b"a" * (8 << 20))
-        assert not answered.startswith(b"HTTP/1.1 2")
+        for begun in (
+            head + b"X-A: ",
+            head + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX-A: ",
+            head + b"Transfer-Encoding: chunked\r\n\r\n1;x=",
+        ):
+            answered = exchange(port, begun + b"a" * (8 << 20), pieces=64)
+            assert not answered.endswith(b"open"), begun
         assert get(port, "/livez")[0] == 200
+
+
+def test_many_requests_in_one_piece_are_all_answered(settings: Settings) -> None:
+    head = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    with serve(settings) as port:
+        answered = exchange(port, (head + b"\r\n") * 2_000 + head)
+    assert statuses(answered)[:2_000] == [b"200"] * 2_000
 
 
 def test_a_connection_that_does_not_say_what_it_wants_is_closed(
@@ -171,8 +196,12 @@ def test_a_connection_that_does_not_say_what_it_wants_is_closed(
     with serve(settings) as port:
         assert exchange(port, b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n").startswith(b"HTTP/1.1 408")
         whole = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
-        answered = exchange(port, whole + b"GET /livez HTTP/1.1\r\n")
-    assert statuses(answered) == [b"200", b"408"]
+        for more in (b"\r\n", b"0", b"GET /livez HTTP/1.1\r\n"):
+            answered = exchange(port, whole, more)
+            assert statuses(answered)[0] == b"200"
+            assert answered.endswith(b"closed")
+        early = b"POST /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n"
+        assert exchange(port, early, b"x").endswith(b"closed")
 
 
 def test_pages_load_nothing_from_anywhere_else(settings: Settings) -> None:
