@@ -137,7 +137,7 @@ def remove_rest(client: Client, visitor: str) -> None:
     if cases:
         of_cases = among("case_id", cases)
         doomed += [(table, of_cases) for table in ("exposure_rows", "interval_rows", "case_rows", "report_set")]
-        doomed.append(("published_rows", f"topic = 'exposures' AND {among('key', cases)}"))
+        doomed.append(("published_rows", f"startsWith(topic, 'exposures') AND {among('key', cases)}"))
     for table, condition in doomed:
         if _rows(client, f"SELECT count() FROM {table} WHERE {condition}")[0][0]:
             delete(client, table, condition)

@@ -149,7 +149,7 @@ def _doomed(client: Client, bounds: Bounds) -> list[tuple[str, str, str]]:
         doomed += [
             ("exposure_rows", "checked_in_at", some.format("case_id")),
             ("interval_rows", "checked_in_at", some.format("case_id")),
-            ("published_rows", "toDateTime64(0, 3, 'UTC')", f"topic = 'exposures' AND {some.format('key')}"),
+            ("published_rows", "toDateTime64(0, 3, 'UTC')", f"startsWith(topic, 'exposures') AND {some.format('key')}"),
             ("case_rows", "reported_at", some.format("case_id")),
             ("report_set", "fromUnixTimestamp64Milli(newest.1, 'UTC')", some.format("case_id")),
         ]

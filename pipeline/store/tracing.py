@@ -1,8 +1,8 @@
 """What contact tracing reads from the store and writes to it; what it means is in `pipeline/tracing.py`.
 
-Exposures and warnings are versioned snapshots that double as outboxes of their topics. A case's exposures carry the number of
-the pass that changed them, `published_rows` says up to which number Kafka has them; a warning's row says itself if Kafka has it.
-So a crash between storing and publishing loses no message, and storing never waits for Kafka.
+Exposures and warnings are versioned snapshots that double as outboxes of their topics. A case's exposures carry a number that
+rises, and who stored them; `published_rows` says of each of these up to which number Kafka has theirs. A warning's row says
+itself if Kafka has it. So a crash between storing and publishing loses no message, and storing never waits for Kafka.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -29,6 +29,11 @@ _DAY: Final = 86_400_000
 _QUERY: Final = {"max_query_size": 64 << 20}
 #: Packing what is read at once takes a fifth of a reading's time.
 _ARROW: Final = _QUERY | {"output_format_arrow_compression_method": "none"}
+
+#: A version of a case's exposures is a running number and, in so many bits, its lane: who stores them, 0 for a lone worker.
+LANE_BITS: Final = 20
+#: In SQL. Smaller versions are of before there were lanes, by a lone worker.
+_LANE: Final = f"if(version < {1 << LANE_BITS}, 0, bitAnd(version, {(1 << LANE_BITS) - 1}))"
 
 #: Exposures of one insert; the embedded engine holds them about three times.
 _INSERTED_ROWS: Final = 500_000
@@ -85,6 +90,11 @@ _VISIT_COLUMNS: Final = (
 )
 
 
+def next_version(newest: int, lane: int) -> int:
+    """The version in a lane that comes after another, whatever lane that is of."""
+    return ((newest >> LANE_BITS) + 1) << LANE_BITS | lane
+
+
 class StoredReport(NamedTuple):
     """The newest report of a case, and the one that it was last traced by ("" if never), both as canonical JSON."""
 
@@ -121,12 +131,14 @@ class Interval(NamedTuple):
 class Untold(NamedTuple):
     """What a topic is to be told about a key (a case, a venue): JSON, in order; and what is told by it.
 
-    That is everything of a case up to a version, or some warnings: (id, version).
+    That is everything of a lane of a case with a version in (after, upto], or some warnings: (id, version).
     """
 
     topic: str
     key: str
     messages: list[bytes]
+    lane: int = 0
+    after: int = 0
     upto: int = 0
     warnings: tuple[tuple[str, int], ...] = ()
 
@@ -319,7 +331,8 @@ class TraceStore:
             f"UNION ALL SELECT case_id, version FROM case_rows WHERE case_id IN ({names}) "
             f"UNION ALL SELECT case_id, version FROM interval_rows WHERE case_id IN ({names}) "
             # Retention may have dropped the rows of the last pass.
-            f"UNION ALL SELECT key, version FROM published_rows WHERE topic = 'exposures' AND key IN ({names})) GROUP BY case_id"
+            f"UNION ALL SELECT key, version FROM published_rows WHERE startsWith(topic, 'exposures') AND key IN ({names})) "
+            "GROUP BY case_id"
         )
         return {str(row[0]): int(row[1]) for row in rows}
 
@@ -424,16 +437,27 @@ class TraceStore:
 
     # --- the outbox --------------------------------------------------------------------------------------------------
 
-    def untold_cases(self, cases: Collection[str] | None = None) -> dict[str, tuple[int, int]]:
-        """Cases (None: of all) with exposures that Kafka does not have yet: the version up to which it has them, the newest."""
-        some = "" if cases is None else f"WHERE case_id IN ({_literals(cases)}) "
-        rows = self._rows(
-            "SELECT key, done.version, newest "
-            f"FROM (SELECT case_id AS key, max(version) AS newest FROM exposure_rows {some}GROUP BY key) AS made "
-            "LEFT JOIN (SELECT key, version FROM published_rows FINAL WHERE topic = 'exposures') AS done USING (key) "
-            "WHERE newest > done.version ORDER BY key"
+    def untold_cases(self, cases: Collection[str] | None = None) -> dict[tuple[str, int], tuple[int, int]]:
+        """Lanes of cases (None: of all) with exposures that Kafka does not have yet: (case, lane) → (told up to, newest version).
+
+        Each lane by itself: versions of one are stored in their order, those of two in any, so what one has told says nothing of
+        what another stored meanwhile.
+        """
+        made, done = (
+            ("", "") if cases is None else (f"WHERE {name} IN ({_literals(cases)}) " for name in ("case_id", "key"))
         )
-        return {str(row[0]): (int(row[1]), int(row[2])) for row in rows}
+        told = {
+            (str(key), int(str(topic).partition("/")[2] or 0)): int(version)
+            for key, topic, version in self._rows(
+                f"SELECT key, topic, max(version) FROM (SELECT * FROM published_rows {done}) "
+                "WHERE startsWith(topic, 'exposures') GROUP BY key, topic"
+            )
+        }
+        rows = self._rows(
+            f"SELECT case_id, {_LANE} AS lane, max(version) FROM exposure_rows {made}GROUP BY case_id, lane ORDER BY case_id"
+        )
+        lanes = {(str(case), int(lane)): int(newest) for case, lane, newest in rows}
+        return {each: (told.get(each, 0), newest) for each, newest in lanes.items() if newest > told.get(each, 0)}
 
     def untold_venues(self) -> list[str]:
         """Venues with warnings that Kafka does not have yet."""
@@ -443,18 +467,18 @@ class TraceStore:
         )
         return [str(row[0]) for row in rows]
 
-    def untold_exposures(self, case: str, after: int, until: int) -> Untold:
-        """What is to be told of a case's exposures, of the versions in (after, until].
+    def untold_exposures(self, case: str, lane: int, after: int, until: int) -> Untold:
+        """What is to be told of a lane of a case's exposures, of the versions in (after, until].
 
         What is no more is told with the tier `withdrawn` and no minutes. What has a later version is left out.
         """
         where = f"case_id = {quoted(case)}"
         messages = self._json(
-            f"{_EXPOSURE} FROM exposure_rows WHERE {where} AND version > {after} AND version <= {until} "
+            f"{_EXPOSURE} FROM exposure_rows WHERE {where} AND version > {after} AND version <= {until} AND {_LANE} = {lane} "
             f"AND (exposure_id, version) IN (SELECT exposure_id, max(version) FROM exposure_rows WHERE {where} "
             "GROUP BY exposure_id) ORDER BY version"
         )
-        return Untold("exposures", case, messages, upto=until)
+        return Untold("exposures", case, messages, lane, after, until)
 
     def untold_warnings(self, venue: str, again: Collection[str] = ()) -> Untold:
         """What is to be told of a venue's warnings: what holds now of those not told yet, and of some to be told `again` (ids).
@@ -478,7 +502,13 @@ class TraceStore:
         if not told.warnings:
             self._writer.insert(
                 "published_rows",
-                pa.table({"topic": [told.topic], "key": [told.key], "version": pa.array([told.upto], pa.uint64())}),
+                pa.table(
+                    {
+                        "topic": [f"{told.topic}/{told.lane}" if told.lane else told.topic],
+                        "key": [told.key],
+                        "version": pa.array([told.upto], pa.uint64()),
+                    }
+                ),
             )
             return
         with store_errors():
@@ -496,9 +526,18 @@ class TraceStore:
         newest = {str(row[0]): int(row[1]) for row in rows}
         return {each for each, version in told.warnings if newest.get(each, 0) > version}
 
-    def newest_exposures(self, case: str) -> int:
-        """The newest version of a case's exposures; 0 if there are none."""
-        return int(self._rows(f"SELECT max(version) FROM exposure_rows WHERE case_id = {quoted(case)}")[0][0])
+    def overtaken_exposures(self, told: Untold) -> dict[int, tuple[int, int]]:
+        """Of exposures just told, the lanes of those that another worker has changed since, and may have told before us.
+
+        Each with the versions (after, upto] in which it did.
+        """
+        rows = self._rows(
+            "SELECT lane, min(newest) - 1, max(newest) FROM (SELECT max(version) AS newest, "
+            f"maxIf(version, version > {told.after} AND version <= {told.upto} AND {_LANE} = {told.lane}) AS ours, "
+            f"{_LANE.replace('version', 'newest')} AS lane FROM exposure_rows WHERE case_id = {quoted(told.key)} "
+            f"GROUP BY exposure_id HAVING ours > 0 AND newest > ours AND lane != {told.lane}) GROUP BY lane"
+        )
+        return {int(lane): (int(after), int(upto)) for lane, after, upto in rows}
 
     def _json(self, sql: str) -> list[bytes]:
         with store_errors():

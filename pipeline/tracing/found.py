@@ -257,6 +257,7 @@ def differences(computed: pa.Table, stored: pa.Table) -> tuple[pa.Table, pa.Tabl
 
 def marked(rows: pa.Table, versions: Mapping[str, int], deleted: int) -> pa.Table:
     codes, names = _codes(rows["case_id"])
-    numbers = np.array([versions[name] for name in names.to_pylist()], np.uint64)
+    # There may be names of cases that have no row.
+    numbers = np.array([versions.get(name, 0) for name in names.to_pylist()], np.uint64)
     rows = rows.append_column("version", pa.array(numbers[codes] if len(codes) else np.zeros(0, np.uint64)))
     return rows.append_column("is_deleted", pa.array(np.full(rows.num_rows, deleted, np.uint8)))

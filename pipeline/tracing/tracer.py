@@ -22,7 +22,7 @@ from pipeline.dead_letters import DeadLetter
 from pipeline.settings import Settings
 from pipeline.store.client import connect_further
 from pipeline.store.erasure import digest_of
-from pipeline.store.tracing import EXPOSURES, VISITS, TracedCase, TraceStore, Untold
+from pipeline.store.tracing import EXPOSURES, LANE_BITS, VISITS, TracedCase, TraceStore, Untold, next_version
 from pipeline.tracing.found import Exposed, Standing, differences, intervals_of, marked, union_of
 from pipeline.tracing.index import CaseIndex
 from schemas.case_report import CaseReport
@@ -38,7 +38,7 @@ _CASES_READ_AT_ONCE: Final = 1_000
 _MOST_VISITORS: Final = 2_000
 #: A visit that began so long before an infectious window may reach into it: a day, and as much of an aerosol tail.
 _BEFORE_WINDOW: Final = 2 * HARD_LIMIT
-#: By how much, in bits, a worker among others raises versions, by chance.
+#: By how much, in bits, a worker among others raises the version of warnings, by chance.
 _STEP_BITS: Final = 20
 
 
@@ -62,8 +62,10 @@ class Tracer:
         # Per case the other visitors to look at again; None: everything.
         self._due: dict[str, set[str] | None] = {}
         self._owned: tuple[Collection[int], bool] = (), False
-        # Per case with exposures to be told: the version up to which Kafka has them, and the newest one that is stored.
-        self._untold_cases: dict[str, tuple[int, int]] = {}
+        # Whose exposures these are, among those of other workers.
+        self._own_lane = 1 + secrets.randbelow((1 << LANE_BITS) - 1)
+        # Per case and lane with exposures to be told: the version up to which Kafka has them, and the newest one that is stored.
+        self._untold_cases: dict[tuple[str, int], tuple[int, int]] = {}
         # Venues with warnings to be told, and of those told the ones to be told again.
         self._untold_venues: dict[str, set[str]] = {}
 
@@ -88,7 +90,7 @@ class Tracer:
         oldest = self._store.clock() - self._retention - 2 * HARD_LIMIT
         due = [each.case_id for each in reports if each.report != each.traced or self._active(each.report, oldest)]
         owned = {each.case_id for each in reports}
-        untold = {case: versions for case, versions in self._store.untold_cases().items() if case in owned}
+        untold = {each: versions for each, versions in self._store.untold_cases().items() if each[0] in owned}
         self._take_up(due, untold, self._store.untold_venues())
         self._refresh_warnings(None, {})
         return self._store.next_offsets(partitions)
@@ -102,7 +104,9 @@ class Tracer:
         partitions, everything = self._owned
         self.own(partitions, everything=everything)
 
-    def _take_up(self, due: Collection[str], cases: dict[str, tuple[int, int]], venues: Collection[str]) -> None:
+    def _take_up(
+        self, due: Collection[str], cases: dict[tuple[str, int], tuple[int, int]], venues: Collection[str]
+    ) -> None:
         with self._index.lock:
             self._index.clear()
             self._due = dict.fromkeys(due)
@@ -276,24 +280,30 @@ class Tracer:
             (each.venue_id, each.warn_from, each.warn_until) for case in cases.values() for each in case.intervals
         ]
         others = self._store.visits_at(stretches, visitors)
-        versions = {name: case.version + self._step() for name, case in cases.items()}
         exposed = Exposed(cases, others, self._categories, self._judge.midnight)
         with self._store.writing_exposures() as write:
             for names, computed in exposed.tables():
                 of_these = {name: cases[name] for name in names}
-                changed, gone = self._differences(of_these, computed, visitors)
-                for name in {name for rows in (changed, gone) for name in rows["case_id"].unique().to_pylist()}:
-                    # Before they are stored: if the store's answer is lost, they may be there, and no pass finds them again.
-                    told, _ = self._untold_cases.get(name, (cases[name].version, 0))
-                    self._untold_cases[name] = told, versions[name]
-                    cases[name].version = versions[name]
-                write(marked(changed, versions, 0))
-                write(marked(gone, versions, 1))
+                for deleted, rows in enumerate(self._differences(of_these, computed, visitors)):
+                    # Each insert under a version of its own: who sees one need not have seen the next.
+                    versions = {name: self._raised(cases[name]) for name in rows["case_id"].unique().to_pylist()}
+                    for name, version in versions.items():
+                        # Before they are stored: if the store's answer is lost, they may be there, and no pass finds them again.
+                        told, _ = self._untold_cases.get((name, self._lane), (version - 1, 0))
+                        self._untold_cases[name, self._lane] = told, version
+                    write(marked(rows, versions, deleted))
         if visitors is None:
+            versions = {name: self._raised(case) for name, case in cases.items()}
             self._write_intervals(cases, versions)
             self._store.write_cases([(_traced(name, case.case), versions[name]) for name, case in cases.items()])
-            for name in cases:
-                cases[name].version = versions[name]
+
+    @property
+    def _lane(self) -> int:
+        return 0 if self._owned[1] else self._own_lane
+
+    def _raised(self, case: Standing) -> int:
+        case.version = next_version(case.version, self._lane)
+        return case.version
 
     def _differences(
         self, cases: Mapping[str, Standing], computed: pa.Table, visitors: Collection[str] | None
@@ -335,18 +345,14 @@ class Tracer:
         stored, newest = self._store.warnings(venues)
         true = set(union_of(intervals))
         keys = {each[:4] for each in true}
-        step = self._step()
+        # Of a venue's warnings several workers write, each for its cases: at once, they must not do so under one version, or of a
+        # warning that one has made and the other taken back neither would be the newer.
+        step = 1 if self._owned[1] else 1 + secrets.randbits(_STEP_BITS)
         rows = [(each, newest.get(each.venue_id, 0) + step, False) for each in true - set(stored)]
         rows += [(each, newest[each.venue_id] + step, True) for each in set(stored) - true if each[:4] not in keys]
         for warning, _, _ in rows:
             self._untold_venues.setdefault(warning.venue_id, set())
         self._store.write_warnings(rows)
-
-    def _step(self) -> int:
-        # By how much to raise a version. Of a venue's warnings several workers write, each for its cases; of a case's exposures
-        # so may one that does not know yet that another has taken it over. At once, they must not do so under one version, or of
-        # what one has found and the other taken back neither would be the newer, and who is overtaken would not see it.
-        return 1 if self._owned[1] else 1 + secrets.randbits(_STEP_BITS)
 
     def strangers(self, reports: Iterable[bytes]) -> list[str]:
         """The reported cases that stand and whose visitor has no visit in reach of the infectious window, sorted."""
@@ -359,8 +365,8 @@ class Tracer:
     def untold(self) -> Untold | None:
         """What is to be published next, of one case or venue; None = nothing."""
         if self._untold_cases:
-            case, (told, newest) = next(iter(self._untold_cases.items()))
-            return self._store.untold_exposures(case, told, newest)
+            (case, lane), (told, newest) = next(iter(self._untold_cases.items()))
+            return self._store.untold_exposures(case, lane, told, newest)
         while self._untold_venues:
             venue, again = next(iter(self._untold_venues.items()))
             some = self._store.untold_warnings(venue, again)
@@ -378,12 +384,14 @@ class Tracer:
         if told.warnings:
             self._untold_venues[told.key] = self._store.overtaken(told)
             return
-        _, newest = self._untold_cases.get(told.key, (0, 0))
-        newest = max(newest, self._store.newest_exposures(told.key))
+        _, newest = self._untold_cases.pop((told.key, told.lane), (0, 0))
         if newest > told.upto:
-            self._untold_cases[told.key] = told.upto, newest
-        else:
-            self._untold_cases.pop(told.key, None)
+            self._untold_cases[told.key, told.lane] = told.upto, newest
+        if self._owned[1]:
+            return
+        for lane, (after, upto) in self._store.overtaken_exposures(told).items():
+            before, newest = self._untold_cases.get((told.key, lane), (after, upto))
+            self._untold_cases[told.key, lane] = min(before, after), max(newest, upto)
 
 
 def open_tracer(settings: Settings) -> Tracer:

@@ -101,6 +101,54 @@ def test_the_newest_message_about_a_warning_is_the_one_that_holds(
     assert [sorted(each) if scene is older_but_later else each for each in run_isolated(scene, str(tmp_path))] == told
 
 
+def _visit(client: Any, visitor: str, version: int, deleted: int = 0) -> None:
+    client.command(
+        "INSERT INTO visit_rows (venue_id, visitor_id, checked_in_at, left_at, ended, party_size, version, is_deleted) "
+        f"VALUES ('v', '{visitor}', fromUnixTimestamp64Milli({_WHEN}), fromUnixTimestamp64Milli({_WHEN + 3_600_000}), "
+        f"'check_out', 1, {version}, {deleted})"
+    )
+
+
+def _report(tracer: Any) -> None:
+    # A case that was at the venue, and its tracer.
+    report = {"case_id": "c", "visitor_id": "ill", "status": "confirmed", "reported_at": "2021-09-20T00:00:00Z"}
+    report |= {"infectious_from": "2021-09-18T00:00:00Z", "infectious_until": "2021-09-21T00:00:00Z"}
+    _visit(tracer._store._client, "ill", 1)
+    tracer.load("case-reports", 0, [0], [_WHEN], [b"c"], [json.dumps(report).encode()])
+    tracer.own([0], everything=False)
+    tracer.trace_due()
+
+
+def stored_by_who_was_killed(folder: str) -> list[str]:
+    """In an interpreter of its own: of whom an heir tells, where one found somebody and was killed before a word was out.
+
+    Meanwhile another, who does not know that the case is its own no more, has stored and told of somebody else.
+    """
+    former, killed, heir = _tracers(folder, 3)
+    client = former._store._client
+    _report(former)
+    killed.own([0], everything=False)
+    killed.trace_due()
+    for tracer, visitor in ((killed, "one"), (former, "other")):
+        _visit(client, visitor, 1)
+        tracer._expect("c", visitor)
+        tracer.trace_due()
+    while some := former.untold():
+        former.note_told(some)
+    heir.own([0], everything=False)
+    heir.trace_due()
+    told: list[str] = []
+    while some := heir.untold():
+        if some.topic == "exposures":
+            told.extend(json.loads(message)["visitor_id"] for message in some.messages)
+        heir.note_told(some)
+    return told
+
+
+def test_what_a_killed_owner_has_stored_is_told_whatever_others_have_told_since(tmp_path: Path) -> None:
+    assert "one" in run_isolated(stored_by_who_was_killed, str(tmp_path))
+
+
 def found_and_taken_back(folder: str) -> list[str]:
     """In an interpreter of its own: the tiers told of one exposure, in the topic's order, and what the view says at the end.
 
@@ -108,31 +156,18 @@ def found_and_taken_back(folder: str) -> list[str]:
     read the case before that, takes the exposure back, since the visit has gone meanwhile.
     """
     slow, quick = _tracers(folder, 2)
-    client = slow._store._client
-
-    def visit(visitor: str, version: int, deleted: int = 0) -> None:
-        client.command(
-            "INSERT INTO visit_rows (venue_id, visitor_id, checked_in_at, left_at, ended, party_size, version, is_deleted) "
-            f"VALUES ('v', '{visitor}', fromUnixTimestamp64Milli({_WHEN}), fromUnixTimestamp64Milli({_WHEN + 3_600_000}), "
-            f"'check_out', 1, {version}, {deleted})"
-        )
-
-    report = {"case_id": "c", "visitor_id": "ill", "status": "confirmed", "reported_at": "2021-09-20T00:00:00Z"}
-    report |= {"infectious_from": "2021-09-18T00:00:00Z", "infectious_until": "2021-09-21T00:00:00Z"}
-    visit("ill", 1)
-    slow.load("case-reports", 0, [0], [_WHEN], [b"c"], [json.dumps(report).encode()])
-    slow.own([0], everything=False)
-    slow.trace_due()
+    client, visit = slow._store._client, _visit
+    _report(slow)
     quick.own([0], everything=False)
     with quick._index.lock:
         quick._due.clear()
     read = quick._read({"c": None})
-    visit("other", 1)
+    visit(client, "other", 1)
     slow.again()
     slow._expect("c", "other")
     slow.trace_due()
     waits = slow.untold()
-    visit("other", 2, deleted=1)
+    visit(client, "other", 2, deleted=1)
     quick._pass_whole(read)
     told: list[str] = []
 

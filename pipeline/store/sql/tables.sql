@@ -403,8 +403,9 @@ CREATE TABLE IF NOT EXISTS case_rows
 ENGINE = ReplacingMergeTree(version)
 ORDER BY case_id;
 
--- One pair of visits. `version` counts the passes over its case, so what is newer than `published_rows` says is still to be
--- published: this table is the outbox of the topic exposures too, deletions included.
+-- One pair of visits. `version` rises with each insert for its case, and says in its last 20 bits who made it (the lane), so what is
+-- newer than `published_rows` says of that lane is still to be published: this table is the outbox of the topic exposures too,
+-- deletions included.
 CREATE TABLE IF NOT EXISTS exposure_rows
 (
     case_id            String,
@@ -473,7 +474,7 @@ ORDER BY (venue_id, policy, warn_from, warn_until);
 -- row that is written anew under its version, with 1 here, is told. What was there before this column was, is.
 ALTER TABLE warning_rows ADD COLUMN IF NOT EXISTS told UInt8 DEFAULT 1;
 
--- Kafka has every row of a case up to this version.
+-- Kafka has every row of a case up to this version, of those with this lane: the topic is exposures/LANE, or exposures for lane 0.
 CREATE TABLE IF NOT EXISTS published_rows
 (
     topic   LowCardinality(String),
