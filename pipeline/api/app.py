@@ -59,8 +59,12 @@ def build_app(
     exposition: Exposition,
     probes: Mapping[str, Probe],
     persons: APIRouter | None = None,
+    settled: float = 0.0,
 ) -> FastAPI:
-    """The routes and pages over what its owner starts and closes; `persons`: the routes about persons, behind a guard."""
+    """The routes and pages over what its owner starts and closes; `persons`: the routes about persons, behind a guard.
+
+    Releases are told once they have been there for `settled` seconds.
+    """
     app = FastAPI(
         title="The check-in pipeline",
         version=__version__,
@@ -73,12 +77,12 @@ def build_app(
     api = APIRouter(prefix="/api/v1", responses=_REFUSED)
     api.include_router(venue_routes(live, reader, book))
     api.include_router(planning_routes(live, reader))
-    api.include_router(released_routes(reader))
+    api.include_router(released_routes(reader, settled))
     api.include_router(_own_routes(live))
     if persons is not None:
         api.include_router(persons)
     app.include_router(api)
-    app.include_router(public_routes(reader), responses={code: _REFUSED[code] for code in (404, 422, 503)})
+    app.include_router(public_routes(reader, settled), responses={code: _REFUSED[code] for code in (404, 422, 503)})
     _add_pages(app)
     _add_operations(app, exposition, probes)
     app.add_exception_handler(RequestError, _refuse)

@@ -1,5 +1,6 @@
 """Routes of the audit log, for the role auditor: what it says, and whether it is whole. Reading it is in it, too."""
 
+import asyncio
 from collections import deque
 from itertools import takewhile
 from typing import Annotated, Any, Final
@@ -59,7 +60,12 @@ def audit_routes(register: Register) -> APIRouter:
 
 async def _read(call: Any) -> Any:
     try:
-        return await run_in_threadpool(call)
+        try:
+            return await run_in_threadpool(call)
+        except UserError:
+            # Its last line may just be being written.
+            await asyncio.sleep(0.1)
+            return await run_in_threadpool(call)
     except (UserError, OSError, ValueError, TypeError) as error:
         raise RequestError(
             503, f"the audit log cannot be read: {error}", "the audit log", "see `pipeline audit verify` on its machine"

@@ -24,46 +24,47 @@ _MAX_AGE = 300
 _Day = Annotated[date, Path(description="A UTC day.", examples=["2021-09-19"])]
 
 
-def released_routes(reader: Reader) -> APIRouter:
-    """Routes over the store's releases."""
+def released_routes(reader: Reader, settled: float) -> APIRouter:
+    """Routes over the store's releases that were there `settled` seconds ago: before that another may take their place."""
     router = APIRouter(prefix="/released", tags=["released"])
 
     @router.get("", summary="Which days were released, and what they spent", response_model=Releases)
     async def ledger(request: Request) -> Response:
         """The budget of privacy: one release of a kind for a day, ever."""
-        listed = await reader.ask(released_days)
+        listed = await reader.ask(lambda client: released_days(client, settled))
         return answer(request, Releases(items=[_note(each) for each in listed]), _MAX_AGE)
 
     @router.get("/{kind}/{day}", summary="A day's released numbers", response_model=Released)
     async def figures(request: Request, kind: Kind, day: _Day) -> Response:
         """suppressed: rounded, small numbers hidden; private: with noise. Both are as they were made, whatever came later."""
-        return await _figures_of(request, reader, kind, day)
+        return await _figures_of(request, reader, kind, day, settled)
 
     return router
 
 
-def public_routes(reader: Reader) -> APIRouter:
-    """Routes for everybody: the ledger of releases with noise, and their numbers."""
+def public_routes(reader: Reader, settled: float) -> APIRouter:
+    """Routes for everybody: the ledger of releases with noise, and their numbers. `settled`: as in `released_routes`."""
     router = APIRouter(prefix="/released", tags=["for everybody"])
 
     @router.get("", summary="The public ledger: what each day's release with noise spent", response_model=Releases)
     async def ledger(request: Request) -> Response:
         """The budget of privacy: one release for a day, ever. Its sha256 is that of the file that is published."""
-        listed = await reader.ask(released_days)
+        listed = await reader.ask(lambda client: released_days(client, settled))
         return answer(request, Releases(items=[_note(each) for each in listed if each.kind == "private"]), _MAX_AGE)
 
     @router.get("/{day}", summary="A day's numbers, with noise", response_model=Released)
     async def figures(request: Request, day: _Day) -> Response:
         """Visitors who arrived, and who were there at the hour's end, by area, category and hour."""
-        return await _figures_of(request, reader, "private", day)
+        return await _figures_of(request, reader, "private", day, settled)
 
     return router
 
 
-async def _figures_of(request: Request, reader: Reader, kind: Kind, day: date) -> Response:
-    found = await reader.ask(lambda client: stored_release(client, kind, day))
+async def _figures_of(request: Request, reader: Reader, kind: Kind, day: date, settled: float) -> Response:
+    found = await reader.ask(lambda client: stored_release(client, kind, day, settled))
     if found is None:
-        raise RequestError(404, f"{day} has no release of this kind", "day", "see which there are: /released")
+        listed = request.url.path.rpartition("/released")[0] + "/released"
+        raise RequestError(404, f"{day} has no release of this kind", "day", f"see which there are: {listed}")
     return answer(request, Released(note=_note(found), figures=_figures(found)), _MAX_AGE)
 
 

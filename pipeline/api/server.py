@@ -29,6 +29,7 @@ from pipeline.bounded_http import BoundedHttp
 from pipeline.certificate import Certificate
 from pipeline.listening import bound_socket
 from pipeline.settings import Settings
+from pipeline.store.releases import rivals_seconds
 
 log = logging.getLogger(__name__)
 
@@ -66,10 +67,12 @@ def serve_http(
     persons.include_router(erasure_routes(register, erase))
     persons.include_router(audit_routes(register))
     answered: dict[str, Probe] = {"/livez": lambda: (True, {}), "/readyz": live.ready, **probes}
+    # Twice as long as their maker waits: clocks differ.
+    app = build_app(live, reader, book, exposition, answered, persons, 2 * rivals_seconds(settings))
     server = uvicorn.Server(
         uvicorn.Config(
             _announced(
-                Guard(build_app(live, reader, book, exposition, answered, persons), door, settings.reads_per_minute),
+                Guard(app, door, settings.reads_per_minute),
                 live,
             ),
             log_config=None,

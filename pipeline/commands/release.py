@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
     from pipeline.store.releases import Kind, Release
 
-#: On a server, another machine's insert of the same day is waited for so long before anything is told.
-_RIVALS_SECONDS = 10.0
-
 _store = click.option(
     "--store", type=click.Path(file_okay=False, path_type=Path), help="Embedded ClickHouse in this folder."
 )
@@ -129,13 +126,11 @@ def _opened(store: Path | None) -> "Iterator[tuple[Client, Settings]]":
 
 def _release(client: "Client", settings: Settings, kind: "Kind", day: datetime | None) -> "Release":
     from pipeline.release.publish import release
+    from pipeline.store.releases import rivals_seconds
 
     asked: date | None = day.date() if day else None
-    # An embedded store has one owner.
-    rivals = 0.0 if settings.clickhouse_url is None else _RIVALS_SECONDS
-    return release(
-        client, kind, asked, base=settings.release_base, epsilon=settings.release_epsilon, rivals_seconds=rivals
-    )
+    rivals = rivals_seconds(settings)
+    return release(client, kind, asked, base=settings.release_base, epsilon=settings.release_epsilon, rivals=rivals)
 
 
 def _write(made: "Release", output: Path | None) -> None:

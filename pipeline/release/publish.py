@@ -20,8 +20,8 @@ from pipeline.store.releases import (
     keep_first,
     pairs_of_registry,
     persons_by_cell,
+    settled_release,
     start_of,
-    stored_release,
     visitors_by_cell,
 )
 from pipeline.store.retention import bounds_in_force
@@ -36,20 +36,18 @@ BELOW: Final = 10
 _HOURS: Final = 24
 
 
-def release(
-    client: Client, kind: Kind, day: date | None, *, base: int, epsilon: float, rivals_seconds: float = 0.0
-) -> Release:
+def release(client: Client, kind: Kind, day: date | None, *, base: int, epsilon: float, rivals: float = 0.0) -> Release:
     """What is released of a UTC day (None: the newest one that is closed): what was kept, or else made now and kept.
 
-    `rivals_seconds`: see `keep_first`. Raises UserError for a day that is not closed yet, or no longer whole;
+    `rivals`: see `rivals_seconds`. Raises UserError for a day that is not closed yet, or no longer whole;
     StoreUnavailableError.
     """
     day = _newest(client) if day is None else day
-    if (kept := stored_release(client, kind, day)) is not None:
+    if (kept := settled_release(client, kind, day, rivals)) is not None:
         return kept
     _check_day(client, day)
     made = _suppressed(client, day, base) if kind == "suppressed" else _private(client, day, epsilon)
-    return keep_first(client, made, rivals_seconds)
+    return keep_first(client, made, rivals)
 
 
 def exposed(rows: Sequence[Figure], base: int) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import pyarrow as pa
 
+from pipeline.settings import Settings
 from pipeline.store.writer import store_errors
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ else:
 
 Kind = Literal["suppressed", "private"]
 _LATEST: Final = (1 << 64) - 1
+#: How long, on a ClickHouse server, an insert may take of somebody else who had looked before ours was there, in seconds.
+_RIVALS_SECONDS: Final = 10.0
 
 
 class Figure(NamedTuple):
@@ -43,6 +46,8 @@ class Release:
     epsilon: float
     method: Mapping[str, object]
     figures: Sequence[Figure]
+    #: When it began to be kept, in ms since the epoch; 0 before that.
+    kept_at_ms: int = 0
 
     def content(self) -> dict[str, object]:
         """Everything but the digest, as JSON has it."""
@@ -97,13 +102,27 @@ def pairs_of_registry(client: Client) -> set[tuple[str, str]]:
     return {("", "unknown"), *((area, category) for area, category in rows)}
 
 
-def keep_first(client: Client, release: Release, rivals_seconds: float = 0.0) -> Release:
-    """Keep a release, unless its day has one of its kind; returns what holds. Raises StoreUnavailableError.
+def rivals_seconds(settings: Settings) -> float:
+    """After how long it is certain which release of a day holds: at once in an embedded store, which has one owner."""
+    return 0.0 if settings.clickhouse_url is None else _RIVALS_SECONDS
 
-    `rivals_seconds`: how long, on a server, an insert may take of somebody else who has looked before ours was there. Only after
-    it is it certain which one holds.
+
+def settled_release(client: Client, kind: Kind, day: date, rivals: float) -> Release | None:
+    """What was released of a day, once no other can take its place: waits for that. Raises StoreUnavailableError."""
+    while (held := stored_release(client, kind, day)) is not None:
+        wait = rivals - (time.time_ns() // 1_000_000 - held.kept_at_ms) / 1000
+        if wait <= 0:
+            break
+        time.sleep(wait)
+    return held
+
+
+def keep_first(client: Client, release: Release, rivals: float = 0.0) -> Release:
+    """Keep a release, unless its day has one of its kind; returns what holds, as `settled_release`.
+
+    Raises StoreUnavailableError.
     """
-    if (earlier := stored_release(client, release.kind, release.day)) is not None:
+    if (earlier := settled_release(client, release.kind, release.day, rivals)) is not None:
         return earlier
 
     def column(name: str, kind: pa.DataType) -> pa.Array:
@@ -127,33 +146,40 @@ def keep_first(client: Client, release: Release, rivals_seconds: float = 0.0) ->
     }
     with store_errors():
         client.insert_arrow("release_rows", pa.table(row))
-    time.sleep(rivals_seconds)
-    held = stored_release(client, release.kind, release.day)
+    held = settled_release(client, release.kind, release.day, rivals)
     assert held is not None, "an acknowledged insert is there"
     return held
 
 
-def stored_release(client: Client, kind: Kind, day: date) -> Release | None:
-    """What was released of a day; None if nothing was yet. Raises StoreUnavailableError."""
+def stored_release(client: Client, kind: Kind, day: date, settled: float = 0.0) -> Release | None:
+    """What was released of a day; None if nothing was so many seconds ago. Raises StoreUnavailableError."""
     with store_errors():
         rows = client.query(
             "SELECT toUnixTimestamp64Milli(drawn_at), epsilon, method, arrayMap(h -> toUnixTimestamp(h), hour), area, category, "
-            "arrivals, occupancy FROM release_rows FINAL WHERE kind = {kind:String} AND toString(day) = {day:String}",
+            "arrivals, occupancy, precedence FROM release_rows FINAL WHERE kind = {kind:String} AND toString(day) = {day:String} "
+            "AND precedence >= {precedence:UInt64}",
             # As text: a calendar has days that ClickHouse's Date has not.
-            {"kind": kind, "day": day.isoformat()},
+            {"kind": kind, "day": day.isoformat(), "precedence": _least_precedence(settled)},
         ).result_rows
     if not rows:
         return None
-    drawn_ms, epsilon, method, *columns = rows[0]
+    drawn_ms, epsilon, method, *columns, precedence = rows[0]
     figures = [Figure(*values) for values in zip(*columns, strict=True)]
-    return Release(kind, day, datetime.fromtimestamp(drawn_ms / 1000, UTC), epsilon, json.loads(method), figures)
+    drawn_at = datetime.fromtimestamp(drawn_ms / 1000, UTC)
+    return Release(kind, day, drawn_at, epsilon, json.loads(method), figures, _LATEST - precedence)
 
 
-def released_days(client: Client) -> list[Listed]:
-    """Every release, the newest day first. Raises StoreUnavailableError."""
+def _least_precedence(settled: float) -> int:
+    return _LATEST - (time.time_ns() // 1_000_000 - int(settled * 1000))
+
+
+def released_days(client: Client, settled: float = 0.0) -> list[Listed]:
+    """Every release that was there so many seconds ago, the newest day first. Raises StoreUnavailableError."""
     with store_errors():
         rows = client.query(
-            "SELECT kind, day, toUnixTimestamp64Milli(drawn_at), epsilon, sha256 FROM release_rows FINAL ORDER BY day DESC, kind"
+            "SELECT kind, day, toUnixTimestamp64Milli(drawn_at), epsilon, sha256 FROM release_rows FINAL "
+            "WHERE precedence >= {precedence:UInt64} ORDER BY day DESC, kind",
+            {"precedence": _least_precedence(settled)},
         ).result_rows
     return [Listed(kind, day, datetime.fromtimestamp(ms / 1000, UTC), *rest) for kind, day, ms, *rest in rows]
 

@@ -291,8 +291,19 @@ def _granted(role: str) -> set[str]:
     }
 
 
-def test_the_statements_that_make_grafanas_users_are_statements(answers: Answer) -> None:
+def test_the_statements_that_make_grafanas_users_are_statements_that_give_nothing_else(answers: Answer) -> None:
     assert all(answers["grants"]), _grants()
+    known = (
+        r"CREATE ROLE IF NOT EXISTS checkins_\w+",
+        r"CREATE USER IF NOT EXISTS grafana\w* IDENTIFIED WITH sha256_password BY 'CHANGE-ME' DEFAULT ROLE checkins_\w+\s+"
+        r"SETTINGS readonly = 1,.*",
+        r"ALTER USER grafana\w* DEFAULT ROLE checkins_\w+",
+        r"REVOKE ALL ON checkins\.\* FROM grafana",
+        r"GRANT SELECT ON checkins\.\w+ TO checkins_(?:boards|tracing_board)",
+        r"GRANT checkins_boards TO (?:grafana|checkins_tracing_board)",
+        r"GRANT checkins_tracing_board TO grafana_tracing",
+    )
+    assert [each for each in _grants() if not any(re.fullmatch(form, each, re.DOTALL) for form in known)] == []
 
 
 def test_grafanas_user_reads_nobodys_pseudonym_and_the_tracers_nothing_that_says_who_was_where(answers: Answer) -> None:

@@ -169,7 +169,9 @@ def corrected(folder: str, scans: list[Scan]) -> Any:
 
 def beside_a_rival(folder: str) -> list[float]:
     """In an interpreter of its own: the ε of the release that holds for who waits for rivals, and for a rival who was slow."""
+    import time
     from datetime import UTC, date, datetime
+    from types import SimpleNamespace
 
     from pipeline.settings import Settings
     from pipeline.store import releases
@@ -184,8 +186,19 @@ def beside_a_rival(folder: str) -> list[float]:
             "INSERT INTO release_rows SELECT * REPLACE (0.5 AS epsilon, precedence + 1 AS precedence) FROM release_rows"
         )
 
-    releases.time.sleep = rival_stores  # type: ignore[attr-defined]
+    def slept(seconds: float) -> None:
+        if not waited:
+            early.append(releases.stored_release(client, "private", ours.day, 20.0))
+            rival_stores(seconds)
+        waited.append(seconds)
+        now.append(now[-1] + int(seconds * 1_000_000_000) + 1_000_000)
+
+    waited: list[float] = []
+    early: list[Any] = []
+    now = [time.time_ns()]
+    releases.time = SimpleNamespace(sleep=slept, time_ns=lambda: now[-1])  # type: ignore[assignment]
     told = releases.keep_first(client, ours, 10.0).epsilon
+    assert early == [None], "told while another could take its place"
     return [told, releases.keep_first(client, ours, 10.0).epsilon]
 
 

@@ -107,7 +107,7 @@ def test_only_who_is_known_for_it_calls_others_by_http() -> None:
         for node in ast.walk(tree):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):
-                names = [str(node.module)]
+                names = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
             if any(name in clients or name.startswith(("httpx.", "aiohttp.")) for name in names):
                 callers.add(path)
         if any(name.endswith("PyJWKClient") for name, _ in calls(tree)):
