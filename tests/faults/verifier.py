@@ -288,16 +288,21 @@ class _Comparison:
             ("venue-warnings", "venue_warnings", "warning_id"),
         ):
             newest: dict[str, dict[str, Any]] = {}
+            told: dict[str, list[str]] = {}
             for record in self._topic(topic):
                 if record.value is not None:
                     message = json.loads(record.value)
                     newest[message[name]] = message
+                    state = "taken back" if _is_taken_back(message) else "stands"
+                    told.setdefault(message[name], []).append(f"{record.timestamp} {state}")
             standing = {each for each, message in newest.items() if not _is_taken_back(message)}
             stored = [row[0] for row in self._query(f"SELECT {name} FROM checkins.{view}")]
             for each, times in Counter(stored).items():
                 if times > 1:
                     self._say(view, f"{name} {each} is stored {times} times")
             self._differ(f"topic {topic}", standing, set(stored))
+            for each in sorted(standing ^ set(stored))[:2]:
+                self._say(f"topic {topic}", f"{each} was told so: {', '.join(told.get(each, ['never']))}")
 
     def _look_for_secrets(self, texts: Iterable[str]) -> None:
         places: list[tuple[str, str]] = [("a log or metric", text) for text in texts]
