@@ -58,8 +58,7 @@ def kept_too_long(kafka: KafkaAccess | str, topics: Sequence[Topic], *, apply: b
     reached or refuses.
     """
     with open_admin(kafka) as admin:
-        known = set(admin.list_topics())
-        aged = [topic for topic in topics if topic.retention is not None and topic.name in known]
+        aged = _aged(admin, topics)
         if not aged:
             return {}
         resources = [ConfigResource(ConfigResourceType.TOPIC, topic.name) for topic in aged]
@@ -92,8 +91,7 @@ def outlived(kafka: KafkaAccess | str, topics: Sequence[Topic], now: int) -> dic
     """
     found = {}
     with open_admin(kafka) as admin:
-        known = set(admin.list_topics())
-        aged = [topic for topic in topics if topic.retention is not None and topic.name in known]
+        aged = _aged(admin, topics)
         counts = {
             each["name"]: len(each["partitions"]) for each in admin.describe_topics([topic.name for topic in aged])
         }
@@ -112,6 +110,12 @@ def outlived(kafka: KafkaAccess | str, topics: Sequence[Topic], now: int) -> dic
             if old > 0:
                 found[topic.name] = f"{old:,} records from before {format_instant(before)}"
     return found
+
+
+def _aged(admin: Any, topics: Sequence[Topic]) -> list[Topic]:
+    # Those that are there and not kept for ever.
+    known = set(admin.list_topics())
+    return [topic for topic in topics if topic.retention is not None and topic.name in known]
 
 
 def _missing(admin: Any, topics: Sequence[Topic]) -> list[Topic]:

@@ -63,9 +63,8 @@ class Guard:
             return
         headers = Headers(scope=scope)
         authorization = headers.get("authorization")
-        host = headers.get("host", "").encode("latin-1")
         try:
-            if authorization is None and self._door.is_open and not names_loopback(host):
+            if authorization is None and self._door.is_open and not _is_for_loopback(headers):
                 await refusal(_MISDIRECTED)(scope, receive, send)
                 return
             identity = (
@@ -131,6 +130,10 @@ def _forbidden(identity: Identity | None) -> RequestError:
     return RequestError(
         403, "your role does not allow this", "Authorization", "ask whoever gives out access for the role"
     )
+
+
+def _is_for_loopback(headers: Headers) -> bool:
+    return names_loopback(headers.get("host", "").encode("latin-1"))
 
 
 def _with(change: Callable[[MutableHeaders], None], send: Send) -> Send:

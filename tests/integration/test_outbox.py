@@ -156,18 +156,18 @@ def found_and_taken_back(folder: str) -> list[str]:
     read the case before that, takes the exposure back, since the visit has gone meanwhile.
     """
     slow, quick = _tracers(folder, 2)
-    client, visit = slow._store._client, _visit
+    client = slow._store._client
     _report(slow)
     quick.own([0], everything=False)
     with quick._index.lock:
         quick._due.clear()
     read = quick._read({"c": None})
-    visit(client, "other", 1)
+    _visit(client, "other", 1)
     slow.again()
     slow._expect("c", "other")
     slow.trace_due()
     waits = slow.untold()
-    visit(client, "other", 2, deleted=1)
+    _visit(client, "other", 2, deleted=1)
     quick._pass_whole(read)
     told: list[str] = []
 

@@ -28,6 +28,16 @@ def test_a_planted_bug_is_caught(bug: str, monkeypatch: pytest.MonkeyPatch, pyte
     assert any(map(failure, range(PATIENCE)))
 
 
+#: One worker has read scans of nights that retention is about to drop, and stored none of them.
+OLD_SCANS_READ = (
+    Action("join"),
+    Action("overnight", 0, None, ("b", "p")),
+    Action("overnight", 0, None, ("a", "q")),
+    Action("tick", 0, None, (3 * DAY,)),
+    Action("poll", 0, None, (100,)),
+)
+
+
 def played(actions: list[Action], partitions: int = 2, stay: int = STAY) -> World:
     """A history that was found to break a promise, played again."""
     world = World(partitions=partitions, stay=stay)
@@ -266,11 +276,7 @@ def test_scans_that_an_insert_brings_back_after_a_cut_are_not_counted_again() ->
     for step, who in product(range(10, 18), (0, 1)):
         played(
             [
-                Action("join"),
-                Action("overnight", 0, None, ("b", "p")),
-                Action("overnight", 0, None, ("a", "q")),
-                Action("tick", 0, None, (3 * DAY,)),
-                Action("poll", 0, None, (100,)),
+                *OLD_SCANS_READ,
                 Action("write", 0, Fault("stop", step, after=False), (True,)),
                 Action("join"),
                 Action("rebalance", 0, None, (who, (None,))),
@@ -288,11 +294,7 @@ def test_what_two_cuts_at_once_have_counted_counts_once() -> None:
     for step, after in product(range(15, 24), (False, True)):
         played(
             [
-                Action("join"),
-                Action("overnight", 0, None, ("b", "p")),
-                Action("overnight", 0, None, ("a", "q")),
-                Action("tick", 0, None, (3 * DAY,)),
-                Action("poll", 0, None, (100,)),
+                *OLD_SCANS_READ,
                 Action("write", 0, None, (True,)),
                 Action("retain", 0, Fault("stop", step, after)),
                 Action("join"),
