@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.core.cells import last_before
-from pipeline.core.jit import kernel, wide
+from pipeline.core.jit import array_kernel, kernel, sort_first, wide
 from pipeline.core.levels import CLEARED_BELOW_PROBABILITY, LEVELS, RAISED_AT_PROBABILITY, Rule
 from pipeline.core.pools import I32, I64, MINUTE, NEVER, NONE, U8, Cells, Events, Venues
 from pipeline.core.presence.crowding import probability_over
@@ -272,7 +272,7 @@ def read_curve(
             scratch[held] = wide(events.rows[event].ms) * _SHIFT + events.rows[event].delta + _SHIFT // 2
             held += 1
             event = events.rows[event].next
-        scratch[:held] = np.sort(scratch[:held])
+        sort_first(scratch, held)
         i = 0
         while i < held and start + scratch[i] // _SHIFT <= until:
             ms = scratch[i] // _SHIFT
@@ -346,7 +346,7 @@ class Looks(NamedTuple):
     in_force: I64
 
 
-@kernel
+@array_kernel
 def look(
     first: int,
     looks: Looks,

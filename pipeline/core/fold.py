@@ -39,7 +39,7 @@ ANCIENT: Final = 2
 _LOW: Final = 0xFFFFFFFF
 
 #: Scans whose pairs are touched before they are folded, so that the processor waits for many at once instead of for each in turn.
-_BLOCK: Final = 64
+BLOCK: Final = 64
 
 
 class VisitRows(NamedTuple):
@@ -382,19 +382,19 @@ def apply_scans(
     rows: VisitRows,
     old: Visits,
     new: Visits,
+    slots: I64,
     need: I64,
 ) -> int:
     """Take scans order[first], order[first + 1], …: any order will do. What became of each goes into `outcome`, changed visits
     into `rows`.
 
     Returns how far it came. If that is not the end, some array was too short: make room for `need[0]` more rows in each and
-    call again from there. `need[1]` is of no use.
+    call again from there. `need[1]` is of no use; `slots` is room for BLOCK numbers.
     """
     touched_until = first
-    slots = np.empty(_BLOCK, np.int64)
     for k in range(first, len(order)):
         if k == touched_until:
-            touched_until = min(k + _BLOCK, len(order))
+            touched_until = min(k + BLOCK, len(order))
             need[1] = _touch_pairs(k, touched_until, order, venue, visitor, pairs, scans, slots)
         i = order[k]
         if at[i] < horizon:

@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 
 from pipeline.core.columns import Text
-from pipeline.core.jit import kernel
+from pipeline.core.jit import array_kernel, kernel
 from pipeline.core.pools import I32, I64, U8, Names, crowded, more_room, new_slots
 
 #: Looked up together: the table's and the texts' places are touched first, so that the processor waits for many at once instead
@@ -79,11 +79,11 @@ def _insert_all(
     length: I32,
     add: bool,
     codes: I32,
+    hashed: I64,
 ) -> int:
-    # What is returned is of no use, but without it there would be no touching.
+    # What is returned is of no use, but without it there would be no touching. `hashed` is room for a block.
     touched = 0
     mask = len(names.slots) - 1
-    hashed = np.empty(_BLOCK, np.int64)
     for first in range(0, len(start), _BLOCK):
         count = min(_BLOCK, len(start) - first)
         for i in range(count):
@@ -181,7 +181,7 @@ def ranks(names: Names) -> I32:
     return rank
 
 
-@kernel
+@array_kernel
 def _sort_within(order: I64, group: I32, first: I64, second: I64) -> None:
     begin = 0
     while begin < len(order):
@@ -226,14 +226,14 @@ def intern(names: Names, buffer: U8, text: Text) -> tuple[Names, I32]:
         _rehash(names, slots)
         names = names._replace(slots=slots)
     codes = np.empty(len(text.start), np.int32)
-    _insert_all(names, buffer, text.start, text.length, True, codes)
+    _insert_all(names, buffer, text.start, text.length, True, codes, np.empty(_BLOCK, np.int64))
     return names, codes
 
 
 def find(names: Names, buffer: U8, text: Text) -> I32:
     """The code of each text, −1 for one that was never interned."""
     codes = np.empty(len(text.start), np.int32)
-    _insert_all(names, buffer, text.start, text.length, False, codes)
+    _insert_all(names, buffer, text.start, text.length, False, codes, np.empty(_BLOCK, np.int64))
     return codes
 
 

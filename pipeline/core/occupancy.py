@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.core.cells import last_before
-from pipeline.core.jit import kernel, wide
+from pipeline.core.jit import kernel, sort_first, wide
 from pipeline.core.pools import I32, I64, MINUTE, NEVER, NONE, U8, Cells, Events, Venues, rows_of
 
 _SHIFT: Final = 1 << 20
@@ -86,7 +86,7 @@ def _compute_cell(cells: Cells, events: Events, cell: int, base: int, capacity: 
         event = events.rows[event].next
     if count > 1:
         if count > 24:
-            scratch[:count] = np.sort(scratch[:count])
+            sort_first(scratch, count)
         else:
             for i in range(1, count):
                 value = scratch[i]

@@ -166,6 +166,7 @@ class Shard:
         self._ordered_moves = 0
         self._known_venues = 0
         self._need = np.zeros(2, np.int64)
+        self._slots = np.zeros(fold.BLOCK, np.int64)
         self._scratch = np.zeros(256, np.int64)
         self._old, self._new = fold.new_visits(64), fold.new_visits(64)
         self._hour = BEGINNING // HOUR
@@ -300,6 +301,7 @@ class Shard:
                 self._visit_rows,
                 self._old,
                 self._new,
+                self._slots,
                 self._need,
             )
             if at == count:

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.core.jit import kernel, wide
+from pipeline.core.jit import array_kernel, kernel, sort_first, wide
 from pipeline.core.pools import I32, NONE, Moves
 from pipeline.core.presence.calibration import Hidden
 from pipeline.core.presence.grid import BLOCK_OF_MINUTE, BLOCKS, MINUTES_OF_DAY, STEP, STEPS, Integers
@@ -253,7 +253,7 @@ def _add_sums(
         out[BY_TILT] += persons * np.int64(by_tilt[row, row_of_odds, age])
 
 
-@kernel
+@array_kernel
 def _walk(
     heads: I32,
     moves: Moves,
@@ -304,7 +304,7 @@ def _walk(
                 later[count] = (at << 32) | (wide(moves.rows[move].age) << 16) | (size + 128)
                 count += 1
             move = moves.rows[move].next
-        later[:count] = np.sort(later[:count])
+        sort_first(later, count)
         k = 0
         for j in range(i, until):
             now = wide(minute[j])
