@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.core.cells import last_before
-from pipeline.core.jit import array_kernel, kernel, sort_first, wide
+from pipeline.core.jit import kernel, sort_first, wide
 from pipeline.core.levels import CLEARED_BELOW_PROBABILITY, LEVELS, RAISED_AT_PROBABILITY, Rule
 from pipeline.core.pools import I32, I64, MINUTE, NEVER, NONE, U8, Cells, Events, Venues
 from pipeline.core.presence.crowding import probability_over
@@ -346,7 +346,7 @@ class Looks(NamedTuple):
     in_force: I64
 
 
-@array_kernel
+@kernel
 def look(
     first: int,
     looks: Looks,
@@ -357,6 +357,9 @@ def look(
     events: Events,
     at: I64,
     persons: I64,
+    turns: I64,
+    rows: I64,
+    step: I64,
     scratch: I64,
     found: I64,
     due: I64,
@@ -367,10 +370,10 @@ def look(
 
     Alerts are added to `found` as look, level, raised_at, cleared_at, peak, from row used[0] on; due[look] is when the venue is
     to be looked at again, and when a hold is over that is under way, NONE if never. Memory begins at `cells_from` (ms). Returns
-    how far it came: if not to the end, make room for need[0] steps, events and alerts more, and go on from there.
+    how far it came: if not to the end, make room for need[0] steps, events and alerts more, and go on from there. `at`, `persons`
+    and `turns` are room for as many steps, `rows` for one row more, `step` for two numbers.
     """
     venue, since, bounds, look_back, lowest, in_force = looks
-    step = np.zeros(2, np.int64)
     for i in range(first, len(venue)):
         begin = (since[i] - look_back[i]) // MINUTE
         for level in range(bounds.shape[1]):
@@ -381,8 +384,6 @@ def look(
         need[0] = max(need[0], 2 * count + 2)
         if count == NONE or len(found) - used[0] < bounds.shape[1] * (count + 1):
             return i
-        turns = np.empty(count, np.int64)
-        rows = np.empty((count + 1, 3), np.int64)
         due[i, 1] = NONE
         lasts = False
         for level in range(bounds.shape[1]):
@@ -397,7 +398,7 @@ def look(
             _follow(
                 at[:count],
                 persons[:count],
-                turns,
+                turns[:count],
                 until,
                 since[i],
                 bounds[i, level, 1],

@@ -402,7 +402,8 @@ class Shard:
     def crowded(self, looks: crowding.Looks, until: int) -> tuple[I64, I64]:
         """The alerts by the count of many venues, and what is due of each: see `crowding.look`. Call `advance(until)` first."""
         count, levels = looks.bounds.shape[:2]
-        at, persons = np.zeros(256, np.int64), np.zeros(256, np.int64)
+        (at, persons, turns), rows = np.zeros((3, 256), np.int64), np.zeros((257, 3), np.int64)
+        step = np.zeros(2, np.int64)
         found, due, used = np.zeros((count + 1024, 5), np.int64), np.zeros((count, 2), np.int64), np.zeros(1, np.int64)
         here = 0
         while True:
@@ -416,6 +417,9 @@ class Shard:
                 self._events,
                 at,
                 persons,
+                turns,
+                rows,
+                step,
                 self._scratch,
                 found,
                 due,
@@ -426,7 +430,7 @@ class Shard:
                 return found[: used[0]], due
             room = int(self._need[0])
             if room > len(at):
-                at, persons = np.zeros(room, np.int64), np.zeros(room, np.int64)
+                (at, persons, turns), rows = np.zeros((3, room), np.int64), np.zeros((room + 1, 3), np.int64)
             if room > len(self._scratch):
                 self._scratch = np.zeros(2 * room, np.int64)
             longer = np.zeros((len(found) + max(len(found), levels * room), 5), np.int64)
