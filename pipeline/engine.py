@@ -22,7 +22,7 @@ from pipeline.core import names
 from pipeline.core.alert_book import AlertBook
 from pipeline.core.columns import Rejection, ScanColumns, Text
 from pipeline.core.crowding import Alert, Estimated, Levels, alert_id
-from pipeline.core.decode import decode_scans, judge_times, take
+from pipeline.core.decode import Decoded, decode_scans, judge_times, take
 from pipeline.core.fold import ANCIENT, DUPLICATE, STORED
 from pipeline.core.levels import LEVELS, Rule
 from pipeline.core.loading import load_compiled
@@ -399,15 +399,19 @@ class Engine:
         offsets: Sequence[int] | NDArray[np.int64],
         timestamps_ms: Sequence[int] | NDArray[np.int64],
         values: Sequence[bytes | None],
+        decoded: Decoded | None = None,
     ) -> list[DeadLetter]:
-        """Decode and fold one record batch, in offset order. Returns the records refused; their keys are the caller's."""
+        """Decode and fold one record batch, in offset order. Returns the records refused; their keys are the caller's.
+
+        `decoded`: what `decode_scans` makes of the values, where they are decoded already.
+        """
         progress = self._progress[topic, partition]
         offsets, timestamps_ms = np.asarray(offsets, np.int64), np.asarray(timestamps_ms, np.int64)
         if known := int(np.searchsorted(offsets, progress.next_offset)):
-            offsets, timestamps_ms, values = offsets[known:], timestamps_ms[known:], values[known:]
+            offsets, timestamps_ms, values, decoded = offsets[known:], timestamps_ms[known:], values[known:], None
         if not len(offsets):
             return []
-        columns, rejections = decode_scans(values)
+        columns, rejections = decoded or decode_scans(values)
         if self._clock == "wall":
             columns, late = judge_times(columns, timestamps_ms, self._retention)
             rejections = sorted(rejections + late, key=lambda rejection: rejection.record)
@@ -1101,7 +1105,8 @@ class Engine:
         # Memory knows whoever is being erased: what is loaded anew does not.
         self._broken_off |= bool(erasure.of_erased(asked, self._erased))
         before, self._bounds = self._bounds, retention.bounds_in_force(self._client)
-        if self._shard.cells_from < self._bounds.closed_before:
+        # Without a cut nothing is closed, though memory may reach back for ever.
+        if self._shard.cells_from < self._bounds.closed_before > 0:
             self._broken_off = True
         if self._repairs or self._broken_off:
             self.settle()

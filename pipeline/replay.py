@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 
+from pipeline.core.decode import Decoded, decode_scans
 from pipeline.core.values import Values
 from pipeline.engine import Engine
 from pipeline.errors import StoreUnavailableError, UserError
@@ -92,11 +93,12 @@ class Replay:
             writing: Future[object] | None = None
             taken = first
             try:
-                for values in _read(paths, lambda size: progress(size, self._offset - first)):
+                for size, values, decoded in _ahead(_read(paths)):
+                    progress(size, self._offset - first)
                     if self._stopped.is_set():
                         interrupted = True
                         break
-                    dead_letters.update(self._process(values))
+                    dead_letters.update(self._process(values, decoded))
                     if self._offset - taken >= _WRITE_RECORDS:
                         writing = self._next_write(pool, writing)
                         taken = self._offset
@@ -117,10 +119,10 @@ class Replay:
             interrupted,
         )
 
-    def _process(self, values: Values) -> Iterator[str]:
+    def _process(self, values: Values, decoded: Decoded) -> Iterator[str]:
         offsets = np.arange(self._offset, self._offset + len(values))
         now = np.full(len(values), time.time_ns() // 1_000_000)
-        letters = self._engine.process(TOPIC, 0, offsets, now, values)
+        letters = self._engine.process(TOPIC, 0, offsets, now, values, decoded)
         self._offset += len(values)
         return (letter.reason for letter in letters)
 
@@ -150,9 +152,22 @@ class Replay:
                 return result
 
 
-def _read(paths: Iterable[Path], progress: Callable[[int], None]) -> Iterator[Values]:
+def _read(paths: Iterable[Path]) -> Iterator[tuple[int, Values, Decoded]]:
+    """Records, decoded, and how many bytes of the files were read for them."""
+    sizes: list[int] = []
     for path in paths:
-        yield from read_records(path, progress)
+        for values in read_records(path, sizes.append):
+            yield sum(sizes), values, decode_scans(values)
+            sizes.clear()
+
+
+def _ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each made in another thread while the one before is being used."""
+    with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
+        following = pool.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = pool.submit(next, items, None)
+            yield item
 
 
 @contextmanager

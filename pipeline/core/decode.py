@@ -16,7 +16,11 @@ from schemas.scan import Scan
 SKEW_MS: Final = 300_000
 
 
-def decode_scans(values: Sequence[bytes | None]) -> tuple[ScanColumns, list[Rejection]]:
+#: The valid scans among some records, and why each other record is refused.
+Decoded = tuple[ScanColumns, list[Rejection]]
+
+
+def decode_scans(values: Sequence[bytes | None]) -> Decoded:
     """The valid scans among the records' values, and why each other record is refused; both in the records' order.
 
     Every record is in exactly one of the two. Accepts just what `judge_scan` accepts, with the same values.
