@@ -4,6 +4,10 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from pipeline.engine import open_engine
+from pipeline.settings import Settings
 from tests.isolated import run_isolated
 from tests.reference import DAY, HOUR, MINUTE, Scan, line_of
 
@@ -151,3 +155,21 @@ def ask_after_failures(folder: str) -> list[Any]:
 
 def test_a_query_that_failed_leaves_nothing_to_the_next(tmp_path: Path) -> None:
     assert run_isolated(ask_after_failures, str(tmp_path)) == [42] * 20
+
+
+def test_a_fresh_worker_does_not_load_its_state_anew_at_its_first_look_at_the_retention(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was ever cut, so memory that reaches back for ever holds nothing that is closed."""
+    engine = open_engine(Settings(store=tmp_path), clock="events")
+    engine.assign("t", [0])
+    values = [line_of(scan) for scan in _visits(random.Random(1), 0, 20)]
+    engine.process("t", 0, range(len(values)), [0] * len(values), values)
+    write = engine.take(idle=False)
+    assert write is not None
+    engine.write(write)
+    loaded: list[object] = []
+    monkeypatch.setattr(engine, "_recover", loaded.append)
+    assert not engine.retain(lead=True)
+    assert not loaded
+    engine.close()
