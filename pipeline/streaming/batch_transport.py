@@ -20,6 +20,7 @@ What is replaced for batch topics, and why:
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Collection, Coroutine, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -47,6 +48,11 @@ FETCH_MAX_WAIT_MS = 250
 #: only for the others, which may have nothing new, and until it is answered there is no fetch for those that are taken
 #: meanwhile, nor any other answer on the same connection: where the logs begin and end came 1.5 s later after each rebalance.
 BUSY_MAX_WAIT_MS = 10
+#: While records flow, Kafka waits so long for more of them, or until there are so many bytes: a batch costs Faust and the loops
+#: around it most of a millisecond, however few records it has.
+FLOW_MAX_WAIT_MS, FLOW_MIN_BYTES = 25, 64 << 10
+#: Records flow when they were taken at least this often, in seconds.
+FLOW_SECONDS = 0.1
 #: How long, in seconds, taking rests while partitions have as many batches waiting as they may: Faust's own second, in which
 #: the queues run dry, cost a worker with a backlog a quarter of its time.
 FULL_SECONDS = 0.02
@@ -77,6 +83,8 @@ class _ConsumerThread(faust_aiokafka.AIOKafkaConsumerThread):  # type: ignore[mi
     """Runs aiokafka's consumer in its own event loop; everything here runs in that thread."""
 
     logger = logging.getLogger("faust")
+    #: When records were taken last, and the time before (monotonic seconds).
+    _taken = _before = -FLOW_SECONDS
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -114,12 +122,19 @@ class _ConsumerThread(faust_aiokafka.AIOKafkaConsumerThread):  # type: ignore[mi
                 await asyncio.wait([waiter], timeout=timeout)
                 waiter.cancel()
                 records = await self._drain(fetcher, wanted - self.consumer.held, max_records)
+        if records:
+            self._before, self._taken = self._taken, time.monotonic()
         self._choose_wait(fetcher)
         return records
 
     def _choose_wait(self, fetcher: Any) -> None:
-        busy = fetcher._records or self.consumer.held
-        fetcher._fetch_max_wait_ms = BUSY_MAX_WAIT_MS if busy else FETCH_MAX_WAIT_MS
+        # The next fetch is sent as soon as this thread has nothing else to do.
+        longest, least = FETCH_MAX_WAIT_MS, 1
+        if fetcher._records or self.consumer.held:
+            longest = BUSY_MAX_WAIT_MS
+        elif self._taken - self._before < FLOW_SECONDS and time.monotonic() - self._taken < FLOW_SECONDS:
+            longest, least = FLOW_MAX_WAIT_MS, FLOW_MIN_BYTES
+        fetcher._fetch_max_wait_ms, fetcher._fetch_min_bytes = longest, least
 
     async def _drain(self, fetcher: Any, wanted: frozenset[TP], max_records: int | None) -> dict[TP, list[Any]]:
         if fetcher._subscriptions.reassignment_in_progress:
