@@ -53,6 +53,8 @@ OVERVIEW_SECONDS = 10.0
 UNDERCOUNT_SECONDS = 60.0
 #: Whether days have become older than the retention is looked at so often, in seconds.
 RETENTION_SECONDS = 600.0
+#: With a backlog so many writes follow each other, each cut while the one before is stored, before anything else is looked after.
+WRITES_IN_A_ROW = 4
 #: Without progress for this long a worker is not live; while a call into the engine runs, it may take longer: loading the
 #: state of large partitions does.
 STALLED_SECONDS, LONG_CALL_SECONDS = 30.0, 600.0
@@ -111,7 +113,7 @@ class Worker(Generic[W]):
         self.reading_since: float | None = None
 
         # Changed in the engine's thread only.
-        self._pending = 0
+        self._pending = self._ahead = 0
         self._letters: list[DeadLetter] = []
         self._timestamps_ms: list[NDArray[np.int64]] = []
         self._venues_done: dict[Partition, int] = {}
@@ -167,7 +169,7 @@ class Worker(Generic[W]):
 
         Waits while the buffer is full: that is the back-pressure, Faust then stops fetching.
         """
-        while (self._settling or self._pending >= self._settings.buffer_scans) and batch.epoch == self.epoch:
+        while (self._settling or self._held() >= self._settings.buffer_scans) and batch.epoch == self.epoch:
             self._room.clear()
             await self._room.wait()
         if batch.epoch != self.epoch or self.failure.done():
@@ -450,14 +452,18 @@ class Worker(Generic[W]):
 
     def _let_go(self) -> None:
         self._letters, self._timestamps_ms, self._venues_done = [], [], {}
-        self._pending, self._half_read = 0, None
+        self._pending, self._ahead, self._half_read = 0, 0, None
 
     def _show_counters(self) -> None:
         # Between two assignments the engine knows no time; what was shown does not go back.
         counters, (shown, _) = self._engine.counters(), self._metrics.counters
         times = {name: max(at, shown.get(name, 0)) for name, at in counters.items() if name.endswith("_ms")}
         self._metrics.counters = ({**counters, **times}, Counter(self._reasons))
-        self._metrics.buffer_fill.set(self._pending / self._settings.buffer_scans)
+        self._metrics.buffer_fill.set(self._held() / self._settings.buffer_scans)
+
+    def _held(self) -> int:
+        # What is processed, but for what is being stored.
+        return self._pending + self._ahead
 
     # --- the loop's steps
 
@@ -505,19 +511,55 @@ class Worker(Generic[W]):
         return sum(max(0, self._ends.get(each, 0) - offset) for each, offset in self._read.items())
 
     async def _write_once(self, idle: bool) -> bool:
-        """Take what has accumulated and store it; False if that was given up."""
+        """Take what has accumulated and store it; with a backlog, some of what comes meanwhile too.
+
+        False if that was given up.
+        """
+        cut, writes = await self._cut(idle), 1
+        while cut is not None:
+            self._ahead = 0
+            self._room.set()
+            storing = asyncio.create_task(self._store(cut))
+            try:
+                cut = await self._cut_beside(storing) if writes < WRITES_IN_A_ROW else None
+            finally:
+                stored = await storing
+            if not stored:
+                break
+            if cut is None:
+                return True
+            writes += 1
+        await self._in_engine_thread(self._let_go)
+        self._venues_next.clear()  # the registry's rows went with the write: read it again
+        return False
+
+    async def _cut(self, idle: bool) -> _Cut[W] | None:
         # Most cuts ask the store nothing, so one that succeeds does not say that it answers.
-        cut = await self._until_stored(
+        return await self._until_stored(
             self._engine_thread, lambda: self._take(idle), lambda: not self._give_up, proves_answer=False
         )
-        if cut is None:
-            await self._in_engine_thread(self._let_go)
-            self._venues_next.clear()
-            return False
-        self._room.set()
+
+    async def _cut_beside(self, storing: asyncio.Task[bool]) -> _Cut[W] | None:
+        """The next cut, once it is large enough to be written at once, so that its write can follow; None if none came."""
+        while not storing.done():
+            if self._pending >= self._settings.flush_rows and not self._is_wanted():
+                cut = await self._cut(idle=False)
+                self._ahead = sum(map(len, cut.timestamps_ms)) if cut is not None else 0
+                self._room.set()
+                return cut
+            self._wake.clear()
+            waking = asyncio.create_task(self._wake.wait())
+            await asyncio.wait({storing, waking}, return_when=asyncio.FIRST_COMPLETED)
+            waking.cancel()
+        return None
+
+    def _is_wanted(self) -> bool:
+        # Whether something else is to be done as soon as a write has ended.
+        return bool(self._settling or self._flushes or self._erasures or self._engine.settle_due or self.epoch is None)
+
+    async def _store(self, cut: _Cut[W]) -> bool:
         # Before they are stored: what the store accounts for is not read again, so nobody would send them any more.
         if not await self._publish_letters(cut.letters):
-            self._venues_next.clear()
             return False
         offsets: Mapping[Partition, int] = {}
         if cut.write is not None:
@@ -527,7 +569,6 @@ class Worker(Generic[W]):
                 self._write_thread, lambda: self._engine.write(write), lambda: not self._give_up
             )
             if answer is None:
-                self._venues_next.clear()  # the registry's rows went with the write: read it again
                 return False
             offsets = answer
             self._metrics.flush_seconds.observe(time.monotonic() - begun)

@@ -62,6 +62,115 @@ def test_a_worker_that_gives_up_waiting_for_kafka_stores_nothing_of_it() -> None
     asyncio.run(scene())
 
 
+def _with_a_backlog(written: list[str], stored: threading.Event, **settings: int) -> tuple[Worker[Any], MagicMock]:
+    """A worker whose first write lasts until `stored` is set, with 4 scans read; writes are told by their names."""
+    engine = MagicMock()
+    engine.counters.return_value = {}
+    engine.settle_due, engine.turns_in = False, None
+    engine.event_delays = np.zeros(0)
+    engine.process.return_value = []
+    engine.take.side_effect = [f"write {number}" for number in range(1, 9)]
+
+    def write(cut: str) -> dict[tuple[str, int], int]:
+        stored.wait(10)
+        written.append(cut)
+        return {}
+
+    engine.write.side_effect = write
+    worker = Worker(engine, load_settings(**settings), Metrics(), MagicMock(), MagicMock())
+    worker.epoch = 1
+    return worker, engine
+
+
+def _scans(first: int) -> RecordBatch:
+    return RecordBatch("check-ins", 0, np.arange(first, first + 4), np.zeros(4, np.int64), [None] * 4, [b"{}"] * 4, 1)
+
+
+def test_with_a_backlog_the_next_write_is_cut_while_the_one_before_is_stored() -> None:
+    async def scene() -> None:
+        written, stored = list[str](), threading.Event()
+        worker, engine = _with_a_backlog(written, stored, flush_rows=4)
+        await worker.submit(_scans(0))
+        writing = asyncio.create_task(worker._write_once(idle=False))
+        await asyncio.sleep(0.2)
+        assert engine.take.call_count == 1
+        await worker.submit(_scans(4))
+        await asyncio.sleep(0.2)
+        assert engine.take.call_count == 2
+        assert not written
+        stored.set()
+        assert await asyncio.wait_for(writing, 5)
+        assert written == ["write 1", "write 2"]
+
+    asyncio.run(scene())
+
+
+def test_what_is_cut_ahead_counts_as_held_so_that_the_buffer_stays_bounded() -> None:
+    async def scene() -> None:
+        written, stored = list[str](), threading.Event()
+        worker, engine = _with_a_backlog(written, stored, flush_rows=600, buffer_scans=1_000)
+        writing = asyncio.create_task(worker._write_once(idle=False))
+        await asyncio.sleep(0.2)
+        reading = asyncio.create_task(_read(worker, 300))
+        await asyncio.sleep(0.5)
+        assert engine.take.call_count == 2
+        assert 4 * engine.process.call_count == 1_000
+        assert not reading.done()
+        stored.set()
+        assert await asyncio.wait_for(writing, 5)
+        await asyncio.wait_for(reading, 5)
+
+    async def _read(worker: Worker[Any], batches: int) -> None:
+        for number in range(batches):
+            await worker.submit(_scans(4 * number))
+
+    asyncio.run(scene())
+
+
+def test_what_was_cut_ahead_of_a_write_that_was_given_up_is_not_stored() -> None:
+    """It would be counted on top of what was never stored."""
+
+    async def scene() -> None:
+        worker, engine = _with_a_backlog([], threading.Event(), flush_rows=4)
+        engine.write.side_effect = StoreUnavailableError("no answer")
+        await worker.submit(_scans(0))
+        writing = asyncio.create_task(worker._write_once(idle=False))
+        await asyncio.sleep(0.2)
+        await worker.submit(_scans(4))
+        await asyncio.sleep(0.2)
+        assert engine.take.call_count == 2
+        worker._give_up = True
+        assert not await asyncio.wait_for(writing, 5)
+        assert {call.args for call in engine.write.call_args_list} == {("write 1",)}
+        assert worker._held() == 0
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("wanted", ["a flush", "an erasure", "a settlement"])
+def test_nothing_is_cut_ahead_of_what_is_to_be_done_once_everything_is_stored(wanted: str) -> None:
+    async def scene() -> None:
+        written, stored = list[str](), threading.Event()
+        worker, engine = _with_a_backlog(written, stored, flush_rows=4)
+        await worker.submit(_scans(0))
+        writing = asyncio.create_task(worker._write_once(idle=False))
+        await asyncio.sleep(0.2)
+        asked: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if wanted == "a flush":
+            worker._flushes.append((asked, False))
+        elif wanted == "an erasure":
+            worker._erasures.append(("somebody", asked))
+        else:
+            engine.settle_due = True
+        await worker.submit(_scans(4))
+        await asyncio.sleep(0.2)
+        stored.set()
+        assert await asyncio.wait_for(writing, 5)
+        assert written == ["write 1"]
+
+    asyncio.run(scene())
+
+
 def test_partitions_are_not_taken_over_beside_a_write_that_is_under_way() -> None:
     """It would be counted on top of what the takeover has just read of it."""
 
