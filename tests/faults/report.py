@@ -15,12 +15,19 @@ COUNTS: Final = ROOT / "docs" / "reliability.json"
 RULE_OF_THREE: Final = 3
 
 
-def record(found: Mapping[str, Any]) -> None:
-    """Add what a command found to the counts, under `setting` how it was run, and write the page from all of them."""
+def record(found: Mapping[str, Any], place: int | None = None) -> int:
+    """Add what a command found to the counts, under `setting` how it was run, and write the page from all of them.
+
+    Returns the entry's place, to be given once the same command has found more.
+    """
     recorded = json.loads(COUNTS.read_text()) if COUNTS.is_file() else []
-    recorded.append({"setting": setting(f"python -m {found['command']}"), **found})
+    if place is None:
+        place = len(recorded)
+        recorded.append({"setting": setting(f"python -m {found['command']}")})
+    recorded[place] |= found
     COUNTS.write_text(json.dumps(recorded, indent=1) + "\n")
     write_between("counts", _counts(recorded), PAGE)
+    return place
 
 
 def _counts(recorded: Sequence[Mapping[str, Any]]) -> str:

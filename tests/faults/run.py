@@ -9,7 +9,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -67,10 +67,13 @@ def command(
     """Hurt a pipeline of real processes, and compare what it stored with what its log says."""
     found: dict[str, Any] = {"command": f"tests.faults.run {' '.join(sys.argv[1:])}"}
     chance = random.Random(seed if seed is not None else time.time_ns())
-    failed = False
-    if faults and minutes:
-        found["runs"] = _runs(faults, minutes, chance, rate, pace)
-        failed |= any(run["wrong"] for run in found["runs"])
+    failed, place = False, None
+    for run in _runs(faults, minutes, chance, rate, pace):
+        found.setdefault("runs", []).append(run)
+        failed |= bool(run["wrong"])
+        if record:
+            # At once: whatever ends the next one does not take it along.
+            place = report.record(found, place)
     if kills:
         found["calm"] = [_run(chance, rate, kills, _CALM_PACE, CALM, shared=shared) for shared in (True, False)]
         failed |= any(run["wrong"] for run in found["calm"])
@@ -80,24 +83,25 @@ def command(
     if overload:
         found["overload"] = _overload(overload * 60)
     if record:
-        report.record(found)
+        report.record(found, place)
     click.echo(json.dumps(found, indent=1))
     sys.exit(failed)
 
 
-def _runs(faults: int, minutes: float, chance: random.Random, rate: float, pace: float) -> list[dict[str, Any]]:
-    until, runs, done = time.monotonic() + minutes * 60, list[dict[str, Any]](), 0
+def _runs(faults: int, minutes: float, chance: random.Random, rate: float, pace: float) -> Iterator[dict[str, Any]]:
+    until, runs, done = time.monotonic() + minutes * 60, 0, 0
     while done < faults and time.monotonic() < until:
-        shared = len(runs) % ALONE_EACH != ALONE_EACH - 1
+        shared = runs % ALONE_EACH != ALONE_EACH - 1
         some, kinds = min(FAULTS_PER_RUN, faults - done), WEIGHTS if shared else ALONE
         try:
-            runs.append(_run(chance, rate, some, pace, kinds, shared=shared, seconds=until - time.monotonic()))
+            run = _run(chance, rate, some, pace, kinds, shared=shared, seconds=until - time.monotonic())
         except KeyboardInterrupt:
             click.echo("broken off: the run that was not compared does not count")
-            return runs
-        done += sum(runs[-1]["faults"].values())
-        click.echo(f"{done} faults, {len(runs[-1]['wrong'])} things wrong {runs[-1]['wrong']}")
-    return runs
+            return
+        runs += 1
+        done += sum(run["faults"].values())
+        click.echo(f"{done} faults, {len(run['wrong'])} things wrong {run['wrong']}")
+        yield run
 
 
 def _run(
@@ -112,7 +116,7 @@ def _run(
 ) -> dict[str, Any]:
     seed = chance.randrange(1 << 32)
     click.echo(f"seed {seed}")
-    with TemporaryDirectory(prefix="faults-") as folder:
+    with TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as folder:
         harness = Harness(Path(folder), seed, rate, say=click.echo, shared=shared)
         try:
             harness.run(faults, seconds, pace, kinds)
