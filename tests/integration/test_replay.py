@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from pipeline import replay as replay_module
+from pipeline.core.decode import Decoded
 from pipeline.errors import StoreUnavailableError, UserError
 from pipeline.replay import Replay, store_failures
 from pipeline.settings import Settings
@@ -276,7 +277,9 @@ class Engine:
         offsets: NDArray[np.int64],
         _times: NDArray[np.int64],
         values: Sequence[bytes],
+        decoded: Decoded,
     ) -> list[Any]:
+        assert len(decoded[1]) == len(values)
         assert offsets.tolist() == [*range(len(self.processed), len(self.processed) + len(values))]
         self.processed += values
         return []
