@@ -20,12 +20,13 @@ from collections import deque
 from contextlib import suppress
 from email.utils import formatdate
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 from zlib import crc32
 
 from pipeline.addresses import names_loopback
 from pipeline.certificate import Certificate
 from pipeline.errors import UserError
+from pipeline.event_loop import run
 
 _PREFIX: Final = b"GET /api/v1/venues/"
 _SUFFIX: Final = b"/now HTTP/1.1"
@@ -297,11 +298,6 @@ def _renew(certificate: Certificate) -> None:
 def main(descriptor: int, parent_port: int, *files: str) -> None:
     """Serve until the parent closes our standard input. `files`: a certificate's chain and its key, read by the parent before."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too, and the parent wants to finish its answers
-    run: Any = asyncio.run
-    with suppress(ImportError):
-        import uvloop
-
-        run = uvloop.run
     run(_serve(descriptor, parent_port, Certificate(*map(Path, files)) if files else None))
 
 

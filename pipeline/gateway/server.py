@@ -5,8 +5,8 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Any, Final
+from contextlib import contextmanager
+from typing import Final
 
 import uvicorn
 
@@ -14,6 +14,7 @@ from pipeline.addresses import is_loopback
 from pipeline.bounded_http import BoundedHttp
 from pipeline.certificate import Certificate, certificate_of
 from pipeline.errors import UserError
+from pipeline.event_loop import run
 from pipeline.gateway.admission import Admission
 from pipeline.gateway.app import Gateway
 from pipeline.gateway.devices import Devices
@@ -66,11 +67,6 @@ class _Server(uvicorn.Server):
 def serve_gateway(settings: Settings, say: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM, then finish what is under way. Raises UserError for what is wrong at the start."""
     _check_exposure(settings)
-    run: Any = asyncio.run
-    with suppress(ImportError):
-        import uvloop
-
-        run = uvloop.run
     run(_serve(settings, say))
 
 
