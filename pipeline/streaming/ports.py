@@ -206,7 +206,7 @@ class ModelCare(Protocol):
 class Tracer(Protocol):
     """Cases in, exposures and warnings out. Every method may block; all are called from one thread.
 
-    All but `due` raise StoreUnavailableError, and may then be called again.
+    All but `due` and `contradicted` raise StoreUnavailableError, and may then be called again.
     """
 
     def own(self, partitions: Collection[int], *, everything: bool) -> Mapping[int, int | None]:
@@ -247,6 +247,10 @@ class Tracer(Protocol):
 
     def note_told(self, told: Untold) -> None:
         """Kafka has acknowledged what `untold` gave."""
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether Kafka has what was true before as the last word, which only we know; may be asked from any thread."""
 
     def close(self) -> None:
         """Give the store back."""

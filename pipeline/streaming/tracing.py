@@ -31,6 +31,8 @@ PATIENCE_SECONDS = 30.0
 #: With several workers a scan at a venue of another one is found by tracing every case again this often, in seconds; or three
 #: times as seldom as that takes, whichever is longer.
 SWEEP_SECONDS = 60.0
+#: How long, in seconds, a worker that stops waits for Kafka and the store to take what it is just telling.
+LAST_WORDS_SECONDS = 5.0
 #: Pauses between tries while the store is away: doubled from the first to the last, in seconds.
 FIRST_PAUSE, LAST_PAUSE = 0.5, 15.0
 
@@ -67,6 +69,8 @@ class TracingLoop:
         # Number of the last look at what is left to do, and of the last one that found nothing.
         self._looked = self._nothing_left = 0
         self._hurry = False
+        # Whether something is on its way to Kafka, or not looked at once more since.
+        self._telling = False
         self._stopping = False
         self._swept_at, self._sweep_began, self._sweep_seconds = time.monotonic(), 0.0, 0.0
 
@@ -136,7 +140,10 @@ class TracingLoop:
         await asyncio.gather(self._trace(), self._send())
 
     async def stop(self) -> None:
-        """Finish the pass under way and give the store back."""
+        """Finish the pass under way, set right what only this worker knows to be told wrongly, and give the store back."""
+        patience = time.monotonic() + LAST_WORDS_SECONDS
+        while (self._telling or self._tracer.contradicted) and time.monotonic() < patience:
+            await asyncio.sleep(POLL_SECONDS)
         self._stopping = True
         await asyncio.get_running_loop().run_in_executor(self._thread, self._tracer.close)
         self._thread.shutdown()
@@ -183,8 +190,10 @@ class TracingLoop:
                 return
             some, due = left
             if some is not None:
+                self._telling = True
                 await self._publish(some.topic, some.key, some.messages)
                 await self._until_stored(partial(self._tracer.note_told, some))
+                self._telling = False
                 self._metrics.traced_messages.labels(some.topic).inc(len(some.messages))
                 self._done({})
                 continue

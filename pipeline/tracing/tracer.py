@@ -66,7 +66,12 @@ class Tracer:
         self._own_lane = 1 + secrets.randbelow((1 << LANE_BITS) - 1)
         # Per case and lane with exposures to be told: the version up to which Kafka has them, and the newest one that is stored.
         self._untold_cases: dict[tuple[str, int], tuple[int, int]] = {}
-        # Venues with warnings to be told, and of those told the ones to be told again.
+        # Those of them that Kafka has, in another order than ours: only we know, whoever owns the cases by now.
+        self._again: set[tuple[str, int]] = set()
+        # Cases and venues of which something was handed to the store that it has not said that it has: it may have it later.
+        self._unanswered_cases: set[str] = set()
+        self._unanswered_venues: set[str] = set()
+        # Venues with warnings to be told, and of those told the ones to be told again, which only we know, too.
         self._untold_venues: dict[str, set[str]] = {}
 
     def close(self) -> None:
@@ -96,7 +101,10 @@ class Tracer:
         return self._store.next_offsets(partitions)
 
     def forget(self) -> None:
-        """Have nothing in memory any more, and nothing due, until the cases are taken over again; asks the store nothing."""
+        """Have nothing due any more, until the cases are taken over again; asks the store nothing.
+
+        What Kafka has in another order than ours is still told again.
+        """
         self._take_up([], {}, [])
 
     def own_again(self) -> None:
@@ -112,7 +120,12 @@ class Tracer:
             self._due = dict.fromkeys(due)
         self._standing.clear()
         self._ready.clear()
-        self._untold_cases, self._untold_venues = cases, {venue: set() for venue in venues}
+        again = {each: versions for each, versions in self._untold_cases.items() if each in self._again}
+        self._untold_cases = _merged(cases, again)
+        self._unanswered_cases.clear()
+        self._unanswered_venues.clear()
+        kept = {venue: ids for venue, ids in self._untold_venues.items() if ids}
+        self._untold_venues = {venue: set[str]() for venue in venues} | kept
 
     def _active(self, canonical: str, oldest: int) -> bool:
         case = self._judge.judge(canonical.encode())
@@ -238,7 +251,7 @@ class Tracer:
         passes = self._store.passes(cases) if cases else {}
         if cases and not self._owned[1]:
             # What was stored by who did not know that the case was another's by then, and did not come to tell of it.
-            self._untold_cases = self._store.untold_cases(cases) | self._untold_cases
+            self._untold_cases = _merged(self._untold_cases, self._store.untold_cases(cases))
         visits = self._own_visits(live)
         standing = {
             name: Standing(case, passes.get(name, 0), visits[name] if name in live else VISITS.empty_table())
@@ -291,7 +304,9 @@ class Tracer:
                         # Before they are stored: if the store's answer is lost, they may be there, and no pass finds them again.
                         told, _ = self._untold_cases.get((name, self._lane), (version - 1, 0))
                         self._untold_cases[name, self._lane] = told, version
+                        self._unanswered_cases.add(name)
                     write(marked(rows, versions, deleted))
+        self._unanswered_cases.difference_update(cases)
         if visitors is None:
             versions = {name: self._raised(case) for name, case in cases.items()}
             self._write_intervals(cases, versions)
@@ -352,7 +367,9 @@ class Tracer:
         rows += [(each, newest[each.venue_id] + step, True) for each in set(stored) - true if each[:4] not in keys]
         for warning, _, _ in rows:
             self._untold_venues.setdefault(warning.venue_id, set())
+            self._unanswered_venues.add(warning.venue_id)
         self._store.write_warnings(rows)
+        self._unanswered_venues -= self._unanswered_venues if venues is None else venues
 
     def strangers(self, reports: Iterable[bytes]) -> list[str]:
         """The reported cases that stand and whose visitor has no visit in reach of the infectious window, sorted."""
@@ -364,16 +381,22 @@ class Tracer:
 
     def untold(self) -> Untold | None:
         """What is to be published next, of one case or venue; None = nothing."""
-        if self._untold_cases:
-            (case, lane), (told, newest) = next(iter(self._untold_cases.items()))
-            return self._store.untold_exposures(case, lane, told, newest)
-        while self._untold_venues:
-            venue, again = next(iter(self._untold_venues.items()))
+        for (case, lane), (told, newest) in self._untold_cases.items():
+            # Told before they are all there, what comes in later would count as told. The next pass over the case ends this.
+            if lane != self._lane or case not in self._unanswered_cases:
+                return self._store.untold_exposures(case, lane, told, newest)
+        for venue, again in list(self._untold_venues.items()):
             some = self._store.untold_warnings(venue, again)
             if some.warnings:
                 return some
-            del self._untold_venues[venue]
+            if venue not in self._unanswered_venues:
+                del self._untold_venues[venue]
         return None
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether Kafka has what was true before as the last word, which only we know; may be asked from any thread."""
+        return bool(self._again) or any(list(self._untold_venues.values()))
 
     def note_told(self, told: Untold) -> None:
         """Kafka has acknowledged what `untold` gave.
@@ -385,13 +408,25 @@ class Tracer:
             self._untold_venues[told.key] = self._store.overtaken(told)
             return
         _, newest = self._untold_cases.pop((told.key, told.lane), (0, 0))
+        self._again.discard((told.key, told.lane))
         if newest > told.upto:
             self._untold_cases[told.key, told.lane] = told.upto, newest
         if self._owned[1]:
             return
-        for lane, (after, upto) in self._store.overtaken_exposures(told).items():
-            before, newest = self._untold_cases.get((told.key, lane), (after, upto))
-            self._untold_cases[told.key, lane] = min(before, after), max(newest, upto)
+        overtaken = {(told.key, lane): each for lane, each in self._store.overtaken_exposures(told).items()}
+        self._untold_cases = _merged(self._untold_cases, overtaken)
+        self._again |= overtaken.keys()
+
+
+def _merged(
+    some: Mapping[tuple[str, int], tuple[int, int]], more: Mapping[tuple[str, int], tuple[int, int]]
+) -> dict[tuple[str, int], tuple[int, int]]:
+    # Where both have something to be told: from the first on, and up to the last.
+    merged = dict(some)
+    for each, (after, upto) in more.items():
+        before, newest = merged.get(each, (after, upto))
+        merged[each] = min(before, after), max(newest, upto)
+    return merged
 
 
 def open_tracer(settings: Settings) -> Tracer:

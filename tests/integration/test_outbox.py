@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.tracing.tracer import _merged
 from tests.isolated import run_isolated
 
 _WHEN = 1_632_009_600_000
@@ -149,13 +150,14 @@ def test_what_a_killed_owner_has_stored_is_told_whatever_others_have_told_since(
     assert "one" in run_isolated(stored_by_who_was_killed, str(tmp_path))
 
 
-def found_and_taken_back(folder: str) -> list[str]:
-    """In an interpreter of its own: the tiers told of one exposure, in the topic's order, and what the view says at the end.
+def found_and_taken_back(folder: str, lanes: tuple[int, int], loses: bool) -> list[str]:
+    """In an interpreter of its own: the last tier told of one exposure, and what the view says at the end.
 
-    The owner of a case finds it and waits for Kafka, and does not know that it is the owner no more. The new one, who had
-    read the case before that, takes the exposure back, since the visit has gone meanwhile.
+    The owner of a case finds it and waits for Kafka, and does not know that it is the owner no more, or hears so (`loses`) as
+    soon as Kafka has answered. The new one, who had read the case before that, takes it back, since the visit has gone.
     """
     slow, quick = _tracers(folder, 2)
+    slow._own_lane, quick._own_lane = lanes
     client = slow._store._client
     _report(slow)
     quick.own([0], everything=False)
@@ -180,6 +182,8 @@ def found_and_taken_back(folder: str) -> list[str]:
     tell(quick)
     told.extend(json.loads(message)["tier"] for message in waits.messages)
     slow.note_told(waits)
+    if loses:
+        slow.own([], everything=False)
     tell(slow)
     quick.again()  # as it does every minute
     quick.trace_due()
@@ -187,8 +191,60 @@ def found_and_taken_back(folder: str) -> list[str]:
     return [*told[-1:], *(str(row[0]) for row in client.query("SELECT tier FROM exposures").result_rows)]
 
 
-def test_an_exposure_that_one_finds_and_another_takes_back_at_once_is_told_as_it_stands(tmp_path: Path) -> None:
-    assert run_isolated(found_and_taken_back, str(tmp_path)) == ["withdrawn"]
+@pytest.mark.parametrize(("lanes", "loses"), [((1, 2), False), ((2, 1), False), ((1, 2), True), ((2, 1), True)])
+def test_an_exposure_that_one_finds_and_another_takes_back_at_once_is_told_as_it_stands(
+    tmp_path: Path, lanes: tuple[int, int], loses: bool
+) -> None:
+    assert run_isolated(found_and_taken_back, str(tmp_path), lanes, loses) == ["withdrawn"]
+
+
+def stored_later_than_told(folder: str) -> list[str]:
+    """In an interpreter of its own: the last tier told of one exposure, and what the view says at the end.
+
+    Its end was handed to the store, which did not answer, and had it only after that had been looked for. Then an heir comes.
+    """
+    from pipeline.errors import StoreUnavailableError
+    from pipeline.store import tracing
+
+    owner, heir = _tracers(folder, 2)
+    client = owner._store._client
+    told: list[str] = []
+
+    def tell(tracer: Any) -> None:
+        while some := tracer.untold():
+            if some.topic == "exposures":
+                told.extend(json.loads(message)["tier"] for message in some.messages)
+            tracer.note_told(some)
+
+    _report(owner)
+    _visit(client, "other", 1)
+    owner._expect("c", "other")
+    owner.trace_due()
+    tell(owner)
+    assert told
+    _visit(client, "other", 2, deleted=1)
+    owner._expect("c", "other")
+    insert, late = tracing._insert_exposures, list[Any]()
+
+    def hang(writer: Any, rows: Any) -> None:
+        late.append((writer, rows))
+        raise StoreUnavailableError("no answer")
+
+    tracing._insert_exposures = hang
+    with pytest.raises(StoreUnavailableError):
+        owner.trace_due()
+    tell(owner)
+    tracing._insert_exposures = insert
+    for each in late:
+        insert(*each)
+    heir.own([0], everything=False)
+    heir.trace_due()
+    tell(heir)
+    return [*told[-1:], *(str(row[0]) for row in client.query("SELECT tier FROM exposures").result_rows)]
+
+
+def test_what_the_store_has_later_than_it_was_looked_for_is_told(tmp_path: Path) -> None:
+    assert run_isolated(stored_later_than_told, str(tmp_path)) == ["withdrawn"]
 
 
 def answers_lost(folder: str) -> tuple[int, int]:
@@ -242,3 +298,7 @@ def newer_of_three(folder: str) -> list[tuple[str, bool, bool]]:
 
 def test_alerts_that_others_have_changed_since_are_found_as_they_stand(tmp_path: Path) -> None:
     assert run_isolated(newer_of_three, str(tmp_path)) == [("a", False, False), ("b", True, True)]
+
+
+def test_what_is_stored_later_in_a_lane_is_told_beside_what_was_known_before() -> None:
+    assert _merged({("c", 1): (5, 9)}, {("c", 1): (5, 12), ("d", 2): (0, 1)}) == {("c", 1): (5, 12), ("d", 2): (0, 1)}

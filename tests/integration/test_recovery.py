@@ -4,10 +4,6 @@ import random
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from pipeline.engine import open_engine
-from pipeline.settings import Settings
 from tests.isolated import run_isolated
 from tests.reference import DAY, HOUR, MINUTE, Scan, line_of
 
@@ -157,11 +153,12 @@ def test_a_query_that_failed_leaves_nothing_to_the_next(tmp_path: Path) -> None:
     assert run_isolated(ask_after_failures, str(tmp_path)) == [42] * 20
 
 
-def test_a_fresh_worker_does_not_load_its_state_anew_at_its_first_look_at_the_retention(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing was ever cut, so memory that reaches back for ever holds nothing that is closed."""
-    engine = open_engine(Settings(store=tmp_path), clock="events")
+def look_at_retention_afresh(folder: str) -> int:
+    """In an interpreter of its own: how often a worker that has just begun loads its state anew at its first look."""
+    from pipeline.engine import open_engine
+    from pipeline.settings import Settings
+
+    engine = open_engine(Settings(store=Path(folder)), clock="events")
     engine.assign("t", [0])
     values = [line_of(scan) for scan in _visits(random.Random(1), 0, 20)]
     engine.process("t", 0, range(len(values)), [0] * len(values), values)
@@ -169,7 +166,11 @@ def test_a_fresh_worker_does_not_load_its_state_anew_at_its_first_look_at_the_re
     assert write is not None
     engine.write(write)
     loaded: list[object] = []
-    monkeypatch.setattr(engine, "_recover", loaded.append)
+    engine._recover = loaded.append  # type: ignore[method-assign,assignment]
     assert not engine.retain(lead=True)
-    assert not loaded
-    engine.close()
+    return len(loaded)
+
+
+def test_a_fresh_worker_does_not_load_its_state_anew_at_its_first_look_at_the_retention(tmp_path: Path) -> None:
+    """Nothing was ever cut, so memory that reaches back for ever holds nothing that is closed."""
+    assert run_isolated(look_at_retention_afresh, str(tmp_path)) == 0
