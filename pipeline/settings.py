@@ -149,7 +149,7 @@ class Settings(BaseSettings):
     flush_rows: int = Field(200_000, ge=1, description="Write to the store after this many scans …")
     flush_seconds: float = Field(0.5, gt=0, le=60, description="… or after this long, whichever comes first.")
     buffer_scans: int = Field(
-        400_000, ge=1_000, description="Scans held while the store is away; then fetching pauses. Nothing is dropped."
+        600_000, ge=1_000, description="Scans held while the store is away; then fetching pauses. Nothing is dropped."
     )
     dead_letter_share: float = Field(
         0.5, ge=0, le=1, description="A worker stops when more than this share of what it reads would be dead letters …"

@@ -55,6 +55,8 @@ UNDERCOUNT_SECONDS = 60.0
 RETENTION_SECONDS = 600.0
 #: With a backlog so many writes follow each other, each cut while the one before is stored, before anything else is looked after.
 WRITES_IN_A_ROW = 4
+#: What is cut ahead is so much of the buffer at least: the larger a write, the less often a venue's rows are written anew.
+AHEAD_SHARE = 0.5
 #: Without progress for this long a worker is not live; while a call into the engine runs, it may take longer: loading the
 #: state of large partitions does.
 STALLED_SECONDS, LONG_CALL_SECONDS = 30.0, 600.0
@@ -95,6 +97,7 @@ class Worker(Generic[W]):
         self._tracing = tracing
         self._take_over_again = take_over_again
         self._alerts: AlertDelivery | None = None
+        self._ahead_from = max(settings.flush_rows, int(AHEAD_SHARE * settings.buffer_scans))
         self._engine_thread = ThreadPoolExecutor(1, "engine")
         self._write_thread = ThreadPoolExecutor(1, "write")
 
@@ -542,7 +545,7 @@ class Worker(Generic[W]):
     async def _cut_beside(self, storing: asyncio.Task[bool]) -> _Cut[W] | None:
         """The next cut, once it is large enough to be written at once, so that its write can follow; None if none came."""
         while not storing.done():
-            if self._pending >= self._settings.flush_rows and not self._is_wanted():
+            if self._pending >= self._ahead_from and not self._is_wanted():
                 cut = await self._cut(idle=False)
                 self._ahead = sum(map(len, cut.timestamps_ms)) if cut is not None else 0
                 self._room.set()

@@ -62,8 +62,8 @@ def test_a_worker_that_gives_up_waiting_for_kafka_stores_nothing_of_it() -> None
     asyncio.run(scene())
 
 
-def _with_a_backlog(written: list[str], stored: threading.Event, **settings: int) -> tuple[Worker[Any], MagicMock]:
-    """A worker whose first write lasts until `stored` is set, with 4 scans read; writes are told by their names."""
+def _with_a_backlog(written: list[str], stored: threading.Event) -> tuple[Worker[Any], MagicMock]:
+    """A worker whose writes last until `stored` is set, and are told by their names. It cuts ahead from 500 scans on."""
     engine = MagicMock()
     engine.counters.return_value = {}
     engine.settle_due, engine.turns_in = False, None
@@ -77,24 +77,25 @@ def _with_a_backlog(written: list[str], stored: threading.Event, **settings: int
         return {}
 
     engine.write.side_effect = write
-    worker = Worker(engine, load_settings(**settings), Metrics(), MagicMock(), MagicMock())
+    worker = Worker(engine, load_settings(flush_rows=500, buffer_scans=1_000), Metrics(), MagicMock(), MagicMock())
     worker.epoch = 1
     return worker, engine
 
 
-def _scans(first: int) -> RecordBatch:
-    return RecordBatch("check-ins", 0, np.arange(first, first + 4), np.zeros(4, np.int64), [None] * 4, [b"{}"] * 4, 1)
+def _scans(first: int, count: int = 500) -> RecordBatch:
+    offsets, times = np.arange(first, first + count), np.zeros(count, np.int64)
+    return RecordBatch("check-ins", 0, offsets, times, [None] * count, [b"{}"] * count, 1)
 
 
 def test_with_a_backlog_the_next_write_is_cut_while_the_one_before_is_stored() -> None:
     async def scene() -> None:
         written, stored = list[str](), threading.Event()
-        worker, engine = _with_a_backlog(written, stored, flush_rows=4)
+        worker, engine = _with_a_backlog(written, stored)
         await worker.submit(_scans(0))
         writing = asyncio.create_task(worker._write_once(idle=False))
         await asyncio.sleep(0.2)
         assert engine.take.call_count == 1
-        await worker.submit(_scans(4))
+        await worker.submit(_scans(500))
         await asyncio.sleep(0.2)
         assert engine.take.call_count == 2
         assert not written
@@ -108,7 +109,7 @@ def test_with_a_backlog_the_next_write_is_cut_while_the_one_before_is_stored() -
 def test_what_is_cut_ahead_counts_as_held_so_that_the_buffer_stays_bounded() -> None:
     async def scene() -> None:
         written, stored = list[str](), threading.Event()
-        worker, engine = _with_a_backlog(written, stored, flush_rows=600, buffer_scans=1_000)
+        worker, engine = _with_a_backlog(written, stored)
         writing = asyncio.create_task(worker._write_once(idle=False))
         await asyncio.sleep(0.2)
         reading = asyncio.create_task(_read(worker, 300))
@@ -122,7 +123,7 @@ def test_what_is_cut_ahead_counts_as_held_so_that_the_buffer_stays_bounded() -> 
 
     async def _read(worker: Worker[Any], batches: int) -> None:
         for number in range(batches):
-            await worker.submit(_scans(4 * number))
+            await worker.submit(_scans(4 * number, 4))
 
     asyncio.run(scene())
 
@@ -131,12 +132,12 @@ def test_what_was_cut_ahead_of_a_write_that_was_given_up_is_not_stored() -> None
     """It would be counted on top of what was never stored."""
 
     async def scene() -> None:
-        worker, engine = _with_a_backlog([], threading.Event(), flush_rows=4)
+        worker, engine = _with_a_backlog([], threading.Event())
         engine.write.side_effect = StoreUnavailableError("no answer")
         await worker.submit(_scans(0))
         writing = asyncio.create_task(worker._write_once(idle=False))
         await asyncio.sleep(0.2)
-        await worker.submit(_scans(4))
+        await worker.submit(_scans(500))
         await asyncio.sleep(0.2)
         assert engine.take.call_count == 2
         worker._give_up = True
@@ -151,7 +152,7 @@ def test_what_was_cut_ahead_of_a_write_that_was_given_up_is_not_stored() -> None
 def test_nothing_is_cut_ahead_of_what_is_to_be_done_once_everything_is_stored(wanted: str) -> None:
     async def scene() -> None:
         written, stored = list[str](), threading.Event()
-        worker, engine = _with_a_backlog(written, stored, flush_rows=4)
+        worker, engine = _with_a_backlog(written, stored)
         await worker.submit(_scans(0))
         writing = asyncio.create_task(worker._write_once(idle=False))
         await asyncio.sleep(0.2)
@@ -162,7 +163,7 @@ def test_nothing_is_cut_ahead_of_what_is_to_be_done_once_everything_is_stored(wa
             worker._erasures.append(("somebody", asked))
         else:
             engine.settle_due = True
-        await worker.submit(_scans(4))
+        await worker.submit(_scans(500))
         await asyncio.sleep(0.2)
         stored.set()
         assert await asyncio.wait_for(writing, 5)
