@@ -116,7 +116,7 @@ class Worker(Generic[W]):
         self.reading_since: float | None = None
 
         # Changed in the engine's thread only.
-        self._pending = self._ahead = 0
+        self._pending = 0
         self._letters: list[DeadLetter] = []
         self._timestamps_ms: list[NDArray[np.int64]] = []
         self._venues_done: dict[Partition, int] = {}
@@ -127,6 +127,8 @@ class Worker(Generic[W]):
         self._half_read: StateLostError | None = None
         self._overviewed_at = -OVERVIEW_SECONDS
 
+        # Scans that are cut for the write after the one under way; with those pending it is what is held.
+        self._ahead = 0
         self._pending_since = 0.0
         self._last_idle = self._written_at = 0.0
         self._read: dict[Partition, int] = {}

@@ -39,6 +39,16 @@ def _tell(tracer: Any, meanwhile: Callable[[], None] = lambda: None) -> list[int
     return counts
 
 
+def _tell_exposures(tracer: Any, name: str) -> list[str]:
+    # One field of each exposure told; what else is to be told is told, too.
+    told: list[str] = []
+    while some := tracer.untold():
+        if some.topic == "exposures":
+            told.extend(json.loads(message)[name] for message in some.messages)
+        tracer.note_told(some)
+    return told
+
+
 def one_after_the_other(folder: str) -> list[list[int]]:
     """In an interpreter of its own: what one tells of a warning, what another tells of its end, and what a third still has to."""
     from pipeline.store.tracing import Warn
@@ -134,16 +144,10 @@ def stored_by_who_was_killed(folder: str) -> list[str]:
         _visit(client, visitor, 1)
         tracer._expect("c", visitor)
         tracer.trace_due()
-    while some := former.untold():
-        former.note_told(some)
+    _tell_exposures(former, "visitor_id")
     heir.own([0], everything=False)
     heir.trace_due()
-    told: list[str] = []
-    while some := heir.untold():
-        if some.topic == "exposures":
-            told.extend(json.loads(message)["visitor_id"] for message in some.messages)
-        heir.note_told(some)
-    return told
+    return _tell_exposures(heir, "visitor_id")
 
 
 def test_what_a_killed_owner_has_stored_is_told_whatever_others_have_told_since(tmp_path: Path) -> None:
@@ -171,23 +175,15 @@ def found_and_taken_back(folder: str, lanes: tuple[int, int], loses: bool) -> li
     waits = slow.untold()
     _visit(client, "other", 2, deleted=1)
     quick._pass_whole(read)
-    told: list[str] = []
-
-    def tell(tracer: Any) -> None:
-        while some := tracer.untold():
-            if some.topic == "exposures":
-                told.extend(json.loads(message)["tier"] for message in some.messages)
-            tracer.note_told(some)
-
-    tell(quick)
+    told = _tell_exposures(quick, "tier")
     told.extend(json.loads(message)["tier"] for message in waits.messages)
     slow.note_told(waits)
     if loses:
         slow.own([], everything=False)
-    tell(slow)
+    told += _tell_exposures(slow, "tier")
     quick.again()  # as it does every minute
     quick.trace_due()
-    tell(quick)
+    told += _tell_exposures(quick, "tier")
     return [*told[-1:], *(str(row[0]) for row in client.query("SELECT tier FROM exposures").result_rows)]
 
 
@@ -208,19 +204,11 @@ def stored_later_than_told(folder: str) -> list[str]:
 
     owner, heir = _tracers(folder, 2)
     client = owner._store._client
-    told: list[str] = []
-
-    def tell(tracer: Any) -> None:
-        while some := tracer.untold():
-            if some.topic == "exposures":
-                told.extend(json.loads(message)["tier"] for message in some.messages)
-            tracer.note_told(some)
-
     _report(owner)
     _visit(client, "other", 1)
     owner._expect("c", "other")
     owner.trace_due()
-    tell(owner)
+    told = _tell_exposures(owner, "tier")
     assert told
     _visit(client, "other", 2, deleted=1)
     owner._expect("c", "other")
@@ -233,13 +221,13 @@ def stored_later_than_told(folder: str) -> list[str]:
     tracing._insert_exposures = hang
     with pytest.raises(StoreUnavailableError):
         owner.trace_due()
-    tell(owner)
+    told += _tell_exposures(owner, "tier")
     tracing._insert_exposures = insert
     for each in late:
         insert(*each)
     heir.own([0], everything=False)
     heir.trace_due()
-    tell(heir)
+    told += _tell_exposures(heir, "tier")
     return [*told[-1:], *(str(row[0]) for row in client.query("SELECT tier FROM exposures").result_rows)]
 
 

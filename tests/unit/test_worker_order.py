@@ -87,13 +87,18 @@ def _scans(first: int, count: int = 500) -> RecordBatch:
     return RecordBatch("check-ins", 0, offsets, times, [None] * count, [b"{}"] * count, 1)
 
 
+async def _begin_to_write(worker: Worker[Any]) -> asyncio.Task[bool]:
+    await worker.submit(_scans(0))
+    writing = asyncio.create_task(worker._write_once(idle=False))
+    await asyncio.sleep(0.2)
+    return writing
+
+
 def test_with_a_backlog_the_next_write_is_cut_while_the_one_before_is_stored() -> None:
     async def scene() -> None:
         written, stored = list[str](), threading.Event()
         worker, engine = _with_a_backlog(written, stored)
-        await worker.submit(_scans(0))
-        writing = asyncio.create_task(worker._write_once(idle=False))
-        await asyncio.sleep(0.2)
+        writing = await _begin_to_write(worker)
         assert engine.take.call_count == 1
         await worker.submit(_scans(500))
         await asyncio.sleep(0.2)
@@ -134,9 +139,7 @@ def test_what_was_cut_ahead_of_a_write_that_was_given_up_is_not_stored() -> None
     async def scene() -> None:
         worker, engine = _with_a_backlog([], threading.Event())
         engine.write.side_effect = StoreUnavailableError("no answer")
-        await worker.submit(_scans(0))
-        writing = asyncio.create_task(worker._write_once(idle=False))
-        await asyncio.sleep(0.2)
+        writing = await _begin_to_write(worker)
         await worker.submit(_scans(500))
         await asyncio.sleep(0.2)
         assert engine.take.call_count == 2
@@ -153,9 +156,7 @@ def test_nothing_is_cut_ahead_of_what_is_to_be_done_once_everything_is_stored(wa
     async def scene() -> None:
         written, stored = list[str](), threading.Event()
         worker, engine = _with_a_backlog(written, stored)
-        await worker.submit(_scans(0))
-        writing = asyncio.create_task(worker._write_once(idle=False))
-        await asyncio.sleep(0.2)
+        writing = await _begin_to_write(worker)
         asked: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if wanted == "a flush":
             worker._flushes.append((asked, False))
