@@ -5,6 +5,7 @@ rises, and who stored them; `published_rows` says of each of these up to which n
 itself if Kafka has it. So a crash between storing and publishing loses no message, and storing never waits for Kafka.
 """
 
+import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -34,6 +35,12 @@ _ARROW: Final = _QUERY | {"output_format_arrow_compression_method": "none"}
 LANE_BITS: Final = 20
 #: In SQL. Smaller versions are of before there were lanes, by a lone worker.
 _LANE: Final = f"if(version < {1 << LANE_BITS}, 0, bitAnd(version, {(1 << LANE_BITS) - 1}))"
+
+#: For so long, in ms, others look after what a worker began to tell and did not come to the end of. One that stands still for
+#: longer, tells what was true before that, and is killed in that moment, has the last word.
+DOUBT_MS: Final = 600_000
+#: The store's clock, in ms.
+_NOW: Final = "toUnixTimestamp64Milli(now64(3))"
 
 #: Exposures of one insert; the embedded engine holds them about three times.
 _INSERTED_ROWS: Final = 500_000
@@ -437,11 +444,13 @@ class TraceStore:
 
     # --- the outbox --------------------------------------------------------------------------------------------------
 
-    def untold_cases(self, cases: Collection[str] | None = None) -> dict[tuple[str, int], tuple[int, int]]:
+    def untold_cases(
+        self, cases: Collection[str] | None = None, again: Collection[str] = ()
+    ) -> dict[tuple[str, int], tuple[int, int]]:
         """Lanes of cases (None: of all) with exposures that Kafka does not have yet: (case, lane) → (told up to, newest version).
 
         Each lane by itself: versions of one are stored in their order, those of two in any, so what one has told says nothing of
-        what another stored meanwhile.
+        what another stored meanwhile. Of cases in `again`, all that there is.
         """
         made, done = (
             ("", "") if cases is None else (f"WHERE {name} IN ({_literals(cases)}) " for name in ("case_id", "key"))
@@ -457,15 +466,22 @@ class TraceStore:
             f"SELECT case_id, {_LANE} AS lane, max(version) FROM exposure_rows {made}GROUP BY case_id, lane ORDER BY case_id"
         )
         lanes = {(str(case), int(lane)): int(newest) for case, lane, newest in rows}
+        told = {each: version for each, version in told.items() if each[0] not in again}
         return {each: (told.get(each, 0), newest) for each, newest in lanes.items() if newest > told.get(each, 0)}
 
-    def untold_venues(self) -> list[str]:
-        """Venues with warnings that Kafka does not have yet."""
+    def untold_venues(self, again: Collection[str] = ()) -> dict[str, set[str]]:
+        """Venues with warnings that Kafka does not have yet; and those in `again`, with the ids of all their warnings."""
         rows = self._rows(
             "SELECT DISTINCT venue_id FROM (SELECT venue_id, argMax(told, (version, told)) AS told FROM warning_rows "
             "GROUP BY venue_id, policy, warn_from, warn_until) WHERE told = 0 ORDER BY venue_id"
         )
-        return [str(row[0]) for row in rows]
+        found: dict[str, set[str]] = {str(row[0]): set() for row in rows}
+        if again:
+            for venue, warning in self._rows(
+                f"SELECT DISTINCT venue_id, warning_id FROM warning_rows WHERE venue_id IN ({_literals(again)})"
+            ):
+                found.setdefault(str(venue), set()).add(str(warning))
+        return found
 
     def untold_exposures(self, case: str, lane: int, after: int, until: int) -> Untold:
         """What is to be told of a lane of a case's exposures, of the versions in (after, until].
@@ -497,19 +513,34 @@ class TraceStore:
         sql = f"{_WARNING} FROM warning_rows WHERE {where} AND (warning_id, version) IN ({quoted_pairs(some)})"
         return Untold("venue-warnings", venue, self._json(f"SELECT DISTINCT * FROM ({sql})"), warnings=some)
 
+    def note_telling(self, told: Untold, teller: int) -> None:
+        """From now on Kafka may have this, told by that lane: what is true by now may not be the last that Kafka hears of it."""
+        self._note_published([(_telling(told, teller), told.key, f"bitShiftLeft({_NOW}, 1) + 1")])
+
+    def note_settled(self, told: Untold, teller: int) -> None:
+        """What that lane told of this key is what holds, and nothing more of it is on its way."""
+        self._note_published([(_telling(told, teller), told.key, f"bitShiftLeft({_NOW}, 1) + 2")])
+
+    def doubtful(self, topic: str, teller: int) -> set[str]:
+        """Keys of which others than that lane began to tell and did not come to the end: they are at it, or were killed."""
+        since = f"bitShiftLeft({_NOW} - {DOUBT_MS}, 1)"
+        rows = self._rows(
+            "SELECT DISTINCT key FROM (SELECT topic, key, max(version) AS last FROM published_rows "
+            f"WHERE startsWith(topic, {quoted(f'telling/{topic}/')}) AND topic != {quoted(f'telling/{topic}/{teller}')} "
+            f"GROUP BY topic, key) WHERE bitAnd(last, 1) = 1 AND last > {since}"
+        )
+        return {str(row[0]) for row in rows}
+
+    def _note_published(self, rows: Iterable[tuple[str, str, str]]) -> None:
+        values = ", ".join(f"({quoted(topic)}, {quoted(key)}, {version})" for topic, key, version in rows)
+        with store_errors():
+            self._client.command(f"INSERT INTO published_rows (topic, key, version) VALUES {values}")
+
     def note_told(self, told: Untold) -> None:
         """Kafka has this."""
         if not told.warnings:
-            self._writer.insert(
-                "published_rows",
-                pa.table(
-                    {
-                        "topic": [f"{told.topic}/{told.lane}" if told.lane else told.topic],
-                        "key": [told.key],
-                        "version": pa.array([told.upto], pa.uint64()),
-                    }
-                ),
-            )
+            topic = f"{told.topic}/{told.lane}" if told.lane else told.topic
+            self._note_published([(topic, told.key, str(told.upto))])
             return
         with store_errors():
             self._client.command(
@@ -527,17 +558,22 @@ class TraceStore:
         return {each for each, version in told.warnings if newest.get(each, 0) > version}
 
     def overtaken_exposures(self, told: Untold) -> dict[int, tuple[int, int]]:
-        """Of exposures just told, the lanes of those that another worker has changed since, and may have told before us.
+        """Of exposures just told, the lanes of those that were changed since, which another worker may have told before us.
 
-        Each with the versions (after, upto] in which it did.
+        Each with the versions (after, upto] in which they were. The messages say what was told: its rows may be merged away.
         """
-        rows = self._rows(
-            "SELECT lane, min(newest) - 1, max(newest) FROM (SELECT max(version) AS newest, "
-            f"maxIf(version, version > {told.after} AND version <= {told.upto} AND {_LANE} = {told.lane}) AS ours, "
-            f"{_LANE.replace('version', 'newest')} AS lane FROM exposure_rows WHERE case_id = {quoted(told.key)} "
-            f"GROUP BY exposure_id HAVING ours > 0 AND newest > ours AND lane != {told.lane}) GROUP BY lane"
+        newer = self._rows(
+            f"SELECT exposure_id, max(version) AS newest, {_LANE.replace('version', 'newest')} AS lane FROM exposure_rows "
+            f"WHERE case_id = {quoted(told.key)} GROUP BY exposure_id "
+            f"HAVING newest > {told.after} AND NOT (lane = {told.lane} AND newest <= {told.upto})"
         )
-        return {int(lane): (int(after), int(upto)) for lane, after, upto in rows}
+        ids = {json.loads(message)["exposure_id"] for message in told.messages} if newer else set()
+        found: dict[int, tuple[int, int]] = {}
+        for each, newest, lane in newer:
+            if each in ids:
+                after, upto = found.get(int(lane), (newest - 1, newest))
+                found[int(lane)] = min(after, newest - 1), max(upto, newest)
+        return found
 
     def _json(self, sql: str) -> list[bytes]:
         with store_errors():
@@ -547,6 +583,10 @@ class TraceStore:
                 settings={"date_time_output_format": "iso", "output_format_json_quote_64bit_integers": 0},
             )
         return body.splitlines()
+
+
+def _telling(told: Untold, teller: int) -> str:
+    return f"telling/{told.topic}/{teller}"
 
 
 def _insert_exposures(writer: Writer, rows: pa.Table) -> None:

@@ -23,6 +23,8 @@ from pipeline.settings import Settings
 from pipeline.store.client import connect_further
 from pipeline.store.erasure import digest_of
 from pipeline.store.tracing import EXPOSURES, LANE_BITS, VISITS, TracedCase, TraceStore, Untold, next_version
+from pipeline.topics import EXPOSURES as EXPOSURES_TOPIC
+from pipeline.topics import VENUE_WARNINGS as WARNINGS_TOPIC
 from pipeline.tracing.found import Exposed, Standing, differences, intervals_of, marked, union_of
 from pipeline.tracing.index import CaseIndex
 from schemas.case_report import CaseReport
@@ -95,8 +97,8 @@ class Tracer:
         oldest = self._store.clock() - self._retention - 2 * HARD_LIMIT
         due = [each.case_id for each in reports if each.report != each.traced or self._active(each.report, oldest)]
         owned = {each.case_id for each in reports}
-        untold = {each: versions for each, versions in self._store.untold_cases().items() if each[0] in owned}
-        self._take_up(due, untold, self._store.untold_venues())
+        untold = {each: versions for each, versions in self._untold_among(None).items() if each[0] in owned}
+        self._take_up(due, untold, self._untold_about())
         self._refresh_warnings(None, {})
         return self._store.next_offsets(partitions)
 
@@ -105,7 +107,7 @@ class Tracer:
 
         What Kafka has in another order than ours is still told again.
         """
-        self._take_up([], {}, [])
+        self._take_up([], {}, {})
 
     def own_again(self) -> None:
         """Take over the same cases anew: something other than a visit or a report has changed the store."""
@@ -113,7 +115,7 @@ class Tracer:
         self.own(partitions, everything=everything)
 
     def _take_up(
-        self, due: Collection[str], cases: dict[tuple[str, int], tuple[int, int]], venues: Collection[str]
+        self, due: Collection[str], cases: dict[tuple[str, int], tuple[int, int]], venues: Mapping[str, set[str]]
     ) -> None:
         with self._index.lock:
             self._index.clear()
@@ -125,7 +127,15 @@ class Tracer:
         self._unanswered_cases.clear()
         self._unanswered_venues.clear()
         kept = {venue: ids for venue, ids in self._untold_venues.items() if ids}
-        self._untold_venues = {venue: set[str]() for venue in venues} | kept
+        self._untold_venues = {venue: venues.get(venue, set()) | kept.get(venue, set()) for venue in [*venues, *kept]}
+
+    def _untold_among(self, cases: Collection[str] | None) -> dict[tuple[str, int], tuple[int, int]]:
+        # Of what others have begun to tell everything is told once more: they may have been killed, or tell what held before.
+        again = () if self._owned[1] else self._store.doubtful(EXPOSURES_TOPIC, self._own_lane)
+        return self._store.untold_cases(cases, again)
+
+    def _untold_about(self) -> dict[str, set[str]]:
+        return self._store.untold_venues(() if self._owned[1] else self._store.doubtful(WARNINGS_TOPIC, self._own_lane))
 
     def _active(self, canonical: str, oldest: int) -> bool:
         case = self._judge.judge(canonical.encode())
@@ -251,7 +261,9 @@ class Tracer:
         passes = self._store.passes(cases) if cases else {}
         if cases and not self._owned[1]:
             # What was stored by who did not know that the case was another's by then, and did not come to tell of it.
-            self._untold_cases = _merged(self._untold_cases, self._store.untold_cases(cases))
+            self._untold_cases = _merged(self._untold_cases, self._untold_among(cases))
+            for venue, ids in self._untold_about().items():
+                self._untold_venues.setdefault(venue, set()).update(ids)
         visits = self._own_visits(live)
         standing = {
             name: Standing(case, passes.get(name, 0), visits[name] if name in live else VISITS.empty_table())
@@ -381,6 +393,12 @@ class Tracer:
 
     def untold(self) -> Untold | None:
         """What is to be published next, of one case or venue; None = nothing."""
+        found = self._next_untold()
+        if found is not None and not self._owned[1]:
+            self._store.note_telling(found, self._own_lane)
+        return found
+
+    def _next_untold(self) -> Untold | None:
         for (case, lane), (told, newest) in self._untold_cases.items():
             # Told before they are all there, what comes in later would count as told. The next pass over the case ends this.
             if lane != self._lane or case not in self._unanswered_cases:
@@ -406,6 +424,8 @@ class Tracer:
         self._store.note_told(told)
         if told.warnings:
             self._untold_venues[told.key] = self._store.overtaken(told)
+            if not self._untold_venues[told.key] and not self._owned[1]:
+                self._store.note_settled(told, self._own_lane)
             return
         _, newest = self._untold_cases.pop((told.key, told.lane), (0, 0))
         self._again.discard((told.key, told.lane))
@@ -414,8 +434,14 @@ class Tracer:
         if self._owned[1]:
             return
         overtaken = {(told.key, lane): each for lane, each in self._store.overtaken_exposures(told).items()}
-        self._untold_cases = _merged(self._untold_cases, overtaken)
-        self._again |= overtaken.keys()
+        if overtaken:
+            # With what is still to be told of those lanes: told for themselves, they would count as told up to there.
+            untold = self._store.untold_cases([told.key])
+            untold = {each: versions for each, versions in untold.items() if each in overtaken}
+            self._untold_cases = _merged(self._untold_cases, _merged(overtaken, untold))
+            self._again |= overtaken.keys()
+        if not any(case == told.key for case, _ in self._again):
+            self._store.note_settled(told, self._own_lane)
 
 
 def _merged(

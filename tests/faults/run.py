@@ -6,6 +6,7 @@ Prints its seeds; a run with the same `--seed` chooses the same faults in the sa
 import json
 import math
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -51,6 +52,11 @@ _BUG_TRIES: Final = 3
 @click.option(
     "--kills", type=click.IntRange(0), default=40, show_default=True, help="Of workers and broker, one by one, timed."
 )
+@click.option(
+    "--keep",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Leave logs, store and Kafka's data of a run that went wrong in this folder, by its seed.",
+)
 @click.option("--record/--no-record", default=False, help="Add to docs/reliability.json, and make docs/reliability.md.")
 def command(
     faults: int,
@@ -62,13 +68,14 @@ def command(
     chosen: tuple[str, ...],
     overload: float,
     kills: int,
+    keep: Path | None,
     record: bool,
 ) -> None:
     """Hurt a pipeline of real processes, and compare what it stored with what its log says."""
     found: dict[str, Any] = {"command": f"tests.faults.run {' '.join(sys.argv[1:])}"}
     chance = random.Random(seed if seed is not None else time.time_ns())
     failed, place = False, None
-    for run in _runs(faults, minutes, chance, rate, pace):
+    for run in _runs(faults, minutes, chance, rate, pace, keep):
         found.setdefault("runs", []).append(run)
         failed |= bool(run["wrong"])
         if record:
@@ -88,13 +95,15 @@ def command(
     sys.exit(failed)
 
 
-def _runs(faults: int, minutes: float, chance: random.Random, rate: float, pace: float) -> Iterator[dict[str, Any]]:
+def _runs(
+    faults: int, minutes: float, chance: random.Random, rate: float, pace: float, keep: Path | None
+) -> Iterator[dict[str, Any]]:
     until, runs, done = time.monotonic() + minutes * 60, 0, 0
     while done < faults and time.monotonic() < until:
         shared = runs % ALONE_EACH != ALONE_EACH - 1
         some, kinds = min(FAULTS_PER_RUN, faults - done), WEIGHTS if shared else ALONE
         try:
-            run = _run(chance, rate, some, pace, kinds, shared=shared, seconds=until - time.monotonic())
+            run = _run(chance, rate, some, pace, kinds, shared=shared, seconds=until - time.monotonic(), keep=keep)
         except KeyboardInterrupt:
             click.echo("broken off: the run that was not compared does not count")
             return
@@ -113,6 +122,7 @@ def _run(
     *,
     shared: bool,
     seconds: float = math.inf,
+    keep: Path | None = None,
 ) -> dict[str, Any]:
     seed = chance.randrange(1 << 32)
     click.echo(f"seed {seed}")
@@ -123,6 +133,9 @@ def _run(
         except (AssertionError, subprocess.TimeoutExpired) as error:
             click.echo(str(error))
             harness.result.wrong.append(str(error).splitlines()[0][:500])
+        if keep and harness.result.wrong:
+            shutil.copytree(folder, keep / str(seed))
+            click.echo(f"what is left of it: {keep / str(seed)}")
     return summary(harness.result)
 
 

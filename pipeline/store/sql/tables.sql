@@ -475,6 +475,8 @@ ORDER BY (venue_id, policy, warn_from, warn_until);
 ALTER TABLE warning_rows ADD COLUMN IF NOT EXISTS told UInt8 DEFAULT 1;
 
 -- Kafka has every row of a case up to this version, of those with this lane: the topic is exposures/LANE, or exposures for lane 0.
+-- And what a worker among others is about to tell, or has told: the topic is telling/TOPIC/LANE, the key a case or venue, the version
+-- twice the store's time (ms), and 1 as long as it is not settled that this is the last word.
 CREATE TABLE IF NOT EXISTS published_rows
 (
     topic   LowCardinality(String),
