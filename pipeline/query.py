@@ -233,6 +233,9 @@ def _stream(client: Client, statement: str, form: str) -> io.BufferedReader:
         if _selects(statement)
         else io.BytesIO(client.raw_query(statement, fmt=form))
     )
+    if hasattr(raw, "auto_close"):
+        # A server's answer (urllib3) would close itself when it has been read, and the buffer fail for that.
+        raw.auto_close = False
     # Reading lines through a buffer is fifty times faster than from the engine's own stream.
     return io.BufferedReader(raw, _CHUNK_BYTES)
 

@@ -5,11 +5,13 @@
 -- Limits. Readers cannot write, nor change their limits; a question that takes too much of the machine is broken off.
 CREATE SETTINGS PROFILE IF NOT EXISTS checkins_reading SETTINGS
     readonly = 1 READONLY, max_execution_time = 30 READONLY, max_memory_usage = 4000000000 READONLY,
-    max_result_rows = 1000000 READONLY, result_overflow_mode = 'throw' READONLY, log_queries = 1 READONLY;
+    max_result_rows = 1000000 READONLY, result_overflow_mode = 'throw' READONLY, log_queries = 1 READONLY,
+    max_query_size = 67108864 READONLY;
 CREATE SETTINGS PROFILE IF NOT EXISTS checkins_writing SETTINGS max_memory_usage = 16000000000 READONLY;
 
 CREATE ROLE IF NOT EXISTS checkins_viewer SETTINGS PROFILE 'checkins_reading';
 CREATE ROLE IF NOT EXISTS checkins_tracer SETTINGS PROFILE 'checkins_reading';
+CREATE ROLE IF NOT EXISTS checkins_investigator SETTINGS PROFILE 'checkins_reading';
 CREATE ROLE IF NOT EXISTS checkins_pipeline SETTINGS PROFILE 'checkins_writing';
 
 -- Aggregates. A view reads with the rights of whoever asks, so each comes with the tables behind it.
@@ -52,6 +54,14 @@ GRANT SELECT ON checkins.exposure_rows TO checkins_tracer;
 GRANT SELECT ON checkins.venue_warnings TO checkins_tracer;
 GRANT SELECT ON checkins.warning_rows TO checkins_tracer;
 
+-- `pipeline trace` looks for where a case comes from among all visits at its venues: for the machine that tracers run it on. Each
+-- run is in that machine's audit log.
+GRANT checkins_tracer TO checkins_investigator;
+GRANT SELECT ON checkins.report_set TO checkins_investigator;
+GRANT SELECT ON checkins.interval_rows TO checkins_investigator;
+GRANT SELECT ON checkins.visits TO checkins_investigator;
+GRANT SELECT ON checkins.visit_rows TO checkins_investigator;
+
 -- Rows: a tracer sees the exposures of cases that stand, and not what is left of those withdrawn. A policy on a table holds for
 -- everybody, so the pipeline is let through explicitly.
 CREATE ROW POLICY IF NOT EXISTS checkins_standing ON checkins.exposure_rows
@@ -70,14 +80,17 @@ GRANT SELECT ON system.databases TO checkins_pipeline;
 CREATE QUOTA IF NOT EXISTS checkins_readers KEYED BY user_name
     FOR INTERVAL 1 minute MAX queries = 600, errors = 60, execution_time = 120,
     FOR INTERVAL 1 hour MAX result_rows = 50000000
-    TO checkins_viewer, checkins_tracer;
+    TO checkins_viewer, checkins_tracer, checkins_investigator;
 
 CREATE USER IF NOT EXISTS checkins_worker IDENTIFIED WITH sha256_password BY 'CHANGE-ME' DEFAULT ROLE checkins_pipeline;
 CREATE USER IF NOT EXISTS checkins_api IDENTIFIED WITH sha256_password BY 'CHANGE-ME' DEFAULT ROLE checkins_tracer;
+CREATE USER IF NOT EXISTS checkins_trace IDENTIFIED WITH sha256_password BY 'CHANGE-ME' DEFAULT ROLE checkins_investigator;
 CREATE USER IF NOT EXISTS checkins_dashboards IDENTIFIED WITH sha256_password BY 'CHANGE-ME' DEFAULT ROLE checkins_viewer;
 GRANT checkins_pipeline TO checkins_worker;
 GRANT checkins_tracer TO checkins_api;
+GRANT checkins_investigator TO checkins_trace;
 GRANT checkins_viewer TO checkins_dashboards;
 ALTER USER checkins_worker DEFAULT ROLE checkins_pipeline;
 ALTER USER checkins_api DEFAULT ROLE checkins_tracer;
+ALTER USER checkins_trace DEFAULT ROLE checkins_investigator;
 ALTER USER checkins_dashboards DEFAULT ROLE checkins_viewer;

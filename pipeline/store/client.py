@@ -1,6 +1,7 @@
 """Opening the store: ClickHouse, embedded in this process or as a server, through one client."""
 
 import fcntl
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import clickhouse_connect
+from clickhouse_connect import common
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from pipeline.addresses import split_address
@@ -30,6 +32,13 @@ INSERT_SETTINGS = {"max_partitions_per_insert_block": 0, "optimize_on_insert": 0
 #: What a server answers that passes: TIMEOUT_EXCEEDED, TOO_MANY_SIMULTANEOUS_QUERIES, SOCKET_TIMEOUT, NETWORK_ERROR,
 #: NO_ZOOKEEPER, MEMORY_LIMIT_EXCEEDED, TABLE_IS_READ_ONLY, NOT_ENOUGH_SPACE, TOO_MANY_PARTS and KEEPER_EXCEPTION.
 _PASSING = frozenset({159, 202, 209, 210, 225, 241, 242, 243, 252, 999})
+
+# Where a server's profile fixes a limit for its user, as infra/clickhouse/users.sql does for readers, that limit holds, and ours
+# is not sent: the driver would refuse every question for it.
+common.set_setting("invalid_setting_action", "drop")
+logging.getLogger("clickhouse_connect.driver.client").addFilter(
+    lambda record: not str(record.msg).startswith("Dropping readonly setting")
+)
 
 _locks: dict[Path, int] = {}
 

@@ -1,7 +1,7 @@
 """A small HTTP front for the embedded ClickHouse engine, so that several workers can share one, as they share a server.
 
 A fixture, no product: it speaks as much of ClickHouse's HTTP interface as clickhouse-connect uses. What is said to the path
-/-/mode makes it a bad store. Run as `python -m tests.faults.front FOLDER PORT`.
+/-/mode makes it a bad store. Run as `python -m tests.faults.front FOLDER PORT [CONFIG]`.
 """
 
 import json
@@ -69,13 +69,16 @@ class Front(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, config: Path | None = None) -> None:
+        # With a configuration its limits hold, which whoever asks may not be allowed to change.
+        limits = {"max_memory_usage": str(1 << 30), "max_threads": "2"} if config is None else {}
+        place = str(folder) if config is None else f"{folder}?config-file={config}"
         self.mode = Mode()
         self.chance = random.Random(port)
         self._free: LifoQueue[ChdbBackend] = LifoQueue()
         for _ in range(_CONNECTIONS):
-            backend = ChdbBackend(connection_string=str(folder))
-            for name, value in (("max_memory_usage", str(1 << 30)), ("max_threads", "2")):
+            backend = ChdbBackend(connection_string=place)
+            for name, value in limits.items():
                 backend.set_client_setting(name, value)
             self._free.put(backend)
         super().__init__(("127.0.0.1", port), _Request)
@@ -203,7 +206,9 @@ def _execute(
     encoding: str | None,
 ) -> CommandExecution:
     settings = {name: value for name, value in parameters.items() if _SETTING.match(name)}
-    runtime = QueryRuntime(database=parameters.get("database"), settings=settings)
+    # A server asks for no right to the database that a request begins in; USE, by which the engine goes there, needs one.
+    database = parameters.get("database")
+    runtime = QueryRuntime(database=None if database == "default" else database, settings=settings)
     if insert:
         table, columns, form = (part.decode() if part else "" for part in insert.groups())
         names = [name.strip(" `") for name in columns.split(",")] if columns else None
@@ -217,7 +222,7 @@ def _execute(
 
 def main() -> None:
     """Serve until killed."""
-    front = Front(Path(sys.argv[1]), int(sys.argv[2]))
+    front = Front(Path(sys.argv[1]), int(sys.argv[2]), *map(Path, sys.argv[3:4]))
     threading.stack_size(1 << 20)
     front.serve_forever()
 

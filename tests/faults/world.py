@@ -23,6 +23,7 @@ from kafka.errors import KafkaError
 from pipeline import broker as brokers
 from pipeline.broker import HOST, RunningBroker, free_port, start_broker
 from pipeline.processes import tied
+from tests.clickhouse_rights import write_rights
 from tests.faults.proxy import Proxy
 from tests.faults.verifier import committed
 from tests.waiting import wait_until
@@ -99,8 +100,13 @@ class Process:
 class World:
     """See the module. Everything is on loopback and in one folder, and ends with `close`."""
 
-    def __init__(self, folder: Path, partitions: int, settings: dict[str, str], *, shared: bool = True) -> None:
-        """`shared`: the store is behind the front from the beginning; else it is the one worker's own until `share_store`."""
+    def __init__(
+        self, folder: Path, partitions: int, settings: dict[str, str], *, shared: bool = True, user: str | None = None
+    ) -> None:
+        """`shared`: the store is behind the front from the beginning; else it is the one worker's own until `share_store`.
+
+        `user` is the one of infra/clickhouse/users.sql whose rights hold there; without any, whoever asks may do everything.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.partitions = partitions
@@ -114,7 +120,8 @@ class World:
         #: Kafka, for those who are not to suffer.
         self.kafka = f"{HOST}:{self._broker_port}"
         self.store_url = f"http://{HOST}:{self._store_port}/default"
-        self._environment = {
+        #: Of every process that is started.
+        self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")},
             "PYTHONPATH": str(_ROOT),
             "PIPELINE_HOME": str(folder / "home"),
@@ -125,10 +132,11 @@ class World:
             **settings,
         }
         self.front: Process | None = None
+        self._rights: list[str] = []
         self._store = folder / "home" / "store" / "clickhouse"
         if shared:
             self._store = folder / "store"
-            self.share_store()
+            self.share_store(user)
         self.run("topics")
 
     # --- Kafka
@@ -181,15 +189,18 @@ class World:
 
     # --- the store
 
-    def share_store(self) -> None:
-        """Put the store behind the front; whoever starts from now on uses it."""
-        self._environment["PIPELINE_CLICKHOUSE_URL"] = self.store_url
+    def share_store(self, user: str | None = None) -> None:
+        """Put the store behind the front, under the rights of `user`; whoever starts from now on uses it."""
+        self.environment["PIPELINE_CLICKHOUSE_URL"] = self.store_url
+        self._rights = [] if user is None else [str(write_rights(self.folder, user))]
+        if self.front:
+            self.front.kill()
         self.front = self._start_front()
 
     def _start_front(self) -> Process:
         front = Process(
-            ["-m", "tests.faults.front", str(self._store), str(self._store_port)],
-            self._environment,
+            ["-m", "tests.faults.front", str(self._store), str(self._store_port), *self._rights],
+            self.environment,
             self.folder / "front.log",
         )
         wait_until(self._store_answers)
@@ -243,7 +254,7 @@ class World:
         """Run a command to its end, hold it to its exit status, and return what it said."""
         done = subprocess.run(
             [sys.executable, "-m", module, *map(str, arguments)],
-            env={**self._environment, **settings},
+            env={**self.environment, **settings},
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -258,7 +269,7 @@ class World:
     def start_worker(self, **patches: str) -> Process:
         """Start a worker; `patches` are the variables of tests/faults/sick.py and settings."""
         self._numbers += 1
-        environment = {**self._environment, **patches}
+        environment = {**self.environment, **patches}
         return Process(["-m", "tests.faults.sick", "worker"], environment, self.folder / f"worker-{self._numbers}.log")
 
     def forget_local_state(self) -> None:
