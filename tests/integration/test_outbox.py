@@ -235,6 +235,102 @@ def test_what_the_store_has_later_than_it_was_looked_for_is_told(tmp_path: Path)
     assert run_isolated(stored_later_than_told, str(tmp_path)) == ["withdrawn"]
 
 
+def told_once_more(folder: str) -> list[str]:
+    """In an interpreter of its own: of whom is told in all.
+
+    An owner has found somebody, taken back what it was just telling of another, and lost the case. An heir tells the rest.
+    """
+    former, owner, heir = _tracers(folder, 3)
+    client = former._store._client
+    _report(former)
+    _visit(client, "other", 1)
+    former._expect("c", "other")
+    former.trace_due()
+    owner.own([0], everything=False)
+    waits = owner.untold()
+    assert [json.loads(message)["visitor_id"] for message in waits.messages] == ["other"]
+    _visit(client, "one", 1)
+    owner.trace_due()
+    _visit(client, "other", 2, deleted=1)
+    owner._expect("c", "other")
+    owner.trace_due()
+    owner.own([], everything=False)
+    owner.note_told(waits)
+    told = _tell_exposures(owner, "visitor_id")
+    heir.own([0], everything=False)
+    heir.trace_due()
+    return told + _tell_exposures(heir, "visitor_id")
+
+
+def test_what_is_told_once_more_does_not_pass_for_what_was_never_told(tmp_path: Path) -> None:
+    assert {"one", "other"} <= set(run_isolated(told_once_more, str(tmp_path)))
+
+
+def told_too_late(folder: str, killed: bool) -> list[str]:
+    """In an interpreter of its own: the last tier told of one exposure, and what the view says at the end.
+
+    Its end, which its finder has stored by then, is told by an heir before the finder's own word comes through. The finder looks at
+    it once more, or is `killed` in that moment. The store has merged away the rows by which it could be seen.
+    """
+    slow, heir = _tracers(folder, 2)
+    client = slow._store._client
+    _report(slow)
+    _visit(client, "other", 1)
+    slow._expect("c", "other")
+    slow.trace_due()
+    waits = slow.untold()
+    _visit(client, "other", 2, deleted=1)
+    slow._expect("c", "other")
+    slow.trace_due()
+    heir.own([0], everything=False)
+    heir.trace_due()
+    told = _tell_exposures(heir, "tier")
+    assert told == ["withdrawn"]
+    client.command("OPTIMIZE TABLE exposure_rows FINAL")
+    told.extend(json.loads(message)["tier"] for message in waits.messages)
+    if killed:
+        heir.again()  # as it does every minute
+        heir.trace_due()
+        told += _tell_exposures(heir, "tier")
+    else:
+        slow.own([], everything=False)
+        slow.note_told(waits)
+        told += _tell_exposures(slow, "tier")
+    return [*told[-1:], *(str(row[0]) for row in client.query("SELECT tier FROM exposures").result_rows)]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_word_that_comes_through_too_late_is_not_the_last_one(tmp_path: Path, killed: bool) -> None:
+    assert run_isolated(told_too_late, str(tmp_path), killed) == ["withdrawn"]
+
+
+def settled(folder: str) -> list[int]:
+    """In an interpreter of its own: what another has to tell of a case and a venue, while one is telling of them and after it."""
+    one, other = _tracers(folder, 2)
+    client = one._store._client
+    _report(one)
+    _visit(client, "other", 1)
+    one.again()
+    one.trace_due()
+    _tell_exposures(one, "tier")
+    counts = []
+    for telling in (False, True):
+        if telling:
+            _visit(client, "third", 1)
+            one.again()
+            one.trace_due()
+            one.untold()
+        other.own([0], everything=False)
+        other.trace_due()
+        counts.append(len(_tell_exposures(other, "tier")))
+        one.own([0], everything=False)
+    return counts
+
+
+def test_what_another_has_told_to_the_end_is_not_told_again_and_what_it_is_telling_is(tmp_path: Path) -> None:
+    assert run_isolated(settled, str(tmp_path)) == [0, 2]
+
+
 def answers_lost(folder: str) -> tuple[int, int]:
     """In an interpreter of its own: how many warnings are stored, and how many told, where the store's answer to one was lost."""
     from pipeline.errors import StoreUnavailableError
