@@ -269,8 +269,8 @@ def test_what_is_told_once_more_does_not_pass_for_what_was_never_told(tmp_path: 
 def told_too_late(folder: str, killed: bool) -> list[str]:
     """In an interpreter of its own: the last tier told of one exposure, and what the view says at the end.
 
-    Its end, which its finder has stored by then, is told by an heir before the finder's own word comes through. The finder looks at
-    it once more, or is `killed` in that moment. The store has merged away the rows by which it could be seen.
+    Its end, which its finder has stored by then, is told by an heir before the finder's own word comes through. The finder looks
+    at it once more, or is `killed` in that moment. The store has merged away the rows by which it could be seen.
     """
     slow, heir = _tracers(folder, 2)
     client = slow._store._client
