@@ -12,6 +12,7 @@ the parent, both ways and to its end: what is asked for on it after that, the pa
 
 import asyncio
 import re
+import resource
 import signal
 import socket
 import sys
@@ -36,6 +37,13 @@ _IDLE_SECONDS: Final = 60.0
 #: … and one on which a request is not whole so long after it began.
 _HEAD_SECONDS: Final = 10.0
 _SWEEP_SECONDS: Final = 10.0
+#: Connections at a time; each has a descriptor, and one to the parent has two.
+_MOST_CALLERS: Final = 10_000
+#: Descriptors for all else.
+_OTHER_DESCRIPTORS: Final = 64
+_TOO_MANY: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+)
 #: Longer requests are the parent's to judge.
 _LONGEST: Final = 16_384
 _HOST: Final = re.compile(rb"(?:^|\n)host:[ \t]*([^\r\n]*)")
@@ -111,10 +119,11 @@ class Statuses:
 class _Caller(asyncio.Protocol):
     """One connection from outside."""
 
-    def __init__(self, statuses: Statuses, parent_port: int, open_: "set[_Caller]") -> None:
+    def __init__(self, statuses: Statuses, parent_port: int, open_: "set[_Caller]", most: int = _MOST_CALLERS) -> None:
         self._statuses = statuses
         self._parent_port = parent_port
         self._open = open_
+        self._most = most
         self._asked_at = time.monotonic()
         self._buffer = b""
         self._transport: asyncio.Transport | None = None
@@ -123,6 +132,10 @@ class _Caller(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        if len(self._open) >= self._most:
+            self._transport.write(_TOO_MANY)
+            self._transport.close()
+            return
         self._open.add(self)
 
     def close_if_idle(self, now: float) -> None:
@@ -264,8 +277,9 @@ async def _serve(descriptor: int, parent_port: int, certificate: Certificate | N
     orders = _Orders(statuses)
     await loop.connect_read_pipe(lambda: orders, sys.stdin.buffer)
     callers: set[_Caller] = set()
+    most = _descriptors_for_callers() // 2
     server = await loop.create_server(
-        lambda: _Caller(statuses, parent_port, callers),
+        lambda: _Caller(statuses, parent_port, callers, most),
         sock=listening,
         backlog=2048,
         ssl=None if certificate is None else certificate.context,
@@ -286,6 +300,17 @@ async def _serve(descriptor: int, parent_port: int, certificate: Certificate | N
     sweep()
     await orders.ended
     server.close()
+
+
+def _descriptors_for_callers() -> int:
+    # As many as the system lets us have; a shell gives a thousand, unless asked for more.
+    wanted = 2 * _MOST_CALLERS + _OTHER_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    allowed = wanted if soft == resource.RLIM_INFINITY else min(soft, wanted)
+    return max(2, allowed - _OTHER_DESCRIPTORS)
 
 
 def _renew(certificate: Certificate) -> None:

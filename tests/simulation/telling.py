@@ -104,7 +104,7 @@ class _Worker:
         #: Partitions to take over, one after the other.
         self.orders: deque[list[int]] = deque()
         self._telling: Any = None
-        self._said = False
+        self._said = self._busy = False
         store = TraceStore(_Wire(self))  # type: ignore[arg-type]
         self.tracer = Tracer(store, CaseJudge(history.settings), history.settings)
         self._go, self._stands = Semaphore(0), Semaphore(0)
@@ -125,16 +125,17 @@ class _Worker:
     @property
     def idle(self) -> bool:
         """Whether nothing is left for it to do."""
-        some = (
-            self.orders or self.tracer.due or self._telling or self.tracer._untold_cases or self.tracer._untold_venues
-        )
-        return not some
+        tracer = self.tracer
+        left = self._busy or self.orders or self._telling is not None
+        return not (left or tracer.due or tracer._untold_cases or tracer._untold_venues)
 
     def _run(self) -> None:
         self._go.acquire()
         try:
             while not (self.stopping and self._telling is None and not self.tracer.contradicted):
+                self._busy = True
                 self._do_something()
+                self._busy = False
                 self.pause()
         except _Killed:
             pass

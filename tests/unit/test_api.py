@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ import pytest
 from pipeline.api.answers import from_cursor, to_cursor
 from pipeline.api.errors import RequestError
 from pipeline.api.feed import REMEMBERED, Feed
-from pipeline.api.front import Statuses
+from pipeline.api.front import Statuses, _Caller
 from pipeline.api.levels import LEVELS, level_codes, level_of
 from pipeline.api.snapshot import Estimates, Places, Snapshot, Standing
 from pipeline.api.status import StatusBook
@@ -316,3 +317,17 @@ def test_the_page_reads_what_the_view_says_however_the_store_changes(tmp_path: P
     assert [len(view) for view, _ in found] == [0, 2, 3, 3, 4, 4, 4, 1]
     for view, read in found:
         assert read == view
+
+
+def test_at_the_door_more_connections_than_there_is_room_for_are_told_to_come_again() -> None:
+    inside: set[_Caller] = set()
+    first, second, third = ((_Caller(Statuses(), 0, inside, most=1), Mock()) for _ in range(3))
+    for caller, transport in (first, second):
+        caller.connection_made(transport)
+    first[1].write.assert_not_called()
+    assert second[1].write.call_args[0][0].startswith(b"HTTP/1.1 503 ")
+    second[1].close.assert_called_once()
+    for caller, _ in (second, first):
+        caller.connection_lost(None)
+    third[0].connection_made(third[1])
+    third[1].close.assert_not_called()
