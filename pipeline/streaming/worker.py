@@ -121,6 +121,8 @@ class Worker(Generic[W]):
         self._timestamps_ms: list[NDArray[np.int64]] = []
         self._venues_done: dict[Partition, int] = {}
         self._claimed: set[int] = set()
+        # Rebalances that have begun.
+        self._revocations = 0
         self._reasons: Counter[str] = Counter()
         self._limit = DeadLetterLimit(settings)
         self._refused_too_many: UserError | None = None
@@ -267,6 +269,7 @@ class Worker(Generic[W]):
 
     async def revoked(self, partitions: Collection[Partition]) -> None:
         """Write and commit what has been processed, if the store answers in time, and forget the partitions."""
+        self._revocations += 1
         await self._finish()
         topics = {topic for topic, _ in partitions} - {VENUES, CASE_REPORTS}
         for topic in topics:
@@ -600,6 +603,7 @@ class Worker(Generic[W]):
         # have claimed them. Waiting lets the others finish theirs first.
         log.warning("%s: loading the state of its partitions anew", lost)
         epoch, self.epoch = self.epoch, None
+        revocations = self._revocations
         self._room.set()
         self._venues_read.set()
         await self._forget(CHECK_INS, self._claimed)
@@ -607,7 +611,9 @@ class Worker(Generic[W]):
         self._venues_next.clear()
         self._committable.clear()
         await asyncio.sleep(TAKEN_OVER_SECONDS)
-        if epoch is not None and self.epoch is None and not self._stopping:
+        # After a rebalance it is given partitions anyway; before it is over, it would forget what it took over.
+        rebalances = self._revocations != revocations
+        if epoch is not None and self.epoch is None and not rebalances and not self._stopping:
             self._take_over_again()
 
     async def _forget(self, topic: str, partitions: set[int]) -> None:

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from pipeline import erasure
 from pipeline.dead_letters import DeadLetter
 from pipeline.erasure import Receipt
-from pipeline.errors import StoreUnavailableError, UserError
+from pipeline.errors import StateLostError, StoreUnavailableError, UserError
 from pipeline.settings import Settings, load_settings
 from pipeline.streaming import service
 from pipeline.streaming import worker as worker_module
@@ -257,6 +257,29 @@ def test_an_outage_while_a_batch_is_read_has_the_state_loaded_anew_and_stores_no
         engine.revoke.assert_called()
         worker._take(idle=False)  # what is read from now on is written again
         running.cancel()
+
+    asyncio.run(asyncio.wait_for(scene(), 30))
+
+
+def test_a_worker_that_lost_its_partitions_takes_nothing_over_amid_a_rebalance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it took over would be forgotten as the rebalance goes on, and its batches be of partitions that nobody here knows."""
+    monkeypatch.setattr(worker_module, "TAKEN_OVER_SECONDS", 0.2)
+
+    async def scene() -> None:
+        anew = asyncio.Event()
+        engine = MagicMock()
+        engine.counters.return_value = {}
+        worker = Worker(engine, load_settings(), Metrics(), MagicMock(), MagicMock(), take_over_again=anew.set)
+        worker.epoch = 1
+        beginning = asyncio.create_task(worker._begin_anew(StateLostError("another has them")))
+        await asyncio.sleep(0.1)
+        forgets = threading.Event()
+        engine.revoke.side_effect = lambda *_: forgets.wait(10)
+        rebalance = asyncio.create_task(worker.revoked({("check-ins", 0)}))
+        await beginning
+        assert not anew.is_set()
+        forgets.set()
+        await rebalance
 
     asyncio.run(asyncio.wait_for(scene(), 30))
 
