@@ -34,6 +34,7 @@ from faust.types import TP, ConsumerMessage
 
 from pipeline.streaming.assignor import BroadcastAssignor
 from pipeline.streaming.ports import Partition, RecordBatch
+from pipeline.streaming.starting import PatientProducer, until_started
 from pipeline.streaming.unpack import unpack
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,10 @@ class _ConsumerThread(faust_aiokafka.AIOKafkaConsumerThread):  # type: ignore[mi
     logger = logging.getLogger("faust")
     #: When records were taken last, and the time before (monotonic seconds).
     _taken = _before = -FLOW_SECONDS
+
+    async def on_start(self) -> None:
+        """Do what Faust does, until Kafka is there."""
+        await until_started(super().on_start, lambda: self._consumer)
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -420,6 +425,7 @@ class BatchTransport(faust_aiokafka.Transport):  # type: ignore[misc]
     """Faust's aiokafka transport whose consumer delivers the records of `topics` in batches."""
 
     Consumer: ClassVar[type[BatchConsumer]] = BatchConsumer
+    Producer: ClassVar[type[PatientProducer]] = PatientProducer
 
     #: The topics read in batches, in the order in which they are started after a rebalance.
     topics: tuple[str, ...] = ()
