@@ -72,7 +72,10 @@ def command(
     record: bool,
 ) -> None:
     """Hurt a pipeline of real processes, and compare what it stored with what its log says."""
-    found: dict[str, Any] = {"command": f"tests.faults.run {' '.join(sys.argv[1:])}"}
+    said = " ".join(sys.argv[1:])
+    if keep:
+        said = said.replace(f" --keep {keep}", "")  # a place on this machine
+    found: dict[str, Any] = {"command": f"tests.faults.run {said}"}
     chance = random.Random(seed if seed is not None else time.time_ns())
     failed, place = False, None
     for run in _runs(faults, minutes, chance, rate, pace, keep):
