@@ -10,11 +10,16 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
+import clickhouse_connect
+
 _INFRA = Path(__file__).resolve().parents[1] / "infra"
+SERVER = ("clickhouse/users.sql",)
+GRAFANA = ("grafana/clickhouse-user.sql", "grafana/clickhouse-tracing-user.sql")
 #: In the order in which an operator runs them.
-FILES = ("clickhouse/users.sql", "grafana/clickhouse-user.sql", "grafana/clickhouse-tracing-user.sql")
+FILES = SERVER + GRAFANA
 
 _CREATE = r"CREATE {} IF NOT EXISTS (\w+)"
 _PROFILE = re.compile(_CREATE.format("SETTINGS PROFILE") + r" SETTINGS (.+)")
@@ -39,6 +44,12 @@ def statements(files: Iterable[str] = FILES) -> list[str]:
     """The statements of the files, each in one line."""
     lines = [line for file in files for line in (_INFRA / file).read_text().splitlines() if not line.startswith("--")]
     return [" ".join(each.split()) for each in "\n".join(lines).split(";") if each.strip()]
+
+
+def granted(role: str) -> set[str]:
+    """What a role may read in the database of the pipeline; what it has from other roles not among it."""
+    form = re.compile(rf"GRANT SELECT ON checkins\.(\w+) TO {role}")
+    return {found[1] for found in map(form.fullmatch, statements()) if found}
 
 
 @dataclass(slots=True)
@@ -106,7 +117,7 @@ def _settings(text: str) -> list[_Setting]:
 def write_rights(folder: Path, user: str) -> Path:
     """Write configuration under which the embedded engine lets its user do what `user` may, and no more. Returns its file.
 
-    Name it behind the store's folder: `FOLDER?config-file=FILE`. Raises ValueError for statements that are not understood.
+    Raises ValueError for statements that are not understood.
     """
     rights = _Rights()
     for statement in statements():
@@ -142,6 +153,16 @@ def write_rights(folder: Path, user: str) -> Path:
     SubElement(SubElement(SubElement(config, "user_directories"), "users_xml"), "path").text = str(folder / "users.xml")
     (folder / "config.xml").write_bytes(tostring(config))
     return folder / "config.xml"
+
+
+def place_with_rights(folder: Path | str, config: Path | str) -> str:
+    """What the engine is opened by: a folder of its own, under the rights of a file of `write_rights`."""
+    return f"{folder}?config-file={config}"
+
+
+def open_with_rights(folder: Path | str, config: Path | str) -> Any:
+    """A connection to the engine in that folder; in an interpreter of its own."""
+    return clickhouse_connect.get_client(interface="chdb", path=place_with_rights(folder, config))
 
 
 def _write_grants(element: Element, rights: _Rights, name: str) -> None:

@@ -119,7 +119,7 @@ class Statuses:
 class _Caller(asyncio.Protocol):
     """One connection from outside."""
 
-    def __init__(self, statuses: Statuses, parent_port: int, open_: "set[_Caller]", most: int = _MOST_CALLERS) -> None:
+    def __init__(self, statuses: Statuses, parent_port: int, open_: "set[_Caller]", most: int) -> None:
         self._statuses = statuses
         self._parent_port = parent_port
         self._open = open_
@@ -277,7 +277,7 @@ async def _serve(descriptor: int, parent_port: int, certificate: Certificate | N
     orders = _Orders(statuses)
     await loop.connect_read_pipe(lambda: orders, sys.stdin.buffer)
     callers: set[_Caller] = set()
-    most = _descriptors_for_callers() // 2
+    most = _room_for_callers()
     server = await loop.create_server(
         lambda: _Caller(statuses, parent_port, callers, most),
         sock=listening,
@@ -302,15 +302,14 @@ async def _serve(descriptor: int, parent_port: int, certificate: Certificate | N
     server.close()
 
 
-def _descriptors_for_callers() -> int:
-    # As many as the system lets us have; a shell gives a thousand, unless asked for more.
+def _room_for_callers() -> int:
+    # As many as the system lets us have; a shell gives a thousand descriptors, unless asked for more.
     wanted = 2 * _MOST_CALLERS + _OTHER_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    allowed = wanted if soft == resource.RLIM_INFINITY else min(soft, wanted)
-    return max(2, allowed - _OTHER_DESCRIPTORS)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return max(1, (allowed - _OTHER_DESCRIPTORS) // 2)
 
 
 def _renew(certificate: Certificate) -> None:

@@ -515,11 +515,11 @@ class TraceStore:
 
     def note_telling(self, told: Untold, teller: int) -> None:
         """From now on Kafka may have this, told by that lane: what is true by now may not be the last that Kafka hears of it."""
-        self._note_published([(_telling(told, teller), told.key, f"bitShiftLeft({_NOW}, 1) + 1")])
+        self._note_published(_telling(told, teller), told.key, f"bitShiftLeft({_NOW}, 1) + 1")
 
     def note_settled(self, told: Untold, teller: int) -> None:
         """What that lane told of this key is what holds, and nothing more of it is on its way."""
-        self._note_published([(_telling(told, teller), told.key, f"bitShiftLeft({_NOW}, 1) + 2")])
+        self._note_published(_telling(told, teller), told.key, f"bitShiftLeft({_NOW}, 1) + 2")
 
     def doubtful(self, topic: str, teller: int) -> set[str]:
         """Keys of which others than that lane began to tell and did not come to the end: they are at it, or were killed."""
@@ -531,8 +531,9 @@ class TraceStore:
         )
         return {str(row[0]) for row in rows}
 
-    def _note_published(self, rows: Iterable[tuple[str, str, str]]) -> None:
-        values = ", ".join(f"({quoted(topic)}, {quoted(key)}, {version})" for topic, key, version in rows)
+    def _note_published(self, topic: str, key: str, version: str) -> None:
+        # `version` is SQL.
+        values = f"({quoted(topic)}, {quoted(key)}, {version})"
         with store_errors():
             self._client.command(f"INSERT INTO published_rows (topic, key, version) VALUES {values}")
 
@@ -540,7 +541,7 @@ class TraceStore:
         """Kafka has this."""
         if not told.warnings:
             topic = f"{told.topic}/{told.lane}" if told.lane else told.topic
-            self._note_published([(topic, told.key, str(told.upto))])
+            self._note_published(topic, told.key, str(told.upto))
             return
         with store_errors():
             self._client.command(

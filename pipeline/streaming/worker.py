@@ -121,8 +121,6 @@ class Worker(Generic[W]):
         self._timestamps_ms: list[NDArray[np.int64]] = []
         self._venues_done: dict[Partition, int] = {}
         self._claimed: set[int] = set()
-        # Rebalances that have begun.
-        self._revocations = 0
         self._reasons: Counter[str] = Counter()
         self._limit = DeadLetterLimit(settings)
         self._refused_too_many: UserError | None = None
@@ -131,6 +129,8 @@ class Worker(Generic[W]):
 
         # Scans that are cut for the write after the one under way; with those pending it is what is held.
         self._ahead = 0
+        # Rebalances that have begun.
+        self._revocations = 0
         self._pending_since = 0.0
         self._last_idle = self._written_at = 0.0
         self._read: dict[Partition, int] = {}

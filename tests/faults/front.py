@@ -25,6 +25,8 @@ from clickhouse_connect.driver._backend.chdb_backend import ChdbBackend
 from clickhouse_connect.driver._backend.models import CommandExecution, QueryRuntime
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 
+from tests.clickhouse_rights import place_with_rights
+
 #: What the front can be made to do with a request; `share` of the requests, until another mode is set:
 #: refuse: an error at once. lost: done, but the answer is an error. full: inserts fail for want of disk space.
 #: slow: an answer after some seconds. cut: done, but the answer ends too soon. hang: no answer while the mode lasts.
@@ -72,7 +74,7 @@ class Front(ThreadingHTTPServer):
     def __init__(self, folder: Path, port: int, config: Path | None = None) -> None:
         # With a configuration its limits hold, which whoever asks may not be allowed to change.
         limits = {"max_memory_usage": str(1 << 30), "max_threads": "2"} if config is None else {}
-        place = str(folder) if config is None else f"{folder}?config-file={config}"
+        place = str(folder) if config is None else place_with_rights(folder, config)
         self.mode = Mode()
         self.chance = random.Random(port)
         self._free: LifoQueue[ChdbBackend] = LifoQueue()

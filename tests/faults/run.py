@@ -6,6 +6,7 @@ Prints its seeds; a run with the same `--seed` chooses the same faults in the sa
 import json
 import math
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -72,10 +73,9 @@ def command(
     record: bool,
 ) -> None:
     """Hurt a pipeline of real processes, and compare what it stored with what its log says."""
-    said = " ".join(sys.argv[1:])
-    if keep:
-        said = said.replace(f" --keep {keep}", "")  # a place on this machine
-    found: dict[str, Any] = {"command": f"tests.faults.run {said}"}
+    # A folder to keep things in is a place on this machine.
+    said = re.sub(r" --keep[ =]\S+", "", " ".join(["", *sys.argv[1:]]))
+    found: dict[str, Any] = {"command": f"tests.faults.run{said}"}
     chance = random.Random(seed if seed is not None else time.time_ns())
     failed, place = False, None
     for run in _runs(faults, minutes, chance, rate, pace, keep):

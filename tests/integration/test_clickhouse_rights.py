@@ -3,18 +3,16 @@
 import csv
 import json
 import re
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.clickhouse_rights import write_rights
+from tests.clickhouse_rights import open_with_rights, write_rights
 from tests.faults.world import Process, World
 from tests.integration.test_trace import make_store
 from tests.isolated import run_isolated
-from tests.over_http import answered
+from tests.over_http import answered, asked_by
 from tests.waiting import wait_until
 
 AGGREGATES = {
@@ -24,11 +22,10 @@ AGGREGATES = {
 }
 PERSONS = {"scans", "visits", "cases", "exposures", "venue_warnings"}
 OF_CASES = {"cases", "exposures", "venue_warnings"}
-BOARDS = (
-    AGGREGATES
-    - {"undercounts", "model_checks", "retention"}
-    - {"released_suppressed", "released_private", "privacy_budget"}
-)
+BOARDS = AGGREGATES - {
+    *("undercounts", "model_checks", "retention"),
+    *("released_suppressed", "released_private", "privacy_budget"),
+}
 
 #: Who may read which of the views.
 READS = {
@@ -93,10 +90,9 @@ def make_cases(folder: str) -> None:
 
 def try_everything(folder: str, config: str, statements: list[str]) -> tuple[set[str], dict[str, str], list[Any]]:
     """In an interpreter of its own, under rights: the views that can be read, what came of each statement, and cases exposed."""
-    import clickhouse_connect
     from clickhouse_connect.driver.exceptions import ClickHouseError
 
-    client = clickhouse_connect.get_client(interface="chdb", path=f"{folder}/clickhouse?config-file={config}")
+    client = open_with_rights(f"{folder}/clickhouse", config)
 
     def outcome(sql: str) -> str:
         try:
@@ -150,8 +146,7 @@ class Served:
 
     def ask(self, role: str, path: str) -> tuple[int, Any]:
         """One request to the API."""
-        headers = {"Authorization": f"Bearer {self._held[role]}", "X-Purpose": "contact-tracing"}
-        return answered(urllib.request.Request(f"{self._url}/api/v1{path}", headers=headers), 60)
+        return asked_by(self._held[role], "contact-tracing", f"{self._url}/api/v1{path}")
 
     def stop(self) -> None:
         """End it."""

@@ -26,7 +26,7 @@ from pipeline.settings import Settings
 from pipeline.streaming.metrics import Metrics
 from pipeline.streaming.ports import ModelFigures
 from tests import needed
-from tests.clickhouse_rights import write_rights
+from tests.clickhouse_rights import GRAFANA, granted, open_with_rights, statements, write_rights
 from tests.grafana import ALL, Query, Values, boards, expand_promql, expand_sql, queries
 from tests.isolated import run_isolated
 from tests.waiting import wait_until
@@ -109,8 +109,7 @@ def ask(folder: str, asked: list[tuple[str, str, Values]], grants: list[str]) ->
     """In an interpreter of its own: fill a store, and answer each query, given as key, SQL and what the reader chose.
 
     Texts like `{venue}` in the latter stand for what the store has. Returns the answers by key, and: what the store knows, its
-    own tables and views, those with a pseudonym, the SELECT behind each view, and `grants` in ClickHouse's
-    own spelling (None: it cannot read them).
+    tables with a pseudonym, and `grants` in ClickHouse's own spelling (None: it cannot read them).
     """
     from pipeline.settings import Settings
     from pipeline.store.client import open_store
@@ -121,19 +120,15 @@ def ask(folder: str, asked: list[tuple[str, str, Values]], grants: list[str]) ->
     def rows(sql: str, /, **parameters: str) -> list[Any]:
         return list(client.query(sql, parameters=parameters).result_rows)
 
-    own = {name for (name,) in rows("SHOW TABLES FROM checkins")}
     ((venue, name, area, zone),) = rows(
         "SELECT venue_id, name, area, timezone FROM checkins.occupancy_now JOIN checkins.venues USING venue_id "
         "WHERE expected IS NOT NULL ORDER BY occupancy DESC, venue_id LIMIT 1"
     )
     known = {"venue": venue, "part": name[2:9].upper(), "area": area, "zone": zone}
     held = "SELECT table FROM system.columns WHERE database = 'checkins' AND name = 'visitor_id'"
-    behind = "SELECT name, as_select FROM system.tables WHERE database = 'checkins' AND engine = 'View'"
     answers: Answer = {
         "known": known,
-        "own": own,
         "with pseudonyms": {name for (name,) in rows(held)},
-        "behind": dict(rows(behind)),
         "grants": [rows("SELECT formatQueryOrNull({sql:String})", sql=grant)[0][0] for grant in grants],
     }
     for key, sql, chosen in asked:
@@ -161,17 +156,8 @@ def ask(folder: str, asked: list[tuple[str, str, Values]], grants: list[str]) ->
     return answers
 
 
-def _grants() -> list[str]:
-    """The statements that make Grafana's users."""
-    folder = _ROOT / "infra" / "grafana"
-    lines = [
-        line
-        for file in ("clickhouse-user.sql", "clickhouse-tracing-user.sql")
-        for line in (folder / file).read_text().splitlines()
-    ]
-    text = "\n".join(line for line in lines if not line.startswith("--"))
-    return [statement.strip() for statement in text.split(";") if statement.strip()]
-
+#: What makes Grafana's users.
+_GRANTS = statements(GRAFANA)
 
 #: What the reader chose, once all and once few. In braces: what the store has.
 _EVERYTHING: Values = {
@@ -206,7 +192,7 @@ def answers(folder: Path) -> Answer:
     asked = [(str(query), query.text, _EVERYTHING) for query in _SQL]
     asked += [(f"few {query}", query.text, _FEW) for query in _SQL if "$__conditionalAll" in query.text]
     asked += [(name, _search().text, {"search": search}) for name, search in _SEARCHES.items()]
-    found: Answer = run_isolated(ask, str(folder), asked, _grants(), timeout=900)
+    found: Answer = run_isolated(ask, str(folder), asked, _GRANTS, timeout=900)
     return found
 
 
@@ -291,14 +277,8 @@ def test_a_venue_is_found_by_a_part_of_its_name_and_by_its_id(answers: Answer) -
     assert answers["a quote"]["rows"] == []
 
 
-def _granted(role: str) -> set[str]:
-    return {
-        match[1] for grant in _grants() if (match := re.match(rf"GRANT SELECT ON checkins\.(\w+) TO {role}$", grant))
-    }
-
-
 def test_the_statements_that_make_grafanas_users_are_statements_that_give_nothing_else(answers: Answer) -> None:
-    assert all(answers["grants"]), _grants()
+    assert all(answers["grants"]), _GRANTS
     known = (
         r"CREATE ROLE IF NOT EXISTS checkins_\w+",
         r"CREATE USER IF NOT EXISTS grafana\w* IDENTIFIED WITH sha256_password BY 'CHANGE-ME' DEFAULT ROLE checkins_\w+\s+"
@@ -309,22 +289,20 @@ def test_the_statements_that_make_grafanas_users_are_statements_that_give_nothin
         r"GRANT checkins_boards TO (?:grafana|checkins_tracing_board)",
         r"GRANT checkins_tracing_board TO grafana_tracing",
     )
-    assert [each for each in _grants() if not any(re.fullmatch(form, each, re.DOTALL) for form in known)] == []
+    assert [each for each in _GRANTS if not any(re.fullmatch(form, each, re.DOTALL) for form in known)] == []
 
 
 def test_grafanas_user_reads_nobodys_pseudonym_and_the_tracers_nothing_that_says_who_was_where(answers: Answer) -> None:
     """For the board of contact tracing, which counts them, what holds pseudonyms of cases and exposed is for another user."""
     assert answers["with pseudonyms"] >= {"scans", "visits", "scan_set", "visit_rows"}
-    assert _granted("checkins_boards") & answers["with pseudonyms"] == set()
+    assert granted("checkins_boards") & answers["with pseudonyms"] == set()
     counted = {"cases", "case_rows", "exposures", "exposure_rows"}
-    assert _granted("checkins_tracing_board") & answers["with pseudonyms"] == counted
+    assert granted("checkins_tracing_board") & answers["with pseudonyms"] == counted
 
 
 def asked_with_rights(store: str, config: str, asked: list[str]) -> dict[str, str]:
     """In an interpreter of its own: the queries that the engine refuses under the rights of `config`, each with why."""
-    import clickhouse_connect
-
-    client = clickhouse_connect.get_client(interface="chdb", path=f"{store}/clickhouse?config-file={config}")
+    client = open_with_rights(f"{store}/clickhouse", config)
     refused = {}
     for sql in asked:
         try:

@@ -20,7 +20,7 @@ from pipeline.settings import Settings
 from tests.faults.world import World as ServedWorld
 from tests.integration.checkins import Worker, World, accounts, view_differences
 from tests.integration.test_erasure import CASES, GONE, MONDAY, SCANS
-from tests.over_http import answered
+from tests.over_http import asked_by
 from tests.reference import DAY, HOUR, Scan, expected_views, line_of
 from tests.views import differences, read_views
 from tests.waiting import wait_until
@@ -46,10 +46,7 @@ class Site:
 
     def ask(self, role: Role, path: str, body: Any = None) -> tuple[int, Any]:
         """One request, for the purpose of a legal request."""
-        headers = {"Authorization": f"Bearer {self._held[role]}", "X-Purpose": "legal-request"}
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self._url}/api/v1{path}", data, headers)
-        return answered(request, 60)
+        return asked_by(self._held[role], "legal-request", f"{self._url}/api/v1{path}", body)
 
     def consumed(self) -> float:
         """Scans read so far."""

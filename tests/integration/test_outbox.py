@@ -130,20 +130,29 @@ def _report(tracer: Any) -> None:
     tracer.trace_due()
 
 
+def _trace_visit(tracer: Any, visitor: str, version: int = 1, deleted: int = 0) -> None:
+    # Somebody is stored beside the case, or taken back, and the tracer passes over it.
+    _visit(tracer._store._client, visitor, version, deleted)
+    tracer._expect("c", visitor)
+    tracer.trace_due()
+
+
+def _last_and_view(told: list[str], client: Any) -> list[str]:
+    # The last tier told of one exposure, and what the view says.
+    return [*told[-1:], *(str(row[0]) for row in client.query("SELECT tier FROM exposures").result_rows)]
+
+
 def stored_by_who_was_killed(folder: str) -> list[str]:
     """In an interpreter of its own: of whom an heir tells, where one found somebody and was killed before a word was out.
 
     Meanwhile another, who does not know that the case is its own no more, has stored and told of somebody else.
     """
     former, killed, heir = _tracers(folder, 3)
-    client = former._store._client
     _report(former)
     killed.own([0], everything=False)
     killed.trace_due()
     for tracer, visitor in ((killed, "one"), (former, "other")):
-        _visit(client, visitor, 1)
-        tracer._expect("c", visitor)
-        tracer.trace_due()
+        _trace_visit(tracer, visitor)
     _tell_exposures(former, "visitor_id")
     heir.own([0], everything=False)
     heir.trace_due()
@@ -184,7 +193,7 @@ def found_and_taken_back(folder: str, lanes: tuple[int, int], loses: bool) -> li
     quick.again()  # as it does every minute
     quick.trace_due()
     told += _tell_exposures(quick, "tier")
-    return [*told[-1:], *(str(row[0]) for row in client.query("SELECT tier FROM exposures").result_rows)]
+    return _last_and_view(told, client)
 
 
 @pytest.mark.parametrize(("lanes", "loses"), [((1, 2), False), ((2, 1), False), ((1, 2), True), ((2, 1), True)])
@@ -205,9 +214,7 @@ def stored_later_than_told(folder: str) -> list[str]:
     owner, heir = _tracers(folder, 2)
     client = owner._store._client
     _report(owner)
-    _visit(client, "other", 1)
-    owner._expect("c", "other")
-    owner.trace_due()
+    _trace_visit(owner, "other")
     told = _tell_exposures(owner, "tier")
     assert told
     _visit(client, "other", 2, deleted=1)
@@ -228,7 +235,7 @@ def stored_later_than_told(folder: str) -> list[str]:
     heir.own([0], everything=False)
     heir.trace_due()
     told += _tell_exposures(heir, "tier")
-    return [*told[-1:], *(str(row[0]) for row in client.query("SELECT tier FROM exposures").result_rows)]
+    return _last_and_view(told, client)
 
 
 def test_what_the_store_has_later_than_it_was_looked_for_is_told(tmp_path: Path) -> None:
@@ -243,17 +250,13 @@ def told_once_more(folder: str) -> list[str]:
     former, owner, heir = _tracers(folder, 3)
     client = former._store._client
     _report(former)
-    _visit(client, "other", 1)
-    former._expect("c", "other")
-    former.trace_due()
+    _trace_visit(former, "other")
     owner.own([0], everything=False)
     waits = owner.untold()
     assert [json.loads(message)["visitor_id"] for message in waits.messages] == ["other"]
     _visit(client, "one", 1)
     owner.trace_due()
-    _visit(client, "other", 2, deleted=1)
-    owner._expect("c", "other")
-    owner.trace_due()
+    _trace_visit(owner, "other", 2, deleted=1)
     owner.own([], everything=False)
     owner.note_told(waits)
     told = _tell_exposures(owner, "visitor_id")
@@ -275,13 +278,9 @@ def told_too_late(folder: str, killed: bool) -> list[str]:
     slow, heir = _tracers(folder, 2)
     client = slow._store._client
     _report(slow)
-    _visit(client, "other", 1)
-    slow._expect("c", "other")
-    slow.trace_due()
+    _trace_visit(slow, "other")
     waits = slow.untold()
-    _visit(client, "other", 2, deleted=1)
-    slow._expect("c", "other")
-    slow.trace_due()
+    _trace_visit(slow, "other", 2, deleted=1)
     heir.own([0], everything=False)
     heir.trace_due()
     told = _tell_exposures(heir, "tier")
@@ -296,7 +295,7 @@ def told_too_late(folder: str, killed: bool) -> list[str]:
         slow.own([], everything=False)
         slow.note_told(waits)
         told += _tell_exposures(slow, "tier")
-    return [*told[-1:], *(str(row[0]) for row in client.query("SELECT tier FROM exposures").result_rows)]
+    return _last_and_view(told, client)
 
 
 @pytest.mark.parametrize("killed", [False, True])

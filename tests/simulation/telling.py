@@ -11,14 +11,11 @@ Example: python -m tests.simulation.telling --seeds 200 --first 7
 import json
 import os
 import random
-import sys
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Semaphore, Thread
@@ -27,7 +24,7 @@ from unittest import mock
 
 import click
 
-from tests.faults import report
+from tests.simulation.histories import Failure, from_processes, options, play_all
 
 #: Questions to the store, about, in which things happen.
 STEPS: Final = 600
@@ -91,22 +88,25 @@ class _Wire:
         return answer
 
 
+def _tracer(client: Any, settings: Any) -> Any:
+    from pipeline.case_reports import CaseJudge
+    from pipeline.store.tracing import TraceStore
+    from pipeline.tracing.tracer import Tracer
+
+    return Tracer(TraceStore(client), CaseJudge(settings), settings)
+
+
 class _Worker:
     """A tracer and what `pipeline/streaming/tracing.py` does with it: one call after the other, from one thread."""
 
     def __init__(self, history: "_History") -> None:
-        from pipeline.case_reports import CaseJudge
-        from pipeline.store.tracing import TraceStore
-        from pipeline.tracing.tracer import Tracer
-
         self.history = history
         self.killed = self.stopping = self.gone = False
         #: Partitions to take over, one after the other.
         self.orders: deque[list[int]] = deque()
         self._telling: Any = None
         self._said = self._busy = False
-        store = TraceStore(_Wire(self))  # type: ignore[arg-type]
-        self.tracer = Tracer(store, CaseJudge(history.settings), history.settings)
+        self.tracer = _tracer(_Wire(self), history.settings)
         self._go, self._stands = Semaphore(0), Semaphore(0)
         Thread(target=self._run, daemon=True).start()
 
@@ -280,11 +280,7 @@ class _History:
         return [worker for worker in self._workers if not worker.gone]
 
     def _report(self) -> None:
-        from pipeline.case_reports import CaseJudge
-        from pipeline.store.tracing import TraceStore
-        from pipeline.tracing.tracer import Tracer
-
-        tracer = Tracer(TraceStore(self.client), CaseJudge(self.settings), self.settings)
+        tracer = _tracer(self.client, self.settings)
         known = {"status": "confirmed", "reported_at": "2021-09-20T00:00:00Z"}
         known |= {"infectious_from": "2021-09-18T00:00:00Z", "infectious_until": "2021-09-21T00:00:00Z"}
         for partition, (case, visitor) in enumerate(_ILL.items()):
@@ -334,13 +330,13 @@ def failure(store: _Store, seed: int) -> str:
         return _History(store, seed).play(STEPS)
 
 
-def failures(folder: str, seeds: range) -> list[tuple[int, str]]:
+def failures(folder: str, seeds: range) -> list[Failure]:
     """The seeds that fail, each with what is wrong; in an interpreter of its own."""
     store = open_one(folder)
     return [(seed, wrong) for seed in seeds if (wrong := failure(store, seed))]
 
 
-def _in_a_folder(seeds: range) -> list[tuple[int, str]]:
+def _in_a_folder(seeds: range) -> list[Failure]:
     from pipeline.no_pandas import leave_pandas_out
 
     leave_pandas_out()
@@ -348,33 +344,19 @@ def _in_a_folder(seeds: range) -> list[tuple[int, str]]:
         return failures(folder, seeds)
 
 
-def _all(seeds: range, processes: int) -> Iterator[tuple[int, str]]:
-    parts = [seeds[at::processes] for at in range(processes)]
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        for found in pool.map(_in_a_folder, parts):
-            yield from found
-
-
 @click.command(epilog="Example: python -m tests.simulation.telling --seeds 200 --first 7")
-@click.option("--seeds", type=click.IntRange(1), default=500, show_default=True, help="How many.")
-@click.option("--first", type=int, help="Default: another one each time.")
-@click.option("--record/--no-record", default=False, help="Add to docs/reliability.json, and make docs/reliability.md.")
+@options(500)
 def command(seeds: int, first: int | None, record: bool) -> None:
     """Play histories of workers that tell Kafka of exposures; exit 1 if the last word of any is not what holds."""
-    first = random.randrange(1 << 32) if first is None else first
-    click.echo(f"seeds {first} to {first + seeds - 1}")
-    wrong = list(_all(range(first, first + seeds), 2 * (os.cpu_count() or 1)))
-    for seed, found in wrong:
-        click.echo(f"seed {seed}: {found}")
-    found = {
-        "command": f"tests.simulation.telling --seeds {seeds} --first {first}",
-        "histories": seeds,
-        "wrong": len(wrong),
-    }
-    click.echo(json.dumps(found))
-    if record:
-        report.record(found)
-    sys.exit(bool(wrong))
+    # They wait for the engine's answers half of the time.
+    processes = 2 * (os.cpu_count() or 1)
+    play_all(
+        "tests.simulation.telling",
+        seeds,
+        first,
+        record,
+        lambda some: from_processes(_in_a_folder, [some[at::processes] for at in range(processes)], processes),
+    )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def caught(folder: str) -> bool:
 
     untold_cases = TraceStore.untold_cases
 
-    def nothing_before(store: TraceStore, cases: "list[str] | None" = None, again: "tuple[str, ...]" = ()) -> object:
+    def nothing_before(store: TraceStore, cases: list[str] | None = None, again: tuple[str, ...] = ()) -> object:
         # Only `note_told` asks for one case by a list.
         return {} if isinstance(cases, list) else untold_cases(store, cases, again)
 

@@ -7,23 +7,15 @@ from typing import Any
 import pytest
 
 from pipeline.person_reads import about_persons
+from tests.clickhouse_rights import SERVER, granted, statements
 from tests.isolated import run_isolated
 
 #: What cannot be parsed, tables, what each view rests on, tables that tell of persons.
 Known = tuple[list[str], list[str], dict[str, list[str]], list[str]]
 
-_ROOT = Path(__file__).resolve().parents[2]
-_SQL = _ROOT / "infra" / "clickhouse" / "users.sql"
-
-
-def statements() -> list[str]:
-    lines = [line for line in _SQL.read_text().splitlines() if not line.startswith("--")]
-    return [each.strip() for each in "\n".join(lines).split(";") if each.strip()]
-
 
 def grants(role: str) -> set[str]:
-    found = re.findall(rf"GRANT SELECT ON (checkins\.\w+) TO {role}\b", "\n".join(statements()))
-    return set(found)
+    return {f"checkins.{name}" for name in granted(role)}
 
 
 #: What tells one person from another, or leads to one.
@@ -57,7 +49,7 @@ def known(folder: str, asked: list[str]) -> Known:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Known:
-    found: Known = run_isolated(known, str(tmp_path_factory.mktemp("store")), statements())
+    found: Known = run_isolated(known, str(tmp_path_factory.mktemp("store")), statements(SERVER))
     return found
 
 
@@ -66,7 +58,7 @@ def test_every_statement_is_clickhouses_and_names_what_is_there(
 ) -> None:
     wrong, tables, _, _ = server
     assert wrong == []
-    named = set(re.findall(r"\bcheckins\.(\w+)", "\n".join(statements())))
+    named = set(re.findall(r"\bcheckins\.(\w+)", "\n".join(statements(SERVER))))
     assert named <= set(tables)
 
 
