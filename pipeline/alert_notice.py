@@ -11,6 +11,7 @@ class AlertNotice:
     """An alert as it stands in the store; times in ms since the epoch, UTC, `cleared_at` None while it lasts.
 
     `retracted`: a late scan has taken it back. `told`: it stands as when it was told before; only who forgets need hear it again.
+    `again`: another worker may have told of it since, so it is told whatever was told before.
     """
 
     alert_id: str
@@ -25,6 +26,7 @@ class AlertNotice:
     area: str | None
     retracted: bool = False
     told: bool = False
+    again: bool = False
 
     @property
     def open(self) -> bool:

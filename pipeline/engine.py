@@ -76,6 +76,10 @@ _STRANGERS_SECONDS = 5.0
 #: What other workers have read is asked for this often (seconds).
 _FOLLOW_SECONDS = 1.0
 
+#: A former owner that stood still may tell what was true before, and be killed before it looks once more. What it had stored and
+#: not noted as told is told again after these times (seconds) from the takeover; nothing is noted as told before the last.
+_DOUBTED_SECONDS = (15.0, 60.0, 240.0, 600.0)
+
 #: Of the running number in a version, the bits that a claim of partitions leaves to chance.
 _CLAIM_BITS = 30
 
@@ -118,6 +122,8 @@ class Engine:
         # Versions of alerts: stored up to, handed on up to, known to be told up to; and whether those in force were handed on.
         self._alerts_stored = self._alerts_handed = self._alerts_told = 0
         self._handed_open = False
+        # Ids of alerts that a former owner may be telling, and when (monotonic seconds) they are told again.
+        self._doubted, self._doubted_at = list[str](), list[float]()
         # Where former owners' rows may come in late, under which version, those known, and when they were last looked for
         # (monotonic seconds).
         self._left_behind, self._began = "0", 0
@@ -262,6 +268,9 @@ class Engine:
             self._strangers = recovery.rows_left_behind(client, left, self._began)
             self._looked_at = time.monotonic()
             stored = recovery.unaccounted_scans(client, scope, standing.progress)
+        told = crowding.told_upto(client, self._places)
+        self._doubted = [] if self._embedded else crowding.changed_ids(client, scope, told, self._began)
+        self._doubted_at = [time.monotonic() + seconds for seconds in _DOUBTED_SECONDS if self._doubted]
         unfinished = recovery.find_unfinished(client, scope, left)
         asked = self._requests(client)
         unfinished.repairs |= self._unfollowed(rules, scope) | asked.keys()
@@ -321,7 +330,7 @@ class Engine:
             followed = [venue.encode() for venue, visitor in unfinished.repairs if not visitor]
             self._write_now(repaired=sorted(unfinished.repairs), answered=asked, followed=followed)
         self._apply_uses()
-        self._alerts_handed = self._alerts_told = crowding.told_upto(client, self._places)
+        self._alerts_handed = self._alerts_told = told
         self._alerts_stored = self._version
         self._handed_open = False
         self._broken_off = False
@@ -881,14 +890,17 @@ class Engine:
     def hand_alerts(self, told: int) -> tuple[list[AlertNotice], int]:
         """Alerts that have changed in the store since the last call, and a mark to give back once they are told.
 
-        `told`: the last mark of which everything has been told, 0 for none. After a start what was not told is given again,
-        and those in force that were told. Like `write`, called by one thread and only while no write is outstanding. Raises
-        StoreUnavailableError; what was to be given is given by the next call.
+        `told`: the last mark of which everything has been told, 0 for none. After a start what was not told is given again, and
+        those in force that were told. What another worker may be telling meanwhile is given several times. Like `write`, called
+        by one thread and only while no write is outstanding. Raises StoreUnavailableError; what was to be given is given by the
+        next call.
         """
         if not self._progress:
             return [], told
         client = self._writing_client
-        if told > self._alerts_told:
+        now = time.monotonic()
+        # A mark of before the takeover says nothing of what was taken over.
+        if told > max(self._alerts_told, self._began) and not self._doubted_at:
             self._writer.insert("told_rows", crowding.told_table(self._places, told))
             self._alerts_told = told
         found: list[AlertNotice] = []
@@ -901,6 +913,10 @@ class Engine:
             stored = (self._notice(*each, told=True) for each in crowding.alerts_since(client, self._scope))
             found += [notice for notice in stored if notice.alert_id not in given]
             self._handed_open = True
+        elif self._doubted_at and now >= self._doubted_at[0]:
+            again = {notice.alert_id: replace(notice, again=True) for notice in self.overtaken_alerts(self._doubted, 0)}
+            found = [notice for notice in found if notice.alert_id not in again] + list(again.values())
+            self._doubted_at = [at for at in self._doubted_at if at > now]
         self._alerts_handed = upto
         return found, upto
 

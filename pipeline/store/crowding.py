@@ -102,6 +102,15 @@ def changed_alerts(client: Client, scope: str, since: int, until: int) -> list[t
     return _newest_alerts(client, f"version >= {since} AND version < {until} AND {scope}")
 
 
+def changed_ids(client: Client, scope: str, since: int, until: int) -> list[str]:
+    """The ids of `changed_alerts`."""
+    with store_errors():
+        rows = client.query(
+            f"SELECT DISTINCT alert_id FROM alert_rows WHERE version >= {since} AND version < {until} AND {scope}"
+        ).result_rows
+    return [str(row[0]) for row in rows]
+
+
 def newer_alerts(client: Client, ids: Sequence[str], since: int) -> list[tuple[str, Alert, bool]]:
     """Of some alerts those with a row whose version is `since` or later, as they stand: as `changed_alerts`."""
     found = []

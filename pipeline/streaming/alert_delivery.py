@@ -58,7 +58,11 @@ class AlertDelivery:
                 said = {notice.alert_id: notice for notice in news}
                 now = await self._overtaken(news, mark)
                 news = await self._tell(
-                    [notice for notice in now if notice != replace(said[notice.alert_id], peak=notice.peak)]
+                    [
+                        notice
+                        for notice in now
+                        if notice != replace(said[notice.alert_id], peak=notice.peak, again=False)
+                    ]
                 )
             self.told, self._next = mark, None
 
@@ -75,4 +79,4 @@ class AlertDelivery:
         if notice.open:
             self._published[notice.alert_id] = notice
         same = before is not None and (before.open, before.capacity) == (notice.open, notice.capacity)
-        return not notice.told and not same
+        return notice.again or not (notice.told or same)

@@ -371,3 +371,76 @@ def rules_whose_answer_is_lost(folder: str) -> str:
 
 def test_rules_are_followed_although_the_store_went_away_while_they_were_read(tmp_path: Path) -> None:
     assert run_isolated(rules_whose_answer_is_lost, str(tmp_path)) == ""
+
+
+def alerts_told_by_two(folder: str) -> tuple[list[list[tuple[bool, bool]]], list[int]]:
+    """In an interpreter of its own: what an heir tells of an alert that the former owner may be telling at any moment still.
+
+    Each time (open, whatever was told before), and after each time how many partitions are noted as told.
+    """
+    from pipeline import engine as engines
+
+    engines._DOUBTED_SECONDS = (0.0, 0.0)
+    views, (former, heir) = _workers(folder, 2)
+    record = json.dumps({"venue_id": "v", "name": "V", "category": "mall", "capacity": 1}).encode()
+    lines = [
+        line_of(Scan(venue, "p", kind, _SUNDAY + minute * MINUTE))
+        for venue, kind, minute in (
+            ("v", "check_in", 0),
+            ("w", "check_in", 3),
+            ("v", "check_out", 4),
+            ("w", "check_in", 20),
+        )
+    ]
+    for worker in (former, heir):
+        worker.load_venues([record], [b"v"])
+    former.assign("check-ins", [0])
+    former.write(_read(former, 0, 0, lines[:2]))
+    told, noted, mark = [former.hand_alerts(0)[0]], [], 0
+    heir.assign("check-ins", [0])
+    for step in range(4):
+        if step == 1:
+            heir.write(_read(heir, 0, 2, lines[2:]))
+        notices, mark = heir.hand_alerts(mark)
+        told.append(notices)
+        noted.append(views.query("SELECT count() FROM told_rows FINAL").result_rows[0][0])
+    return [[(notice.open, notice.again) for notice in some] for some in told], noted
+
+
+def test_what_a_former_owner_may_still_tell_is_told_again_as_it_stands_before_it_is_noted_as_told(
+    tmp_path: Path,
+) -> None:
+    told, noted = run_isolated(alerts_told_by_two, str(tmp_path))
+    assert told == [[(True, False)], [(True, False)], [(False, True)], [], []]
+    assert noted == [0, 0, 1, 1]
+
+
+def a_mark_of_before_the_takeover(folder: str) -> list[tuple[str, bool]]:
+    """In an interpreter of its own: what the third owner of two partitions tells, where the second had told of one, took over the
+    other from one that had not told yet, and was killed before it did: venue, and whether that counts as told.
+    """
+    from pipeline import engine as engines
+
+    engines._DOUBTED_SECONDS = ()
+    _, (killed, owner, heir) = _workers(folder, 3)
+    registry = [
+        json.dumps({"venue_id": f"v{i}", "name": "V", "category": "mall", "capacity": 1}).encode() for i in (0, 1)
+    ]
+    scans = [
+        [Scan(f"{venue}{i}", "p", "check_in", _SUNDAY + minute * MINUTE) for venue, minute in (("v", 0), ("w", 3))]
+        for i in (0, 1)
+    ]
+    for worker in (killed, owner, heir):
+        worker.load_venues(registry, [b"v0", b"v1"])
+    for partition, worker in ((1, killed), (0, owner)):
+        worker.assign("check-ins", [partition])
+        worker.write(_read(worker, partition, 0, [line_of(scan) for scan in scans[partition]]))
+    _, mark = owner.hand_alerts(0)
+    owner.assign("check-ins", [1])
+    owner.hand_alerts(mark)
+    heir.assign("check-ins", [0, 1])
+    return sorted((notice.venue, notice.told) for notice in heir.hand_alerts(0)[0])
+
+
+def test_that_one_partition_was_told_of_says_nothing_of_another_that_was_taken_over(tmp_path: Path) -> None:
+    assert ("v1", False) in run_isolated(a_mark_of_before_the_takeover, str(tmp_path))

@@ -51,6 +51,11 @@ def test_an_alert_that_a_late_scan_opens_again_is_told_again() -> None:
     assert published([RAISED], [cleared], [RAISED]) == [[RAISED], [cleared], [RAISED]]
 
 
+def test_what_another_may_have_told_since_is_told_whatever_was_told_before() -> None:
+    again = replace(RAISED, again=True)
+    assert published([RAISED], [again], [RAISED]) == [[RAISED], [again], []]
+
+
 def test_who_is_overtaken_while_kafka_is_slow_tells_what_holds_now() -> None:
     cleared = replace(RAISED, cleared_at=RAISED.raised_at + 600_000)
     sent: list[list[AlertNotice]] = []
