@@ -27,6 +27,25 @@ BUGS: Final[Mapping[str, Mapping[str, int]]] = {
     "wrong watermark": {},
     "stale epoch": _KILLS,
     "raw identifier in a detail": {},
+    "alert a second late": {},
+    "missed exposure": {},
+}
+
+#: Bug → what it shows itself by, any of it: a worker that was in the way of another fault catches none.
+SIGNS: Final[Mapping[str, tuple[str, ...]]] = {
+    "commit before insert": ("is committed up to",),
+    "skip after rebalance": ("is committed up to", "accounting", "scans: "),
+    "swallowed store error": ("scans: ", "visits: ", "occupancy", "accounting", "dead_letters: "),
+    "non-deterministic id": ("crowding",),
+    "lost late scan": ("accounting", "scans: "),
+    "double expiry": ("occupancy_",),
+    "dropped dead letter": ("topic dead-letters",),
+    "duplicate counted twice": ("does not add up",),
+    "wrong watermark": ("the watermark",),
+    "stale epoch": ("--drain", "accounting", "visits: ", "occupancy", "ended with 1"),
+    "raw identifier in a detail": ("raw identifier",),
+    "alert a second late": ("crowding_alerts: ",),
+    "missed exposure": ("exposures: ",),
 }
 
 #: Those by which a pipeline may also come to a standstill.
@@ -177,6 +196,25 @@ def _raw_identifier_in_a_detail() -> None:
     _replace(engine, "_letter", make)
 
 
+def _alert_a_second_late() -> None:
+    from pipeline.core.crowding import Levels
+
+    def make(init: Any) -> Any:
+        def late(self: Any, *given: Any) -> None:
+            init(self, *given)
+            self._limits = tuple((raise_at, hold + 1_000, *rest) for raise_at, hold, *rest in self._limits)
+
+        return late
+
+    _replace(Levels, "__init__", make)
+
+
+def _missed_exposure() -> None:
+    from pipeline.tracing.found import Exposed
+
+    _replace(Exposed, "_table", lambda table: lambda self: table(self)[1:])
+
+
 _PATCHES: Final[Mapping[str, Callable[[], None]]] = {
     "commit before insert": _commit_before_insert,
     "skip after rebalance": _skip_after_rebalance,
@@ -189,4 +227,6 @@ _PATCHES: Final[Mapping[str, Callable[[], None]]] = {
     "wrong watermark": _wrong_watermark,
     "stale epoch": _stale_epoch,
     "raw identifier in a detail": _raw_identifier_in_a_detail,
+    "alert a second late": _alert_a_second_late,
+    "missed exposure": _missed_exposure,
 }

@@ -42,7 +42,9 @@ _LONG_SECONDS: Final = 2.0
 _INSERT = re.compile(rb"\s*INSERT\s+INTO\s+(\S+)\s*(?:\(([^)]*)\))?\s*FORMAT\s+(\w+)\s*(?:\n|$)", re.IGNORECASE)
 #: Settings that are passed on to the engine. The others of each request are the transport's, or the engine's defaults, or cannot
 #: be taken back from a connection that is used by all in turn.
-_SETTING = re.compile(r"(max_query_size|max_partitions_per_insert_block|optimize_on_insert|output_format_arrow_.*)$")
+_SETTING = re.compile(
+    r"(max_query_size|max_partitions_per_insert_block|optimize_on_insert|date_time_output_format|output_format_(arrow|json)_.*)$"
+)
 
 
 @dataclass(slots=True)

@@ -17,9 +17,11 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from kafka.errors import KafkaError
 
 from tests.faults import feed as feeds
+from tests.faults.bugs import SIGNS
 from tests.faults.feed import Feed
+from tests.faults.recount import Crowding
 from tests.faults.sick import POINTS
-from tests.faults.verifier import Promise, Verdict, Watch, committed, verify
+from tests.faults.verifier import Promise, Verdict, Watch, committed, verify, verify_running
 from tests.faults.world import Process, World
 
 PARTITIONS: Final = 4
@@ -53,7 +55,6 @@ WEIGHTS: Final = {
     "worker stopped 70 s": 1,
     "worker joins": 6,
     "worker leaves": 6,
-    "local state deleted": 3,
     "connections to Kafka cut": 9,
     "Kafka slow": 5,
     "Kafka black-holed": 5,
@@ -70,7 +71,8 @@ WEIGHTS: Final = {
 
 #: What may happen to the one worker of an embedded store.
 ALONE: Final = {
-    "worker killed": 30,
+    "worker killed": 26,
+    "local state deleted": 4,
     "worker killed at a point": 40,
     "connections to Kafka cut": 8,
     "Kafka slow": 4,
@@ -82,8 +84,12 @@ ALONE: Final = {
 #: Nothing but what is measured, far apart: what recovery takes by itself.
 CALM: Final = {"worker killed": 4, "broker killed": 1}
 
-#: After a fault of these it is measured how long it takes until everything that was sent before it is stored.
+#: After a fault of these it is measured how long it takes until all that was sent before it is stored; the most that it may take
+#: where nothing else is wrong, in seconds.
 MEASURED: Final = {"worker killed": 15.0, "broker killed": 30.0}
+
+#: Corrections and tracing may follow what was read last by so many seconds.
+SETTLED_SECONDS: Final = 60.0
 
 
 @dataclass(slots=True)
@@ -110,6 +116,7 @@ def promise_of(world: World) -> Promise:
         world.group,
         feeds.MAX_STAY // millisecond,
         {category: stay // millisecond for category, stay in feeds.STAYS.items()},
+        crowding={"warning": Crowding(1000, 5_000, 900, 5_000), "critical": Crowding(1100, 5_000, 900, 5_000)},
         secrets=(feeds.SECRET,),
     )
 
@@ -131,13 +138,14 @@ class Harness:
         self._say = say
         self._shared = shared
         self._bug = {"FAULTS_BUG": bug} if bug else {}
+        self._signs = SIGNS[bug] if bug else ()
         self.world = World(folder, PARTITIONS, dict(_SETTINGS), shared=shared)
         self.feed = Feed(self.world.kafka, random.Random(seed + 1), rate)
         self.workers: list[Process] = []
         self._doomed: list[Process] = []
         self._watch = Watch(promise_of(self.world))
         self._ends: list[tuple[float, Callable[[], None]]] = []
-        self._metrics: list[str] = []
+        self._said: list[str] = []
         self._look_at = 0.0
 
     # --- a run
@@ -151,12 +159,12 @@ class Harness:
                 self._hurt(faults, time.monotonic() + seconds, pace, kinds)
             else:
                 self.tend(seconds)
-            if self._bug and self.result.wrong:
+            if self.signs():
                 return self.result
             self.rest()
             if self.result.memory_mib > MOST_MIB[self._shared]:
                 self.result.wrong.append(f"a worker held {self.result.memory_mib:,} MiB: too much for so few scans")
-            self.result.verdict = verify(promise_of(self.world), [self.world.logs(), *self._metrics])
+            self.result.verdict = verify(promise_of(self.world), [self.world.logs(), *self._said])
             self.result.wrong += self.result.verdict.wrong
             self._verify_by_itself()
         finally:
@@ -169,6 +177,7 @@ class Harness:
         """Register the venues, start workers, begin to send; returns when everything is being read."""
         for record in feeds.venues(self._chance):
             self.feed.register(record)
+        self.feed.report("case", f"p-{self._chance.randrange(feeds.VISITORS)}")
         self.feed.start()
         for _ in range(workers):
             self._start_worker()
@@ -190,10 +199,14 @@ class Harness:
             since = time.monotonic()
             self._inflict(name)
             done += 1
-            if self._bug and self.result.wrong:
+            if self.signs():
                 return
             if name in MEASURED and not self._ends and (kinds is CALM or self._chance.random() < 0.6):
-                self._measure(name, since)
+                took = self._measure(name, since)
+                if kinds is CALM and took > MEASURED[name]:
+                    self.result.wrong.append(
+                        f"{name}: all stored again after {took:.1f} s, more than {MEASURED[name]:.0f}"
+                    )
             self.tend(pace * self._chance.uniform(0.3, 1.7))
 
     def _inflict(self, name: str) -> None:
@@ -201,9 +214,15 @@ class Harness:
         self._say(f"{time.strftime('%H:%M:%S')} {name}")
         getattr(self, f"_{name.replace(' ', '_').replace('-', '_').lower()}")()
 
-    def _measure(self, name: str, since: float) -> None:
+    def _measure(self, name: str, since: float) -> float:
         self.wait_until_stored(120)
-        self.result.recovery.setdefault(name, []).append(round(time.monotonic() - since, 2))
+        took = round(time.monotonic() - since, 2)
+        self.result.recovery.setdefault(name, []).append(took)
+        return took
+
+    def signs(self) -> list[str]:
+        """Of what is wrong, what a planted bug may show itself by."""
+        return [each for each in self.result.wrong if any(sign in each for sign in self._signs)]
 
     def tend(self, seconds: float) -> None:
         """Look on for some time: bring back workers that died, end faults that have lasted, watch what may not go back."""
@@ -229,9 +248,10 @@ class Harness:
                 self.result.memory_mib = max(self.result.memory_mib, held)
         if not self._shared:
             return
+        metrics = {worker.pid: worker.metrics() for worker in self.workers}
+        self._said += map(str, metrics.values())
         with suppress(ClickHouseError, KafkaError, OSError, IndexError):
             before = committed(self.world.kafka, self.world.group)
-            metrics = {worker.pid: worker.metrics() for worker in self.workers[:1]}
             self.result.wrong += [f"meanwhile: {each}" for each in self._watch.look(before, metrics)]
 
     def _bury(self) -> None:
@@ -240,7 +260,8 @@ class Harness:
                 self.workers.remove(worker)
                 self.result.exits[f"status {worker.status}"] += 1
                 if worker.status not in (0, -signal.SIGKILL):
-                    self._say(f"a worker ended with {worker.status}: {worker.log[-2000:]}")
+                    self._say(worker.log[-2000:])
+                    self.result.wrong.append(f"meanwhile: a worker ended with {worker.status}")
                 self._start_worker()
 
     def wait_until_stored(self, patience: float) -> None:
@@ -271,7 +292,10 @@ class Harness:
         self._ends.clear()
         self.feed.stop()
         self.wait_until_stored(240)
-        self._metrics += [str(worker.metrics()) for worker in self.workers]
+        if self._shared and not self._bug:
+            # Before anybody takes over and mends what is wrong.
+            self.result.wrong += [f"while workers ran: {each}" for each in self._settled()]
+        self._said += [str(worker.metrics()) for worker in self.workers]
         for worker in self.workers:
             status = worker.stop()
             self.result.exits[f"status {status}"] += 1
@@ -280,9 +304,18 @@ class Harness:
                 self._say(worker.log[-12_000:])
                 self.result.wrong.append(f"a worker that was asked to stop ended with {status}")
         self.workers.clear()
-        self.world.run("worker", "--drain", module="tests.faults.sick", **self._bug)
+        self._said.append(self.world.run("worker", "--drain", module="tests.faults.sick", **self._bug))
         if not self._shared:
             self.world.share_store()
+
+    def _settled(self) -> list[str]:
+        until = time.monotonic() + SETTLED_SECONDS
+        while True:
+            self._bury()
+            with suppress(ClickHouseError, OSError):
+                if not (wrong := verify_running(promise_of(self.world))) or time.monotonic() >= until:
+                    return wrong
+            time.sleep(3)
 
     def _verify_by_itself(self) -> None:
         if not self._bug:
@@ -362,6 +395,7 @@ class Harness:
             self._start_worker()
 
     def _local_state_deleted(self) -> None:
+        # Of a server's workers there is none.
         self._any_worker().kill()
         self.world.forget_local_state()
         self._bury()
@@ -424,6 +458,7 @@ def summary(result: Result) -> dict[str, Any]:
         "memory_mib": result.memory_mib,
         "records": verdict.records if verdict else 0,
         "rows": verdict.rows if verdict else 0,
+        "told": verdict.told if verdict else {},
         "dead_letters": verdict.dead_letters if verdict else 0,
         "duplicates": verdict.duplicates if verdict else 0,
         "wrong": result.wrong,

@@ -65,6 +65,27 @@ class Visit(NamedTuple):
     party: int
 
 
+class Crowding(NamedTuple):
+    """When a venue is crowded: from `raise_at` of its capacity for `raise_for`, until below `clear_below` for `clear_for`.
+
+    Shares in thousandths, times in ms.
+    """
+
+    raise_at: int
+    raise_for: int
+    clear_below: int
+    clear_for: int
+
+
+class Case(NamedTuple):
+    """A reported case, infectious in [since, until)."""
+
+    case: str
+    visitor: str
+    since: int
+    until: int
+
+
 class _RefusedError(Exception):
     pass
 
@@ -109,7 +130,7 @@ def _judge(record: Record, retention: int | None) -> Scan:
     source = fields.get("source", "app")
     if not isinstance(source, str) or not _SOURCE.fullmatch(source):
         _refuse("schema")
-    at = _instant(fields.get("occurred_at"))
+    at = instant(fields.get("occurred_at"))
     if retention is not None:
         if at < record.timestamp - retention:
             _refuse("too_old")
@@ -118,7 +139,8 @@ def _judge(record: Record, retention: int | None) -> Scan:
     return Scan(fields["venue_id"], fields["visitor_id"], fields["event_type"], at, party, fields["event_id"], source)
 
 
-def _instant(text: object) -> int:
+def instant(text: object) -> int:
+    """The epoch milliseconds of an RFC 3339 time; what is none is refused."""
     match = _TIME.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         _refuse("schema")
@@ -279,6 +301,95 @@ def _windows(there: Presence, as_of: int) -> Iterator[Row]:
             sum(persons * ms for persons, ms in pieces) / (width * MINUTE),
             middle,
         )
+
+
+def alerts(
+    visits: Iterable[Visit], capacity_of: Mapping[str, int], rules: Mapping[str, Crowding], as_of: int
+) -> set[Row]:
+    """The rows of `crowding_alerts`, by level as `rules` say; `cleared_at` None while it lasts."""
+    venues = defaultdict(list)
+    for visit in visits:
+        if visit.venue in capacity_of:
+            venues[visit.venue].append(visit)
+    found: set[Row] = set()
+    for venue, some in venues.items():
+        there, capacity = Presence(some), capacity_of[venue]
+        first = min(visit.start for visit in some)
+        for level, rule in rules.items():
+            for raised, cleared in _crowdings(there, capacity, rule, first, as_of):
+                peak = max(persons for persons, _ in there.pieces(raised, as_of + 1 if cleared is None else cleared))
+                name = hashlib.sha256(f"{venue}|{level}|{raised}".encode()).hexdigest()[:16]
+                found.add((name, venue, level, raised, cleared, peak, capacity))
+    return found
+
+
+def _crowdings(
+    there: Presence, capacity: int, rule: Crowding, first: int, as_of: int
+) -> Iterator[tuple[int, int | None]]:
+    # Nobody is there before `first`, so nothing can be raised.
+    raised: int | None = None
+    held, end = 0, first
+    for persons, lasts in there.pieces(first, max(as_of, first + 1)):
+        end += lasts
+        share = 1000 * persons
+        wanted = share >= rule.raise_at * capacity if raised is None else share < rule.clear_below * capacity
+        held = held + lasts if wanted else 0
+        needed = rule.raise_for if raised is None else rule.clear_for
+        if not wanted or held < needed:
+            continue
+        turn, held = end - (held - needed), 0
+        if turn > as_of:
+            break
+        if raised is None:
+            raised = turn
+        else:
+            yield raised, turn
+            raised = None
+    if raised is not None:
+        yield raised, None
+
+
+def exposures(visits: Iterable[Visit], cases: Iterable[Case]) -> set[Row]:
+    """Of `exposures` by a policy without tail, rounding or least stay, such as `who`: (case, visitor, venue, from, until).
+
+    `until` of a visit that was not checked out of is its automatic end.
+    """
+    by_venue, by_visitor = defaultdict(list), defaultdict(list)
+    for visit in visits:
+        by_venue[visit.venue].append(visit)
+        by_visitor[visit.visitor].append(visit)
+    return {
+        (case.case, other.visitor, own.venue, start, end)
+        for case in cases
+        for own in by_visitor[case.visitor]
+        for other in by_venue[own.venue]
+        if other.visitor != case.visitor
+        and (start := max(own.start, other.start, case.since)) < (end := min(own.left, other.left, case.until))
+    }
+
+
+def warnings(visits: Iterable[Visit], cases: Iterable[Case]) -> set[Row]:
+    """Of `venue_warnings` by such a policy: (venue, from, until, cases); touching ones are one."""
+    by_visitor = defaultdict(list)
+    for visit in visits:
+        by_visitor[visit.visitor].append(visit)
+    spans = defaultdict(list)
+    for case in cases:
+        for own in by_visitor[case.visitor]:
+            start, end = max(own.start, case.since), min(own.left, case.until)
+            if start < end:
+                spans[own.venue].append((start, end, case.case))
+    found: set[Row] = set()
+    for venue, some in spans.items():
+        merged: list[tuple[int, int, set[str]]] = []
+        for start, end, name in sorted(some):
+            if merged and start <= merged[-1][1]:
+                begun, until, names = merged[-1]
+                merged[-1] = begun, max(until, end), names | {name}
+            else:
+                merged.append((start, end, {name}))
+        found |= {(venue, start, end, len(names)) for start, end, names in merged}
+    return found
 
 
 def digest(value: bytes | None) -> str:

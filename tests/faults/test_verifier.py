@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.faults import recount
-from tests.faults.recount import HOUR, MINUTE, Record, Scan
+from tests.faults.recount import HOUR, MINUTE, Case, Crowding, Record, Scan, Visit
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,3 +78,42 @@ def test_occupancy_follows_from_the_visits() -> None:
     [hour] = shown["occupancy_hours"]
     assert hour == ("v", 0, 4, 3, (3 * 90_000 + HOUR - 30_000) / HOUR, 4, 0.0, (3 * 30_000 + 6 * MINUTE) / MINUTE)
     assert ("v", "15m", 120, 4, 2, 4, (3 * 90_000 + 90_000) / (15 * MINUTE), 1.5) in shown["rolling_occupancy"]
+
+
+def visit(start: int, left: int, visitor: str = "p", venue: str = "v", party: int = 1) -> Visit:
+    return Visit(venue, visitor, start, left, "check_out", party)
+
+
+def test_a_venue_is_crowded_from_when_it_was_full_for_long_enough_until_it_was_not_for_long_enough() -> None:
+    rules = {"warning": Crowding(1000, 5_000, 900, 5_000)}
+
+    def crowded(*visits: Visit, as_of: int = HOUR) -> set[tuple[int, int | None, int]]:
+        return {(row[3], row[4], row[5]) for row in recount.alerts(visits, {"v": 10}, rules, as_of)}
+
+    assert crowded(visit(0, 60_000, party=10)) == {(5_000, 65_000, 10)}
+    assert crowded(visit(0, 60_000, party=10), as_of=20_000) == {(5_000, None, 10)}
+    assert crowded(visit(0, 60_000, party=9)) == set()
+    assert crowded(visit(0, 5_000, party=10)) == {(5_000, 10_000, 0)}
+    assert crowded(visit(0, 4_999, party=10)) == set()
+    # Full in two steps, and emptied for too short a time in between.
+    steps = visit(0, 60_000, party=6), visit(1_000, 30_000, "q", party=6), visit(34_000, 60_000, "r", party=6)
+    assert crowded(*steps) == {(6_000, 65_000, 12)}
+    [row] = recount.alerts([visit(0, 60_000, party=10)], {"v": 10, "w": 1}, rules, HOUR)
+    # SHA-256("v|warning|5000").
+    assert row[:3] == ("2241313ecba78b24", "v", "warning")
+
+
+def test_exposures_are_pairs_of_overlapping_visits_in_the_infectious_window() -> None:
+    case = Case("c", "p", 10_000, 50_000)
+    visits = [
+        *(visit(0, 20_000), visit(40_000, 60_000)),
+        *(
+            visit(5_000, 15_000, "q"),
+            visit(20_000, 40_000, "r"),
+            visit(45_000, 90_000, "s"),
+            visit(0, 90_000, "t", "w"),
+        ),
+    ]
+    assert recount.exposures(visits, [case]) == {("c", "q", "v", 10_000, 15_000), ("c", "s", "v", 45_000, 50_000)}
+    other = Case("d", "q", 0, 90_000)
+    assert recount.warnings(visits, [case, other]) == {("v", 5_000, 20_000, 2), ("v", 40_000, 50_000, 1)}

@@ -16,7 +16,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from kafka.admin import KafkaAdminClient
 
 from tests.faults import recount
-from tests.faults.recount import Record, Row, Scan
+from tests.faults.recount import Case, Crowding, Record, Row, Scan, Visit
 
 #: Differences shown of each kind.
 SHOWN: Final = 3
@@ -33,10 +33,51 @@ _COLUMNS: Final = {
     "occupancy_now": "venue_id, occupancy, capacity, ratio",
 }
 
+_ALERT: Final = (
+    "alert_id, venue_id, level, toUnixTimestamp64Milli(raised_at), toUnixTimestamp64Milli(cleared_at), peak, capacity"
+)
+_EXPOSURE: Final = (
+    "case_id, visitor_id, venue_id, toUnixTimestamp64Milli(overlap_from), toUnixTimestamp64Milli(overlap_until)"
+)
+_WARNING: Final = "venue_id, toUnixTimestamp64Milli(warn_from), toUnixTimestamp64Milli(warn_until), case_count"
+
 #: No venue holds so many: a count that has fallen below zero shows itself as more.
 _IMPOSSIBLE: Final = 1 << 30
 
-_OUTPUTS: Final = ("crowding-alerts", "exposures", "venue-warnings")
+
+class Output(NamedTuple):
+    """What is told in a topic, and the view that shows the same."""
+
+    view: str
+    id: str
+    fields: tuple[str, ...]
+    #: Those of the fields that are instants.
+    times: tuple[str, ...]
+
+
+_OUTPUTS: Final = {
+    "crowding-alerts": Output(
+        "crowding_alerts",
+        "alert_id",
+        ("venue_id", "level", "raised_at", "cleared_at", "peak", "capacity"),
+        ("raised_at", "cleared_at"),
+    ),
+    "exposures": Output(
+        "exposures",
+        "exposure_id",
+        (
+            *("case_id", "visitor_id", "venue_id", "overlap_from", "overlap_until", "minutes", "minutes_low"),
+            *("minutes_high", "cumulative_minutes", "tier", "policy", "policy_version"),
+        ),
+        ("overlap_from", "overlap_until"),
+    ),
+    "venue-warnings": Output(
+        "venue_warnings",
+        "warning_id",
+        ("venue_id", "warn_from", "warn_until", "case_count", "policy"),
+        ("warn_from", "warn_until"),
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +90,7 @@ class Promise:
     max_stay: int
     max_stay_by_category: Mapping[str, int] = field(default_factory=dict)
     retention: int | None = 14 * recount.DAY
+    crowding: Mapping[str, Crowding] = field(default_factory=dict)
     #: No raw identifier may be anywhere but in what was sent: strings that hold or begin one.
     secrets: tuple[str, ...] = ()
 
@@ -165,15 +207,26 @@ class Verdict:
     duplicates: int = 0
     dead_letters: int = 0
     rows: int = 0
+    #: Alerts, exposures and warnings that stand, by their topics.
+    told: dict[str, int] = field(default_factory=dict)
 
 
 def verify(promise: Promise, texts: Iterable[str] = ()) -> Verdict:
     """Compare everything, with nothing running. `texts`: logs and metrics, which may hold no raw identifier either."""
-    return _Comparison(promise, texts).verdict
+    comparison = _Comparison(promise)
+    comparison.everything(texts)
+    return comparison.verdict
+
+
+def verify_running(promise: Promise) -> list[str]:
+    """Compare, with workers that have read everything and go on running, what the clock does not change any more."""
+    comparison = _Comparison(promise)
+    comparison.what_is_past()
+    return comparison.verdict.wrong
 
 
 class _Comparison:
-    def __init__(self, promise: Promise, texts: Iterable[str]) -> None:
+    def __init__(self, promise: Promise) -> None:
         self._promise = promise
         self._client = clickhouse_connect.get_client(dsn=promise.store)
         self._topic = cache(partial(read_topic, promise.kafka))
@@ -184,12 +237,22 @@ class _Comparison:
         self.verdict.records = len(self._records)
         self._judged = [recount.judge(record, promise.retention) for record in self._records]
         self._scans = recount.winners(each for each in self._judged if isinstance(each, Scan))
+
+    def everything(self, texts: Iterable[str]) -> None:
+        """See `verify`."""
         self._compare_accounting()
         self._compare_scans()
         self._compare_views()
         self._compare_dead_letters()
         self._compare_outputs()
         self._look_for_secrets(texts)
+
+    def what_is_past(self) -> None:
+        """See `verify_running`."""
+        self._compare_accounting()
+        self._compare_scans()
+        self._compare_dead_letters()
+        self._compare_what_is_past()
 
     # --- what is compared
 
@@ -231,8 +294,51 @@ class _Comparison:
         self._compare("scans", rows, set(map(tuple, self._scans)))
 
     def _compare_views(self) -> None:
-        venues = self._registry()
+        as_of = self._as_of()
+        visits, capacities = self._visits(as_of)
+        for view, true in recount.views(visits, capacities, as_of).items():
+            some = " WHERE occupancy > 0" if view == "occupancy_now" else ""
+            self._compare(view, self._query(f"SELECT {_COLUMNS[view]} FROM checkins.{view}{some}"), true)
+        self._compare(
+            "crowding_alerts",
+            self._query(f"SELECT {_ALERT} FROM checkins.crowding_alerts"),
+            recount.alerts(visits, capacities, self._promise.crowding, as_of),
+        )
+        self._compare_traced(visits)
+
+    def _compare_traced(self, visits: list[Visit]) -> None:
+        cases = self._cases()
+        self._compare(
+            "exposures",
+            self._query(f"SELECT {_EXPOSURE} FROM checkins.exposures"),
+            recount.exposures(visits, cases),
+        )
+        self._compare(
+            "venue_warnings",
+            self._query(f"SELECT {_WARNING} FROM checkins.venue_warnings"),
+            recount.warnings(visits, cases),
+        )
+
+    def _cases(self) -> list[Case]:
+        # The harness reports each once, infectious from instant to instant, and withdraws none.
+        reports = [json.loads(record.value) for record in self._topic("case-reports") if record.value is not None]
+        return [
+            Case(
+                report["case_id"],
+                report["visitor_id"],
+                recount.instant(report["infectious_from"]),
+                recount.instant(report["infectious_until"]),
+            )
+            for report in reports
+        ]
+
+    def _as_of(self) -> int:
         [(as_of,)] = self._query("SELECT toUnixTimestamp64Milli(max(as_of)) FROM checkins.occupancy_now")
+        return int(as_of)
+
+    def _visits(self, as_of: int) -> tuple[list[Visit], dict[str, int]]:
+        """The visits as of an instant, and the capacities of the venues that have one."""
+        venues = self._registry()
         stays = {
             venue: self._promise.max_stay_by_category[record["category"]]
             for venue, record in venues.items()
@@ -241,10 +347,25 @@ class _Comparison:
         capacities = {
             venue: record["capacity"] for venue, record in venues.items() if record.get("capacity") is not None
         }
-        visits = recount.fold(self._scans, stays, self._promise.max_stay, as_of)
-        for view, true in recount.views(visits, capacities, as_of).items():
-            some = " WHERE occupancy > 0" if view == "occupancy_now" else ""
-            self._compare(view, self._query(f"SELECT {_COLUMNS[view]} FROM checkins.{view}{some}"), true)
+        return recount.fold(self._scans, stays, self._promise.max_stay, as_of), capacities
+
+    def _compare_what_is_past(self) -> None:
+        """What no clock changes any more: whole minutes and hours, alerts that were cleared, visits but for whether they last."""
+        before = self._as_of()
+        visits, capacities = self._visits(before)
+        shown = recount.views(visits, capacities, before)
+        rows = self._query(f"SELECT {_COLUMNS['visits']} FROM checkins.visits")
+        self._compare("visits", [_past(row, before) for row in rows], {_past(row, before) for row in shown["visits"]})
+        for view, name, width in (("occupancy_minutes", "minute", 60), ("occupancy_hours", "hour", 3600)):
+            last = before // 1000 - width
+            rows = self._query(f"SELECT {_COLUMNS[view]} FROM checkins.{view} WHERE toUnixTimestamp({name}) <= {last}")
+            self._compare(view, rows, {row for row in shown[view] if row[1] <= last})
+        rows = self._query(
+            f"SELECT {_ALERT} FROM checkins.crowding_alerts WHERE toUnixTimestamp64Milli(cleared_at) <= {before}"
+        )
+        true = recount.alerts(visits, capacities, self._promise.crowding, before)
+        self._compare("crowding_alerts", rows, {row for row in true if row[4] is not None})
+        self._compare_traced(visits)
 
     def _registry(self) -> dict[str, dict[str, Any]]:
         newest: dict[str, dict[str, Any]] = {}
@@ -282,11 +403,7 @@ class _Comparison:
         self._differ("topic dead-letters", sent, true)
 
     def _compare_outputs(self) -> None:
-        for topic, view, name in (
-            ("crowding-alerts", "crowding_alerts", "alert_id"),
-            ("exposures", "exposures", "exposure_id"),
-            ("venue-warnings", "venue_warnings", "warning_id"),
-        ):
+        for topic, (view, name, fields, times) in _OUTPUTS.items():
             newest: dict[str, dict[str, Any]] = {}
             told: dict[str, list[str]] = {}
             for record in self._topic(topic):
@@ -295,13 +412,20 @@ class _Comparison:
                     newest[message[name]] = message
                     state = "taken back" if _is_taken_back(message) else "stands"
                     told.setdefault(message[name], []).append(f"{record.timestamp} {state}")
-            standing = {each for each, message in newest.items() if not _is_taken_back(message)}
-            stored = [row[0] for row in self._query(f"SELECT {name} FROM checkins.{view}")]
-            for each, times in Counter(stored).items():
-                if times > 1:
-                    self._say(view, f"{name} {each} is stored {times} times")
+            standing = {
+                (each, *_shown({field: message[field] for field in fields}, times))
+                for each, message in newest.items()
+                if not _is_taken_back(message)
+            }
+            columns = [f"toUnixTimestamp64Milli({each})" if each in times else each for each in fields]
+            rows = self._query(f"SELECT {name}, {', '.join(columns)} FROM checkins.{view}")
+            stored = [(row[0], *_shown(dict(zip(fields, row[1:], strict=True)))) for row in rows]
+            self.verdict.told[topic] = len(standing)
+            for each, count in Counter(row[0] for row in rows).items():
+                if count > 1:
+                    self._say(view, f"{name} {each} is stored {count} times")
             self._differ(f"topic {topic}", standing, set(stored))
-            for each in sorted(standing ^ set(stored))[:2]:
+            for each in sorted({row[0] for row in standing ^ set(stored)})[:2]:
                 self._say(f"topic {topic}", f"{each} was told so: {', '.join(told.get(each, ['never']))}")
 
     def _look_for_secrets(self, texts: Iterable[str]) -> None:
@@ -338,6 +462,20 @@ class _Comparison:
 
     def _say(self, what: str, text: str) -> None:
         self.verdict.wrong.append(f"{what}: {text}")
+
+
+def _past(visit: Row, as_of: int) -> Row:
+    # One that had not ended then may have by now.
+    return visit if visit[3] <= as_of else (*visit[:4], None, visit[5])
+
+
+def _shown(fields: dict[str, Any], times: Iterable[str] = ()) -> Row:
+    """What a message must share with the view. The peak of a crowding that lasts rises without being told each time."""
+    if "peak" in fields and fields["cleared_at"] is None:
+        fields["peak"] = None
+    for each in times:
+        fields[each] = None if fields[each] is None else recount.instant(fields[each])
+    return tuple(round(value, 6) if isinstance(value, float) else value for value in fields.values())
 
 
 def _is_taken_back(message: Mapping[str, Any]) -> bool:

@@ -273,7 +273,7 @@ class World:
         return Process(["-m", "tests.faults.sick", "worker"], environment, self.folder / f"worker-{self._numbers}.log")
 
     def forget_local_state(self) -> None:
-        """Remove all that workers keep on their disk: nothing, but Kafka's data beside it, which is the broker's."""
+        """Remove all that a worker keeps on its disk, its own store if it has one; Kafka's data beside it is the broker's."""
         for path in (self.folder / "home").iterdir():
             if path.name != "kafka":
                 shutil.rmtree(path)
