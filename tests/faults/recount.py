@@ -20,6 +20,13 @@ HARD_LIMIT: Final = DAY
 FUTURE: Final = 5 * MINUTE
 LARGEST: Final = 65_536
 
+#: What occurred lies in [FIRST, LAST): from 1970-01-02 until before 2106-01-01, UTC.
+FIRST: Final = DAY
+LAST: Final = 4_291_747_200_000
+#: RFC 8259 leaves to the reader how many arrays and objects a value may be in, and how many digits may be before the point.
+DEEPEST: Final = 200
+MOST_DIGITS: Final = 4_300
+
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _SOURCE = re.compile(r"[A-Za-z0-9._:-]{1,32}")
 _TIME = re.compile(
@@ -95,7 +102,10 @@ def _refuse(reason: str) -> Any:
 
 
 def judge(record: Record, retention: int | None) -> Scan | str:
-    """The scan that a record holds, or the reason why it is a dead letter. `retention` in ms: of the clock `wall`."""
+    """The scan that a record holds, or the first reason why it is a dead letter. `retention` in ms: of the clock `wall`.
+
+    Where the contract leaves room it is read as docs/decisions/012-readings-of-the-contract.md says.
+    """
     try:
         return _judge(record, retention)
     except _RefusedError as refused:
@@ -113,12 +123,7 @@ def _judge(record: Record, retention: int | None) -> Scan:
         text = value.decode()
     except UnicodeDecodeError:
         _refuse("not_utf8")
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError):
-        _refuse("not_json")
-    if not isinstance(fields, dict):
-        _refuse("schema")
+    fields = _fields(text)
     for name in ("event_id", "venue_id", "visitor_id"):
         if not isinstance(fields.get(name), str) or not _ID.fullmatch(fields[name]):
             _refuse("schema")
@@ -139,6 +144,49 @@ def _judge(record: Record, retention: int | None) -> Scan:
     return Scan(fields["venue_id"], fields["visitor_id"], fields["event_type"], at, party, fields["event_id"], source)
 
 
+class _Members(list[tuple[str, Any]]):
+    """An object's members as they are written: of equal keys all."""
+
+
+def _fields(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(
+            text, object_pairs_hook=_Members, parse_int=_integer, parse_float=_fraction, parse_constant=_no_number
+        )
+        _look_into(value)
+    except (ValueError, RecursionError):
+        _refuse("not_json")
+    return dict(value) if isinstance(value, _Members) else _refuse("schema")
+
+
+def _integer(text: str) -> int:
+    if len(text.removeprefix("-")) > MOST_DIGITS:
+        raise ValueError("too long")
+    return int(text)
+
+
+def _fraction(text: str) -> float:
+    _integer(re.split("[.eE]", text)[0])
+    return float(text)
+
+
+def _no_number(text: str) -> Any:
+    # Python's reader knows NaN and Infinity; JSON does not.
+    raise ValueError(text)
+
+
+def _look_into(value: Any, depth: int = 0) -> None:
+    """ValueError for half a surrogate pair, or too deep a value, anywhere in it: also where an equal key comes later."""
+    if depth > DEEPEST:
+        raise ValueError("too deep")
+    if isinstance(value, str):
+        value.encode()
+    elif isinstance(value, list):
+        for each in value:
+            for part in each if isinstance(each, tuple) else (each,):
+                _look_into(part, depth + 1)
+
+
 def instant(text: object) -> int:
     """The epoch milliseconds of an RFC 3339 time; what is none is refused."""
     match = _TIME.fullmatch(text) if isinstance(text, str) else None
@@ -153,7 +201,7 @@ def instant(text: object) -> int:
     at = (local - _EPOCH) // timedelta(milliseconds=1) + int(((fraction or "") + "000")[:3])
     if sign:
         at -= (1 if sign == "+" else -1) * (int(hours) * HOUR + int(minutes) * MINUTE)
-    return at
+    return at if FIRST <= at < LAST else _refuse("schema")
 
 
 def winners(scans: Iterable[Scan]) -> list[Scan]:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.faults import recount
 from tests.faults.recount import HOUR, MINUTE, Case, Crowding, Record, Scan, Visit
 
@@ -47,6 +49,98 @@ def test_records_are_judged_as_the_contract_says() -> None:
     assert recount.judge(Record(0, 0, 0, b"\xff"), None) == "not_utf8"
     assert recount.judge(Record(0, 0, 0, b"{"), None) == "not_json"
     assert recount.judge(Record(0, 0, 0, b" " * 65_537), None) == "too_large"
+    assert recount.judge(Record(0, 0, 0, None), None) == "not_json"
+
+
+def written(fields: str, size: int = 0) -> Record:
+    """A record with these members, as they are written, after those that it needs; filled up with spaces."""
+    value = record().value
+    assert value is not None
+    return Record(0, 0, 0, (value[:-1] + b", " + fields.encode() + b"}").ljust(size))
+
+
+@pytest.mark.parametrize(
+    ("fields", "verdict"),
+    [
+        ('"party_size": 50, "source": "gate"', scan(9 * recount.DAY + 500, party=50)._replace(source="gate")),
+        ('"party_size": 51', "schema"),
+        ('"party_size": 0', "schema"),
+        ('"party_size": 3.0', "schema"),
+        ('"party_size": 3e0', "schema"),
+        ('"party_size": null', "schema"),
+        ('"party_size": "3"', "schema"),
+        ('"source": null', "schema"),
+        ('"source": ""', "schema"),
+        ('"event_type": "CHECK_IN"', "schema"),
+        # Of equal keys the last wins; what it replaces is JSON all the same.
+        ('"party_size": "x", "party_size": 2', scan(9 * recount.DAY + 500, party=2)),
+        ('"party_size": 2, "party\\u005fsize": 0', "schema"),
+        ('"x": NaN, "x": 1', "not_json"),
+        ('"x": ["\\ud800"], "x": 1', "not_json"),
+        ('"\\udc00": 1', "not_json"),
+        ('"x": "\\ud83d\\ude00 \\\\ud800"', scan(9 * recount.DAY + 500)),
+        ('"x": Infinity', "not_json"),
+        ('"x": -Infinity', "not_json"),
+        ('"x": 1e400', scan(9 * recount.DAY + 500)),
+        ('"x": "\t"', "not_json"),
+        ('"x": ' + "-" + "9" * 4300, scan(9 * recount.DAY + 500)),
+        ('"x": ' + "9" * 4301, "not_json"),
+        ('"x": ' + "9" * 4301 + ".5", "not_json"),
+        ('"x": 0.' + "9" * 4301, scan(9 * recount.DAY + 500)),
+        ('"x": ' + "[" * 199 + "1" + "]" * 199, scan(9 * recount.DAY + 500)),
+        ('"x": ' + "[" * 200 + "]" * 200, scan(9 * recount.DAY + 500)),
+        ('"x": ' + "[" * 200 + "1" + "]" * 200, "not_json"),
+        ('"x": ' + "[" * 20_000, "not_json"),
+    ],
+)
+def test_what_is_json_and_what_fields_may_hold_is_as_the_contract_says(fields: str, verdict: Scan | str) -> None:
+    assert recount.judge(written(fields), None) == verdict
+
+
+def test_the_largest_record_has_65536_bytes_whatever_its_characters() -> None:
+    assert recount.judge(written('"x": "é"', 65_536), None) == scan(9 * recount.DAY + 500)
+    assert recount.judge(written('"x": "é"', 65_537), None) == "too_large"
+
+
+@pytest.mark.parametrize(
+    ("time", "at"),
+    [
+        ("1970-01-02T00:00:00Z", recount.DAY),
+        ("1970-01-01T23:59:59.999Z", None),
+        ("1970-01-01T12:00:00-12:00", recount.DAY),
+        ("2105-12-31T23:59:59.999999999Z", 4_291_747_199_999),
+        ("2106-01-01T00:00:00Z", None),
+        ("2106-01-01T00:00:00+00:01", 4_291_747_200_000 - MINUTE),
+        ("9999-12-31T23:59:59-23:59", None),
+        ("0000-01-01T00:00:00Z", None),
+        ("1970-01-10t00:00:00.0019z", 9 * recount.DAY + 1),
+        ("1970-01-10T00:00:00.1234567890Z", None),
+        ("1970-01-10T00:00:00.Z", None),
+        ("1970-01-10T00:00:60Z", None),
+        ("2016-12-31T23:59:60Z", None),
+        ("1970-01-10T24:00:00Z", None),
+        ("1970-02-29T00:00:00Z", None),
+        ("1970-01-10T00:00:00", None),
+        ("1970-01-10T00:00:00+24:00", None),
+        ("1970-01-10T00:00:00+00:60", None),
+        ("1970-01-10 00:00:00Z", None),
+        ("1970-01-10T00:00:00Z\n", None),
+        ("１970-01-10T00:00:00Z", None),
+    ],
+)
+def test_times_are_read_as_the_contract_says(time: str, at: int | None) -> None:
+    assert recount.judge(record(occurred_at=time), None) == ("schema" if at is None else scan(at))
+
+
+def test_what_is_too_old_or_from_the_future_is_so_by_a_millisecond() -> None:
+    at = 9 * recount.DAY + 500
+    for timestamp, verdict in (
+        (at + HOUR, scan(at)),
+        (at + HOUR + 1, "too_old"),
+        (at - 5 * MINUTE, scan(at)),
+        (at - 5 * MINUTE - 1, "from_the_future"),
+    ):
+        assert recount.judge(record(timestamp), HOUR) == verdict
 
 
 def test_of_one_identity_the_larger_party_wins_then_the_smaller_event() -> None:
