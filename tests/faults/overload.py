@@ -11,7 +11,7 @@ import psutil  # type: ignore[import-untyped]
 from confluent_kafka import Producer
 
 from tests.faults.feed import PRODUCER
-from tests.faults.verifier import Promise
+from tests.faults.verifier import Promise, verify
 from tests.faults.world import World
 
 #: 8 million check-ins a day.
@@ -101,9 +101,13 @@ class Overload:
             % (chance.getrandbits(48), kind, venue, chance.randrange(VISITORS), at)
         )
 
-    def promise(self) -> Promise:
-        """What the verifier has to be told."""
-        return Promise(self.world.kafka, self.world.store_url, self.world.group, 4 * 3_600_000)
+    def wrong(self) -> list[str]:
+        """Stop the workers, and compare what is stored with the log."""
+        for worker in self._workers:
+            worker.stop()
+        said = self.world.run("worker", "--drain")
+        promise = Promise(self.world.kafka, self.world.store_url, self.world.group, 4 * 3_600_000)
+        return verify(promise, [said]).wrong
 
     def close(self) -> None:
         """End everything."""

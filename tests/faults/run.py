@@ -101,6 +101,7 @@ def command(
         failed |= not all(found["bugs"].values())
     if overload:
         found["overload"] = _overload(overload * 60)
+        failed |= bool(found["overload"]["wrong"])
     if record:
         report.record(found, place)
     click.echo(json.dumps(found, indent=1))
@@ -177,9 +178,10 @@ def _overload(seconds: float) -> dict[str, Any]:
         try:
             tenfold = overload.load(10 * NATIONAL_MEAN, seconds, 600).figures()
             burst = overload.load(20 * NATIONAL_MEAN, min(60.0, seconds), 600).figures()
+            wrong = overload.wrong()
         finally:
             overload.close()
-    return {"ten times": tenfold, "twenty times": burst}
+    return {"ten times": tenfold, "twenty times": burst, "wrong": wrong}
 
 
 if __name__ == "__main__":
