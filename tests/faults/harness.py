@@ -164,7 +164,8 @@ class Harness:
             self.rest()
             if self.result.memory_mib > MOST_MIB[self._shared]:
                 self.result.wrong.append(f"a worker held {self.result.memory_mib:,} MiB: too much for so few scans")
-            self.result.verdict = verify(promise_of(self.world), [self.world.logs(), *self._said])
+            rebuilt = "local state deleted" in self.result.faults
+            self.result.verdict = verify(promise_of(self.world), [self.world.logs(), *self._said], rebuilt=rebuilt)
             self.result.wrong += self.result.verdict.wrong
             self._verify_by_itself()
         finally:

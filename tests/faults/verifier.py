@@ -211,9 +211,12 @@ class Verdict:
     told: dict[str, int] = field(default_factory=dict)
 
 
-def verify(promise: Promise, texts: Iterable[str] = ()) -> Verdict:
-    """Compare everything, with nothing running. `texts`: logs and metrics, which may hold no raw identifier either."""
-    comparison = _Comparison(promise)
+def verify(promise: Promise, texts: Iterable[str] = (), *, rebuilt: bool = False) -> Verdict:
+    """Compare everything, with nothing running. `texts`: logs and metrics, which may hold no raw identifier either.
+
+    `rebuilt`: the store was deleted meanwhile, and with it the memory of what was told and holds no more.
+    """
+    comparison = _Comparison(promise, rebuilt=rebuilt)
     comparison.everything(texts)
     return comparison.verdict
 
@@ -226,8 +229,9 @@ def verify_running(promise: Promise) -> list[str]:
 
 
 class _Comparison:
-    def __init__(self, promise: Promise) -> None:
+    def __init__(self, promise: Promise, *, rebuilt: bool = False) -> None:
         self._promise = promise
+        self._rebuilt = rebuilt
         self._client = clickhouse_connect.get_client(dsn=promise.store)
         self._topic = cache(partial(read_topic, promise.kafka))
         self.verdict = Verdict([])
@@ -420,6 +424,9 @@ class _Comparison:
             columns = [f"toUnixTimestamp64Milli({each})" if each in times else each for each in fields]
             rows = self._query(f"SELECT {name}, {', '.join(columns)} FROM checkins.{view}")
             stored = [(row[0], *_shown(dict(zip(fields, row[1:], strict=True)))) for row in rows]
+            if self._rebuilt:
+                ids = {row[0] for row in stored}
+                standing = {row for row in standing if row[0] in ids}
             self.verdict.told[topic] = len(standing)
             for each, count in Counter(row[0] for row in rows).items():
                 if count > 1:
