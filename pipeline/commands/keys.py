@@ -129,12 +129,13 @@ def rotate(folder: Path | None, at: int | None, master: bool) -> None:
 @command.command(epilog="Example: pipeline keys destroy 202109052000")
 @_FOLDER
 @click.argument("period", required=False)
-@click.option("--over", is_flag=True, help="Every period that is over, instead of one by its name.")
+@click.option("--over", is_flag=True, help="Every period that is over, and every destruction broken off.")
 @click.option("--early", is_flag=True, help="Also while its scans may still come, or be stored.")
 def destroy(folder: Path | None, period: str | None, over: bool, early: bool) -> None:
     """Destroy a period's key, print the receipt, and keep it beside the ring.
 
     After that its pseudonyms cannot be made, tested or linked by anybody, wherever copies of them are. There is no way back.
+    A destruction that was broken off has no receipt, and is gone on with.
     """
     from pipeline.privacy.master import open_master
     from pipeline.privacy.ring import KeyRing
@@ -143,7 +144,7 @@ def destroy(folder: Path | None, period: str | None, over: bool, early: bool) ->
         raise click.UsageError("give one PERIOD, or --over; --early goes with a PERIOD")
     settings = _settings(folder)
     ring, now = KeyRing.open(settings.keys_path), _now()
-    names = [each.id for each in ring.periods if each.state(now, settings.retention) == "over"] if over else [period]
+    names = ring.to_destroy(now, settings.retention) if over else [period]
     for name in names:
         assert name is not None, "checked above"
         click.echo(ring.destroy(open_master(settings), name, now, settings.retention, early).model_dump_json(indent=2))

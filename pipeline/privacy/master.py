@@ -46,7 +46,10 @@ class MasterKey(Protocol):
         ...
 
     def forget(self, scope: Scope, name: str) -> str:
-        """Make copies of what was wrapped so worthless, as far as this kind of key can; says in words what was done."""
+        """Make copies of what was wrapped so worthless, as far as this kind of key can; says in words what was done.
+
+        Done before, it is as good as done now. Raises UserError.
+        """
         ...
 
     def begin_renewal(self) -> None:

@@ -193,7 +193,7 @@ def test_a_key_is_not_destroyed_while_its_scans_may_come_or_be_stored(tmp_path: 
     with pytest.raises(UserError, match="no period"):
         ring.destroy(master, "202109122001", NOW, RETENTION, early=True)
     ring.destroy(master, "202108292000", last + 1, RETENTION, early=False)
-    with pytest.raises(UserError, match="already"):
+    with pytest.raises(UserError, match=r"already; see .*/receipts/202108292000\.json"):
         ring.destroy(master, "202108292000", last + 1, RETENTION, early=True)
 
 
@@ -202,10 +202,13 @@ class _BrokenError(Exception):
 
 
 @pytest.mark.parametrize("step", range(4))
-def test_a_destruction_broken_off_anywhere_loses_no_other_key(tmp_path: Path, step: int, monkeypatch: Any) -> None:
+def test_a_destruction_broken_off_anywhere_loses_no_other_key_and_can_be_finished(
+    tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ring, master = new_ring(tmp_path)
     before = pseudonymiser(tmp_path).visitor_id("phone", SOMEBODY, NOW)
-    written = 0
+    copy_of_ring = (tmp_path / "ring.json").read_bytes()
+    written, later = 0, NOW + 60 * DAY
 
     def write(path: Path, text: str) -> None:
         nonlocal written
@@ -217,13 +220,40 @@ def test_a_destruction_broken_off_anywhere_loses_no_other_key(tmp_path: Path, st
     for module in ("ring", "master"):
         monkeypatch.setattr(f"pipeline.privacy.{module}.write_secret_file", write)
     with pytest.raises(_BrokenError):
-        ring.destroy(master, "202108292000", NOW + 60 * DAY, RETENTION, early=False)
+        ring.destroy(master, "202108292000", later, RETENTION, early=False)
     monkeypatch.undo()
     assert pseudonymiser(tmp_path).visitor_id("phone", SOMEBODY, NOW) == before
+    assert not (tmp_path / "receipts" / "202108292000.json").exists()
+
     again = KeyRing.open(tmp_path)
-    if again.periods[0].wrapped is not None:
-        again.destroy(from_file(tmp_path), "202108292000", NOW + 60 * DAY, RETENTION, early=False)
+    assert "202108292000" in again.to_destroy(later, RETENTION)
+    again.destroy(from_file(tmp_path), "202108292000", later, RETENTION, early=False)
+    assert "202108292000" not in again.to_destroy(later, RETENTION)
     assert pseudonymiser(tmp_path).visitor_id("phone", SOMEBODY, NOW) == before
+    assert (tmp_path / "receipts" / "202108292000.json").exists()
+    # No line of the old master key is left, so that copies of the ring from before are closed.
+    assert len((tmp_path / "master.key").read_text().split()) == 1
+    (tmp_path / "ring.json").write_bytes(copy_of_ring)
+    with pytest.raises(UserError, match="did not wrap"):
+        pseudonymiser(tmp_path)
+
+
+def test_a_receipt_from_before_a_copy_was_put_back_does_not_pass_for_that_of_a_new_destruction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring, master = new_ring(tmp_path)
+    copies = {name: (tmp_path / name).read_bytes() for name in ("ring.json", "master.key")}
+    ring.destroy(master, "202108292000", NOW + 60 * DAY, RETENTION, early=False)
+    for name, copy in copies.items():
+        (tmp_path / name).write_bytes(copy)
+
+    def broken(_: LocalMaster) -> None:
+        raise _BrokenError
+
+    monkeypatch.setattr(LocalMaster, "finish_renewal", broken)
+    with pytest.raises(_BrokenError):
+        ring.destroy(from_file(tmp_path), "202108292000", NOW + 60 * DAY, RETENTION, early=False)
+    assert "202108292000" in KeyRing.open(tmp_path).to_destroy(NOW + 60 * DAY, RETENTION)
 
 
 def test_a_period_cut_short_gives_way_to_a_new_one(tmp_path: Path) -> None:
@@ -288,9 +318,13 @@ class _Transit(BaseHTTPRequestHandler):
     deletable: set[str]
     token: str
     seen: list[str]
+    #: What fails: the last part of a path (`config`) or a method (`DELETE`), with the status that is answered.
+    failing: dict[str, int]
+    #: Whether a DELETE is done and its answer lost.
+    losing: bool
 
-    def _answer(self, status: int, data: dict[str, Any] | None = None) -> None:
-        body = json.dumps({"data": data}).encode() if data is not None else b""
+    def _answer(self, status: int, data: dict[str, Any] | None = None, errors: tuple[str, ...] = ()) -> None:
+        body = json.dumps({"errors": errors} if status >= 400 else {"data": data}).encode() if status != 204 else b""
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -306,6 +340,10 @@ class _Transit(BaseHTTPRequestHandler):
                 assert body == {"type": "aes256-gcm96"}
                 self.keys.setdefault(name, token_bytes(32))
                 return self._answer(204)
+            case ["keys", _, "config"] if "config" in self.failing:
+                return self._answer(self.failing["config"])
+            case ["keys", name, "config"] if name not in self.keys:
+                return self._answer(400, errors=(f"no existing key named {name} could be found",))
             case ["keys", name, "config"]:
                 assert body == {"deletion_allowed": True}
                 self.deletable.add(name)
@@ -325,10 +363,14 @@ class _Transit(BaseHTTPRequestHandler):
     def do_DELETE(self) -> None:
         self.seen.append(f"DELETE {self.path}")
         name = self.path.split("/")[-1]
+        if "DELETE" in self.failing:
+            return self._answer(self.failing["DELETE"])
+        if name not in self.keys:
+            return self._answer(400, errors=(f"error deleting policy {name}: could not delete key; not found",))
         if name not in self.deletable:
-            return self._answer(400, {})
+            return self._answer(400, errors=(f"error deleting policy {name}: deletion is not allowed for this key",))
         del self.keys[name]
-        return self._answer(204)
+        return self._answer(502 if self.losing else 204)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -336,7 +378,8 @@ class _Transit(BaseHTTPRequestHandler):
 
 @contextmanager
 def transit() -> Iterator[tuple[VaultMaster, type[_Transit]]]:
-    handler = type("Handler", (_Transit,), {"keys": {}, "deletable": set(), "token": "t0ken", "seen": []})
+    state = {"keys": {}, "deletable": set(), "token": "t0ken", "seen": [], "failing": {}, "losing": False}
+    handler = type("Handler", (_Transit,), state)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -361,6 +404,56 @@ def test_a_vault_wraps_and_its_deleted_key_makes_every_copy_worthless(tmp_path: 
         old = KeyRing.open(tmp_path)
         with pytest.raises(UserError, match="status 400"):
             old.period_secret(vault, old.periods[0])
+
+
+@pytest.mark.parametrize(
+    "failing", [{"config": 403}, {"DELETE": 403}, {"config": 503}, {"DELETE": 503}, {"config": 404}]
+)
+def test_a_destruction_that_the_vault_broke_off_is_finished_when_it_works_again(
+    tmp_path: Path, failing: dict[str, int]
+) -> None:
+    with transit() as (vault, stand_in):
+        ring, _ = new_ring(tmp_path, vault)
+        name, later = "202108292000", NOW + 60 * DAY
+        copy = (tmp_path / "ring.json").read_bytes()
+        stand_in.failing = failing
+        for _ in range(2):
+            with pytest.raises(UserError, match=f"is not finished.*then go on with: pipeline keys destroy {name}"):
+                ring.destroy(vault, name, later, RETENTION, early=False)
+            assert not (tmp_path / "receipts" / f"{name}.json").exists()
+            assert name in ring.to_destroy(later, RETENTION)
+
+        stand_in.failing = {}
+        receipt = ring.destroy(vault, name, later + DAY, RETENTION, early=False)
+        assert (receipt.period, receipt.destroyed_at) == (name, "2021-11-15T20:00:00.000Z")
+        assert ring.periods[0].destroyed_at == later
+        assert name not in ring.to_destroy(later + DAY, RETENTION)
+        assert f"check-ins-period-{ring.ring}-{name}" not in stand_in.keys
+        (tmp_path / "ring.json").write_bytes(copy)
+        old = KeyRing.open(tmp_path)
+        with pytest.raises(UserError, match="status 400"):
+            old.period_secret(vault, old.periods[0])
+
+
+def test_a_key_that_the_vault_deleted_without_our_learning_of_it_is_destroyed(tmp_path: Path) -> None:
+    with transit() as (vault, stand_in):
+        ring, _ = new_ring(tmp_path, vault)
+        stand_in.losing = True
+        with pytest.raises(UserError, match="is not finished"):
+            ring.destroy(vault, "202108292000", NOW + 60 * DAY, RETENTION, early=False)
+        assert f"check-ins-period-{ring.ring}-202108292000" not in stand_in.keys
+        ring.destroy(vault, "202108292000", NOW + 60 * DAY, RETENTION, early=False)
+        assert (tmp_path / "receipts" / "202108292000.json").exists()
+
+
+def test_a_vault_that_is_away_or_another_one_without_the_key_destroys_nothing(tmp_path: Path) -> None:
+    with transit() as (vault, _):
+        ring, _ = new_ring(tmp_path, vault)
+        with transit() as (another, _), pytest.raises(UserError, match="status 400"):
+            ring.destroy(another, "202108292000", NOW + 60 * DAY, RETENTION, early=False)
+    with pytest.raises(UserError, match="does not answer"):
+        ring.destroy(vault, "202108292000", NOW + 60 * DAY, RETENTION, early=False)
+    assert KeyRing.open(tmp_path).periods[0].wrapped is not None
 
 
 def test_a_vault_that_refuses_or_is_away_is_one_sentence_without_the_token(tmp_path: Path) -> None:
@@ -415,6 +508,9 @@ def test_no_command_shows_key_material(tmp_path: Path, keys: Any, monkeypatch: p
     assert keys("destroy", "202108292000").exit_code == 1
     destroyed = keys("destroy", "202108292000", "--early")
     assert json.loads(destroyed.output)["period"] == "202108292000"
+    # Without its receipt it is one that was broken off.
+    (folder / "receipts" / "202108292000.json").unlink()
+    assert json.loads(keys("destroy", "--over").output)["period"] == "202108292000"
     assert "destroyed" in keys("list").output
 
     ring, master = KeyRing.open(folder), from_file(folder)
