@@ -83,7 +83,10 @@ class VaultMaster:
         with suppress(_NoSuchKeyError):
             self._ask("POST", f"keys/{key}/config", {"deletion_allowed": True})
             self._ask("DELETE", f"keys/{key}", None)
-        return "its transit key was deleted in the vault, so copies of the ring are worthless"
+        return (
+            "its transit key was deleted in the vault: copies of the ring are worthless unless a backup of the vault from before "
+            "is put back"
+        )
 
     def begin_renewal(self) -> None:
         raise AssertionError("a vault's keys are renewed in the vault")

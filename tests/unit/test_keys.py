@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
 from secrets import token_bytes
+from shutil import rmtree
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from pipeline.privacy.derive import derive
 from pipeline.privacy.master import LocalMaster, MasterKey
 from pipeline.privacy.pseudonyms import Linker, NoKeyError, Pseudonymiser
 from pipeline.privacy.ring import OVERLAP, KeyRing
+from pipeline.privacy.secret_files import write_secret_file
 from pipeline.privacy.vault import VaultMaster
 from schemas.fields import parse_instant
 
@@ -52,6 +54,15 @@ def from_file(folder: Path) -> MasterKey:
 
 def pseudonymiser(folder: Path) -> Pseudonymiser:
     return Pseudonymiser(folder, lambda: from_file(folder))
+
+
+def tracer_of(folder: Path) -> Path:
+    """What the tracer gets of a ring whose master key is in a file, in a folder of its own."""
+    tracer = folder / "tracer"
+    tracer.mkdir(mode=0o700)
+    write_secret_file(tracer / "ring.json", (folder / "ring.json").read_text())
+    write_secret_file(tracer / "master.key", LocalMaster.from_file(folder / "master.key").linking_text())
+    return tracer
 
 
 def by_hand(secret: bytes, purpose: bytes, context: bytes) -> bytes:
@@ -132,17 +143,11 @@ def test_pseudonyms_of_different_periods_have_nothing_in_common_without_the_keys
 
 
 def test_the_tracer_links_over_an_edge_with_a_key_that_can_do_nothing_else(tmp_path: Path) -> None:
-    _, master = new_ring(tmp_path)
-    assert isinstance(master, LocalMaster)
+    new_ring(tmp_path)
     made = pseudonymiser(tmp_path)
     before, after = (made.visitor_id("phone", SOMEBODY, at) for at in (EDGE - 1, EDGE))
 
-    tracer = tmp_path / "tracer"
-    tracer.mkdir(mode=0o700)
-    (tracer / "ring.json").write_bytes((tmp_path / "ring.json").read_bytes())
-    (tracer / "master.key").write_text(master.linking_text())
-    for file in tracer.iterdir():
-        file.chmod(0o600)
+    tracer = tracer_of(tmp_path)
     linker = Linker(tracer, lambda: from_file(tracer))
     assert linker.link(before, EDGE - 1, EDGE + 1) == [before, after]
     assert linker.link(after, EDGE - 1, EDGE + 1) == [before, after]
@@ -181,6 +186,37 @@ def test_a_destroyed_key_leaves_nothing_to_make_or_link_its_pseudonyms_with(tmp_
     assert (receipt.period, receipt.fingerprint) == ("202108292000", ring.periods[0].fingerprint)
     assert "202108292000" not in receipt.keys_left
     assert json.loads((tmp_path / "receipts" / "202108292000.json").read_text()) == receipt.model_dump()
+
+
+def test_an_old_linking_key_links_a_destroyed_period_in_an_old_copy_of_the_ring_and_the_receipt_says_what_must_go(
+    tmp_path: Path,
+) -> None:
+    ring, master = new_ring(tmp_path)
+    before, after = (pseudonymiser(tmp_path).visitor_id("phone", SOMEBODY, at) for at in (EDGE - 1, EDGE))
+    tracer = tracer_of(tmp_path)
+
+    receipt = ring.destroy(master, "202108292000", NOW + 60 * DAY, RETENTION, early=False)
+    assert Linker(tracer, lambda: from_file(tracer)).link(before, EDGE - 1, EDGE + 1) == [before, after]
+    for part in ("the ring, the tracer's too", "old master key", "every linking key made from it are deleted"):
+        assert part in receipt.how
+
+    # The old key opens nothing of the new ring, and both anew have nothing of the period.
+    write_secret_file(tracer / "ring.json", (tmp_path / "ring.json").read_text())
+    with pytest.raises(UserError, match="did not wrap"):
+        Linker(tracer, lambda: from_file(tracer))
+    rmtree(tracer)
+    anew = tracer_of(tmp_path)
+    linker = Linker(anew, lambda: from_file(anew))
+    assert linker.link(after, EDGE - 1, EDGE + 1) == [after]
+    with pytest.raises(UserError, match="cannot be linked"):
+        linker.link(before, EDGE - 1, EDGE + 1)
+
+
+def test_a_receipt_of_a_key_in_the_environment_says_what_must_go(tmp_path: Path) -> None:
+    ring, master = new_ring(tmp_path, LocalMaster.from_text(urlsafe_b64encode(bytes(32)).decode()))
+    how = ring.destroy(master, "202108292000", NOW + 60 * DAY, RETENTION, early=False).how
+    assert "copy of the ring, the tracer's too" in how
+    assert "linking keys" in how
 
 
 def test_a_key_is_not_destroyed_while_its_scans_may_come_or_be_stored(tmp_path: Path) -> None:
@@ -394,9 +430,12 @@ def test_a_vault_wraps_and_its_deleted_key_makes_every_copy_worthless(tmp_path: 
     with transit() as (vault, stand_in):
         ring, _ = new_ring(tmp_path, vault)
         made = Pseudonymiser(tmp_path, lambda: vault)
-        after = made.visitor_id("phone", SOMEBODY, EDGE)
+        before, after = (made.visitor_id("phone", SOMEBODY, at) for at in (EDGE - 1, EDGE))
+        assert Linker(tmp_path, lambda: vault).link(before, EDGE - 1, EDGE + 1) == [before, after]
         copy = (tmp_path / "ring.json").read_bytes()
-        assert "deleted in the vault" in ring.destroy(vault, "202108292000", NOW + 60 * DAY, RETENTION, early=False).how
+        how = ring.destroy(vault, "202108292000", NOW + 60 * DAY, RETENTION, early=False).how
+        assert "deleted in the vault" in how
+        assert "unless a backup of the vault" in how
         assert f"check-ins-period-{ring.ring}-202108292000" not in stand_in.keys
         made.refresh()
         assert made.visitor_id("phone", SOMEBODY, EDGE) == after
@@ -404,6 +443,9 @@ def test_a_vault_wraps_and_its_deleted_key_makes_every_copy_worthless(tmp_path: 
         old = KeyRing.open(tmp_path)
         with pytest.raises(UserError, match="status 400"):
             old.period_secret(vault, old.periods[0])
+        # So the tracer, with its copy of the ring from before, links it no more either.
+        with pytest.raises(UserError, match="status 400"):
+            Linker(tmp_path, lambda: vault)
 
 
 @pytest.mark.parametrize(
@@ -495,7 +537,7 @@ def test_no_command_shows_key_material(tmp_path: Path, keys: Any, monkeypatch: p
     assert "current" in keys("list").output
     assert keys("rotate").output == "every period to come has its key already\n"
     assert keys("rotate", "--at", "2021-09-16T20:00:00Z").exit_code == 0
-    assert keys("rotate", "--master").exit_code == 0
+    assert "delete the old one with its copy of the ring" in keys("rotate", "--master").output
     masters.append((folder / "master.key").read_text())
     assert keys("link", after, "--purpose", "contact-tracing").output.split() == [before, after]
     noted = json.loads((tmp_path / ".pipeline" / "audit.jsonl").read_text().splitlines()[-1])
