@@ -116,7 +116,10 @@ def rotate(folder: Path | None, at: int | None, master: bool) -> None:
     ring, key = KeyRing.open(settings.keys_path), open_master(settings)
     if master:
         ring.renew(key)
-        click.echo("everything is wrapped with the new master key; make the tracer's linking key again")
+        click.echo(
+            "everything is wrapped with the new master key; make the tracer's linking key again, and delete the old one with its "
+            "copy of the ring"
+        )
     elif at is not None:
         new = ring.cut(key, at, _now())
         click.echo(f"the period {new.id} will begin at {format_instant(new.starts_at)}")
@@ -129,12 +132,14 @@ def rotate(folder: Path | None, at: int | None, master: bool) -> None:
 @command.command(epilog="Example: pipeline keys destroy 202109052000")
 @_FOLDER
 @click.argument("period", required=False)
-@click.option("--over", is_flag=True, help="Every period that is over, instead of one by its name.")
+@click.option("--over", is_flag=True, help="Every period that is over, and every destruction broken off.")
 @click.option("--early", is_flag=True, help="Also while its scans may still come, or be stored.")
 def destroy(folder: Path | None, period: str | None, over: bool, early: bool) -> None:
     """Destroy a period's key, print the receipt, and keep it beside the ring.
 
-    After that its pseudonyms cannot be made, tested or linked by anybody, wherever copies of them are. There is no way back.
+    After that its pseudonyms cannot be made, tested or linked by anybody, wherever copies of them are, once what the
+    receipt names under "how" is deleted: old copies of keys, the tracer's too. There is no way back. A destruction that was
+    broken off has no receipt, and is gone on with.
     """
     from pipeline.privacy.master import open_master
     from pipeline.privacy.ring import KeyRing
@@ -143,7 +148,7 @@ def destroy(folder: Path | None, period: str | None, over: bool, early: bool) ->
         raise click.UsageError("give one PERIOD, or --over; --early goes with a PERIOD")
     settings = _settings(folder)
     ring, now = KeyRing.open(settings.keys_path), _now()
-    names = [each.id for each in ring.periods if each.state(now, settings.retention) == "over"] if over else [period]
+    names = ring.to_destroy(now, settings.retention) if over else [period]
     for name in names:
         assert name is not None, "checked above"
         click.echo(ring.destroy(open_master(settings), name, now, settings.retention, early).model_dump_json(indent=2))
@@ -182,7 +187,8 @@ def link(folder: Path | None, pseudonym: str, days: int, purpose: str | None) ->
 def linking_key(folder: Path | None, file: Path) -> None:
     """Write to FILE, for its owner alone, what the tracer needs beside a copy of the ring to link pseudonyms.
 
-    It cannot make a pseudonym. Renewing the master key (which destroying a period does) makes it worthless: write it again.
+    It cannot make a pseudonym. Renewing the master key (which destroying a period does) ends its use for the ring, not for the
+    copies from before: delete it and them, with it they link destroyed periods still. Then write it again.
     """
     from pipeline.privacy.master import LocalMaster, open_master
     from pipeline.privacy.secret_files import write_secret_file

@@ -46,7 +46,10 @@ class MasterKey(Protocol):
         ...
 
     def forget(self, scope: Scope, name: str) -> str:
-        """Make copies of what was wrapped so worthless, as far as this kind of key can; says in words what was done."""
+        """Make copies of what was wrapped so worthless, as far as this kind of key can; says in words what was done.
+
+        Done before, it is as good as done now. Raises UserError.
+        """
         ...
 
     def begin_renewal(self) -> None:
@@ -122,7 +125,10 @@ class LocalMaster:
         return cls([_Line.read(part if ":" in part else f"{_MASTER}:{part}", place) for part in parts], None)
 
     def linking_text(self) -> str:
-        """What the tracer's file holds: unwraps periods, never the identity. A secret: for a file alone."""
+        """What the tracer's file holds: unwraps periods, never the identity. A secret: for a file alone.
+
+        It opens every copy of the ring from the time of its master key, the periods too that are destroyed since.
+        """
         key = self._lines[0].wrapping_key("period")
         assert key is not None, "every kind of line has one for periods"
         return f"{_Line(_LINKING, key)}\n"
@@ -155,9 +161,13 @@ class LocalMaster:
     def forget(self, scope: Scope, name: str) -> str:  # noqa: ARG002
         if self.renewable:
             return (
-                "the master key was renewed, so copies of the ring are worthless without a copy of the old master key"
+                "the master key was renewed: older copies of the ring, the tracer's too, are worthless once every copy of the "
+                "old master key and every linking key made from it are deleted"
             )
-        return "the master key stays: copies of the ring must be destroyed, or PIPELINE_MASTER_KEY renewed"
+        return (
+            "the master key stays: delete every copy of the ring, the tracer's too, or renew PIPELINE_MASTER_KEY and delete "
+            "its old value and the linking keys made from it"
+        )
 
     def begin_renewal(self) -> None:
         # All old lines stay: after a crash the ring may still be wrapped with any of them.

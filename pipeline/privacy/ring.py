@@ -214,47 +214,45 @@ class KeyRing:
     def destroy(self, master: MasterKey, period_id: str, now: int, retention: timedelta, early: bool) -> Receipt:
         """Destroy a period's key, also for who has copies of the ring, as far as the master key can (`MasterKey.forget`).
 
-        The receipt is kept beside the ring. Raises UserError for a period that is unknown, destroyed already, not over
-        (unless `early`: its scans can no longer be taken, its pseudonyms no longer linked), or current.
+        The receipt is kept beside the ring, and nothing else says that a destruction is finished: one that was broken off is
+        gone on with. Raises UserError for a period that is unknown, destroyed already, not over (unless `early`: its scans can
+        no longer be taken, its pseudonyms no longer linked), or current; and where the destruction could not be finished.
         """
         with self._changing():
             period = next((each for each in self.periods if each.id == period_id), None)
             if period is None:
                 raise UserError(f"the ring has no period {period_id}; see: pipeline keys list")
             state = period.state(now, retention)
-            if state == "destroyed":
-                raise UserError(f"the key of the period {period_id} is destroyed already")
+            if state == "destroyed" and not self._broken_off(period):
+                raise UserError(
+                    f"the key of the period {period_id} is destroyed already; see {self._receipt_file(period_id)}"
+                )
             if state == "current":
                 raise UserError(
                     f"the period {period_id} is the current one; end it first with: pipeline keys rotate --at TIME"
                 )
-            if state != "over" and not early:
+            if state not in ("over", "destroyed") and not early:
                 over = format_instant(period.ends_at + (retention + OVERLAP) // _MS)
                 raise UserError(
                     f"scans of the period {period_id} may still come or be stored until {over}; to destroy its key all the "
                     "same add --early"
                 )
-            gone = period.model_copy(update={"wrapped": None, "destroyed_at": now})
-            others = [gone if each.id == period_id else each for each in self.periods]
-            if master.renewable:
-                self._renew(master, others)
-            else:
-                self._save(others)
-            how = master.forget("period", self._name(period_id))
-            receipt = Receipt(
-                ring=self.ring,
-                period=period_id,
-                starts_at=format_instant(period.starts_at),
-                ends_at=format_instant(period.ends_at),
-                fingerprint=period.fingerprint,
-                destroyed_at=format_instant(now),
-                how=how,
-                keys_left=[each.id for each in self.periods if each.wrapped is not None],
-                ring_sha256=sha256((self._folder / RING_FILE).read_bytes()).hexdigest(),
-            )
-            make_secret_folder(self._folder / _RECEIPTS)
-            write_secret_file(self._folder / _RECEIPTS / f"{period_id}.json", receipt.model_dump_json(indent=2) + "\n")
-            return receipt
+            # Another vault, or another prefix in it, would say truthfully that it has no such key.
+            self.identity_secret(master)
+            if period.wrapped is not None:
+                # A receipt from before a copy of the ring was put back, or of another ring, says nothing of this destruction.
+                self._receipt_file(period_id).unlink(missing_ok=True)
+            try:
+                return self._destroy(master, period, now)
+            except UserError as error:
+                raise UserError(
+                    f"the destruction of the period {period_id} is not finished, copies of the ring may still open its key: "
+                    f"{error}; then go on with: pipeline keys destroy {period_id}"
+                ) from None
+
+    def to_destroy(self, now: int, retention: timedelta) -> list[str]:
+        """The ids of the periods that are over, and of those whose destruction was broken off."""
+        return [each.id for each in self.periods if each.state(now, retention) == "over" or self._broken_off(each)]
 
     def renew(self, master: MasterKey) -> None:
         """Wrap everything with a new master key and forget the old one. Raises UserError where it is not ours to renew.
@@ -266,6 +264,36 @@ class KeyRing:
                 self._renew(master, self.periods)
             else:
                 self._save(self._rewrapped(master, self.periods))
+
+    def _destroy(self, master: MasterKey, period: Period, now: int) -> Receipt:
+        """Every step, whatever was done of them before; the receipt last. Its instant is when they were all done."""
+        gone = period.model_copy(update={"wrapped": None, "destroyed_at": period.destroyed_at or now})
+        periods = [gone if each.id == period.id else each for each in self.periods]
+        if master.renewable:
+            self._renew(master, periods)
+        else:
+            self._save(periods)
+        how = master.forget("period", self._name(period.id))
+        receipt = Receipt(
+            ring=self.ring,
+            period=period.id,
+            starts_at=format_instant(period.starts_at),
+            ends_at=format_instant(period.ends_at),
+            fingerprint=period.fingerprint,
+            destroyed_at=format_instant(now),
+            how=how,
+            keys_left=[each.id for each in self.periods if each.wrapped is not None],
+            ring_sha256=sha256((self._folder / RING_FILE).read_bytes()).hexdigest(),
+        )
+        make_secret_folder(self._folder / _RECEIPTS)
+        write_secret_file(self._receipt_file(period.id), receipt.model_dump_json(indent=2) + "\n")
+        return receipt
+
+    def _broken_off(self, period: Period) -> bool:
+        return period.wrapped is None and not self._receipt_file(period.id).exists()
+
+    def _receipt_file(self, period_id: str) -> Path:
+        return self._folder / _RECEIPTS / f"{period_id}.json"
 
     def _renew(self, master: MasterKey, periods: list[Period]) -> None:
         # Broken off anywhere, the file of the master key can open whatever the ring is wrapped with.

@@ -11,6 +11,7 @@ import json
 import re
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final, Self
 from urllib.parse import quote
@@ -22,6 +23,13 @@ from pipeline.settings import Settings
 
 _SECONDS: Final = 10.0
 _LONGEST_ANSWER: Final = 1 << 20
+#: What the config of a key that is not there answers, with status 400. A 404 is another thing: there is no transit engine at
+#: this path, and the key may live on elsewhere.
+_NO_SUCH_KEY: Final = b"no existing key named"
+
+
+class _NoSuchKeyError(UserError):
+    """The vault has no key of this name."""
 
 
 class VaultMaster:
@@ -71,9 +79,14 @@ class VaultMaster:
 
     def forget(self, scope: Scope, name: str) -> str:
         key = self._key(scope, name)
-        self._ask("POST", f"keys/{key}/config", {"deletion_allowed": True})
-        self._ask("DELETE", f"keys/{key}", None)
-        return "its transit key was deleted in the vault, so copies of the ring are worthless"
+        # It is not there where a destruction was broken off after its DELETE, of which the answer may have been lost.
+        with suppress(_NoSuchKeyError):
+            self._ask("POST", f"keys/{key}/config", {"deletion_allowed": True})
+            self._ask("DELETE", f"keys/{key}", None)
+        return (
+            "its transit key was deleted in the vault: copies of the ring are worthless unless a backup of the vault from before "
+            "is put back"
+        )
 
     def begin_renewal(self) -> None:
         raise AssertionError("a vault's keys are renewed in the vault")
@@ -113,6 +126,8 @@ class VaultMaster:
             connection.close()
         if response.status == HTTPStatus.FORBIDDEN:
             raise UserError(f"the vault at {address} forbids {method} {path}: its token needs a policy that allows it")
+        if response.status == HTTPStatus.BAD_REQUEST and _NO_SUCH_KEY in text:
+            raise _NoSuchKeyError(f"the vault at {address} has no key for {method} {path}")
         raise UserError(f"the vault at {address} answered {method} {path} with status {response.status}")
 
 

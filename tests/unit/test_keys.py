@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
 from secrets import token_bytes
+from shutil import rmtree
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from pipeline.privacy.derive import derive
 from pipeline.privacy.master import LocalMaster, MasterKey
 from pipeline.privacy.pseudonyms import Linker, NoKeyError, Pseudonymiser
 from pipeline.privacy.ring import OVERLAP, KeyRing
+from pipeline.privacy.secret_files import write_secret_file
 from pipeline.privacy.vault import VaultMaster
 from schemas.fields import parse_instant
 
@@ -52,6 +54,15 @@ def from_file(folder: Path) -> MasterKey:
 
 def pseudonymiser(folder: Path) -> Pseudonymiser:
     return Pseudonymiser(folder, lambda: from_file(folder))
+
+
+def tracer_of(folder: Path) -> Path:
+    """What the tracer gets of a ring whose master key is in a file, in a folder of its own."""
+    tracer = folder / "tracer"
+    tracer.mkdir(mode=0o700)
+    write_secret_file(tracer / "ring.json", (folder / "ring.json").read_text())
+    write_secret_file(tracer / "master.key", LocalMaster.from_file(folder / "master.key").linking_text())
+    return tracer
 
 
 def by_hand(secret: bytes, purpose: bytes, context: bytes) -> bytes:
@@ -132,17 +143,11 @@ def test_pseudonyms_of_different_periods_have_nothing_in_common_without_the_keys
 
 
 def test_the_tracer_links_over_an_edge_with_a_key_that_can_do_nothing_else(tmp_path: Path) -> None:
-    _, master = new_ring(tmp_path)
-    assert isinstance(master, LocalMaster)
+    new_ring(tmp_path)
     made = pseudonymiser(tmp_path)
     before, after = (made.visitor_id("phone", SOMEBODY, at) for at in (EDGE - 1, EDGE))
 
-    tracer = tmp_path / "tracer"
-    tracer.mkdir(mode=0o700)
-    (tracer / "ring.json").write_bytes((tmp_path / "ring.json").read_bytes())
-    (tracer / "master.key").write_text(master.linking_text())
-    for file in tracer.iterdir():
-        file.chmod(0o600)
+    tracer = tracer_of(tmp_path)
     linker = Linker(tracer, lambda: from_file(tracer))
     assert linker.link(before, EDGE - 1, EDGE + 1) == [before, after]
     assert linker.link(after, EDGE - 1, EDGE + 1) == [before, after]
@@ -183,6 +188,37 @@ def test_a_destroyed_key_leaves_nothing_to_make_or_link_its_pseudonyms_with(tmp_
     assert json.loads((tmp_path / "receipts" / "202108292000.json").read_text()) == receipt.model_dump()
 
 
+def test_an_old_linking_key_links_a_destroyed_period_in_an_old_copy_of_the_ring_and_the_receipt_says_what_must_go(
+    tmp_path: Path,
+) -> None:
+    ring, master = new_ring(tmp_path)
+    before, after = (pseudonymiser(tmp_path).visitor_id("phone", SOMEBODY, at) for at in (EDGE - 1, EDGE))
+    tracer = tracer_of(tmp_path)
+
+    receipt = ring.destroy(master, "202108292000", NOW + 60 * DAY, RETENTION, early=False)
+    assert Linker(tracer, lambda: from_file(tracer)).link(before, EDGE - 1, EDGE + 1) == [before, after]
+    for part in ("the ring, the tracer's too", "old master key", "every linking key made from it are deleted"):
+        assert part in receipt.how
+
+    # The old key opens nothing of the new ring, and both anew have nothing of the period.
+    write_secret_file(tracer / "ring.json", (tmp_path / "ring.json").read_text())
+    with pytest.raises(UserError, match="did not wrap"):
+        Linker(tracer, lambda: from_file(tracer))
+    rmtree(tracer)
+    anew = tracer_of(tmp_path)
+    linker = Linker(anew, lambda: from_file(anew))
+    assert linker.link(after, EDGE - 1, EDGE + 1) == [after]
+    with pytest.raises(UserError, match="cannot be linked"):
+        linker.link(before, EDGE - 1, EDGE + 1)
+
+
+def test_a_receipt_of_a_key_in_the_environment_says_what_must_go(tmp_path: Path) -> None:
+    ring, master = new_ring(tmp_path, LocalMaster.from_text(urlsafe_b64encode(bytes(32)).decode()))
+    how = ring.destroy(master, "202108292000", NOW + 60 * DAY, RETENTION, early=False).how
+    assert "copy of the ring, the tracer's too" in how
+    assert "linking keys" in how
+
+
 def test_a_key_is_not_destroyed_while_its_scans_may_come_or_be_stored(tmp_path: Path) -> None:
     ring, master = new_ring(tmp_path)
     last = EDGE + 16 * DAY - 1
@@ -193,7 +229,7 @@ def test_a_key_is_not_destroyed_while_its_scans_may_come_or_be_stored(tmp_path: 
     with pytest.raises(UserError, match="no period"):
         ring.destroy(master, "202109122001", NOW, RETENTION, early=True)
     ring.destroy(master, "202108292000", last + 1, RETENTION, early=False)
-    with pytest.raises(UserError, match="already"):
+    with pytest.raises(UserError, match=r"already; see .*/receipts/202108292000\.json"):
         ring.destroy(master, "202108292000", last + 1, RETENTION, early=True)
 
 
@@ -202,10 +238,13 @@ class _BrokenError(Exception):
 
 
 @pytest.mark.parametrize("step", range(4))
-def test_a_destruction_broken_off_anywhere_loses_no_other_key(tmp_path: Path, step: int, monkeypatch: Any) -> None:
+def test_a_destruction_broken_off_anywhere_loses_no_other_key_and_can_be_finished(
+    tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ring, master = new_ring(tmp_path)
     before = pseudonymiser(tmp_path).visitor_id("phone", SOMEBODY, NOW)
-    written = 0
+    copy_of_ring = (tmp_path / "ring.json").read_bytes()
+    written, later = 0, NOW + 60 * DAY
 
     def write(path: Path, text: str) -> None:
         nonlocal written
@@ -217,13 +256,40 @@ def test_a_destruction_broken_off_anywhere_loses_no_other_key(tmp_path: Path, st
     for module in ("ring", "master"):
         monkeypatch.setattr(f"pipeline.privacy.{module}.write_secret_file", write)
     with pytest.raises(_BrokenError):
-        ring.destroy(master, "202108292000", NOW + 60 * DAY, RETENTION, early=False)
+        ring.destroy(master, "202108292000", later, RETENTION, early=False)
     monkeypatch.undo()
     assert pseudonymiser(tmp_path).visitor_id("phone", SOMEBODY, NOW) == before
+    assert not (tmp_path / "receipts" / "202108292000.json").exists()
+
     again = KeyRing.open(tmp_path)
-    if again.periods[0].wrapped is not None:
-        again.destroy(from_file(tmp_path), "202108292000", NOW + 60 * DAY, RETENTION, early=False)
+    assert "202108292000" in again.to_destroy(later, RETENTION)
+    again.destroy(from_file(tmp_path), "202108292000", later, RETENTION, early=False)
+    assert "202108292000" not in again.to_destroy(later, RETENTION)
     assert pseudonymiser(tmp_path).visitor_id("phone", SOMEBODY, NOW) == before
+    assert (tmp_path / "receipts" / "202108292000.json").exists()
+    # No line of the old master key is left, so that copies of the ring from before are closed.
+    assert len((tmp_path / "master.key").read_text().split()) == 1
+    (tmp_path / "ring.json").write_bytes(copy_of_ring)
+    with pytest.raises(UserError, match="did not wrap"):
+        pseudonymiser(tmp_path)
+
+
+def test_a_receipt_from_before_a_copy_was_put_back_does_not_pass_for_that_of_a_new_destruction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring, master = new_ring(tmp_path)
+    copies = {name: (tmp_path / name).read_bytes() for name in ("ring.json", "master.key")}
+    ring.destroy(master, "202108292000", NOW + 60 * DAY, RETENTION, early=False)
+    for name, copy in copies.items():
+        (tmp_path / name).write_bytes(copy)
+
+    def broken(_: LocalMaster) -> None:
+        raise _BrokenError
+
+    monkeypatch.setattr(LocalMaster, "finish_renewal", broken)
+    with pytest.raises(_BrokenError):
+        ring.destroy(from_file(tmp_path), "202108292000", NOW + 60 * DAY, RETENTION, early=False)
+    assert "202108292000" in KeyRing.open(tmp_path).to_destroy(NOW + 60 * DAY, RETENTION)
 
 
 def test_a_period_cut_short_gives_way_to_a_new_one(tmp_path: Path) -> None:
@@ -288,9 +354,13 @@ class _Transit(BaseHTTPRequestHandler):
     deletable: set[str]
     token: str
     seen: list[str]
+    #: What fails: the last part of a path (`config`) or a method (`DELETE`), with the status that is answered.
+    failing: dict[str, int]
+    #: Whether a DELETE is done and its answer lost.
+    losing: bool
 
-    def _answer(self, status: int, data: dict[str, Any] | None = None) -> None:
-        body = json.dumps({"data": data}).encode() if data is not None else b""
+    def _answer(self, status: int, data: dict[str, Any] | None = None, errors: tuple[str, ...] = ()) -> None:
+        body = json.dumps({"errors": errors} if status >= 400 else {"data": data}).encode() if status != 204 else b""
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -306,6 +376,10 @@ class _Transit(BaseHTTPRequestHandler):
                 assert body == {"type": "aes256-gcm96"}
                 self.keys.setdefault(name, token_bytes(32))
                 return self._answer(204)
+            case ["keys", _, "config"] if "config" in self.failing:
+                return self._answer(self.failing["config"])
+            case ["keys", name, "config"] if name not in self.keys:
+                return self._answer(400, errors=(f"no existing key named {name} could be found",))
             case ["keys", name, "config"]:
                 assert body == {"deletion_allowed": True}
                 self.deletable.add(name)
@@ -325,10 +399,14 @@ class _Transit(BaseHTTPRequestHandler):
     def do_DELETE(self) -> None:
         self.seen.append(f"DELETE {self.path}")
         name = self.path.split("/")[-1]
+        if "DELETE" in self.failing:
+            return self._answer(self.failing["DELETE"])
+        if name not in self.keys:
+            return self._answer(400, errors=(f"error deleting policy {name}: could not delete key; not found",))
         if name not in self.deletable:
-            return self._answer(400, {})
+            return self._answer(400, errors=(f"error deleting policy {name}: deletion is not allowed for this key",))
         del self.keys[name]
-        return self._answer(204)
+        return self._answer(502 if self.losing else 204)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -336,7 +414,8 @@ class _Transit(BaseHTTPRequestHandler):
 
 @contextmanager
 def transit() -> Iterator[tuple[VaultMaster, type[_Transit]]]:
-    handler = type("Handler", (_Transit,), {"keys": {}, "deletable": set(), "token": "t0ken", "seen": []})
+    state = {"keys": {}, "deletable": set(), "token": "t0ken", "seen": [], "failing": {}, "losing": False}
+    handler = type("Handler", (_Transit,), state)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -351,9 +430,12 @@ def test_a_vault_wraps_and_its_deleted_key_makes_every_copy_worthless(tmp_path: 
     with transit() as (vault, stand_in):
         ring, _ = new_ring(tmp_path, vault)
         made = Pseudonymiser(tmp_path, lambda: vault)
-        after = made.visitor_id("phone", SOMEBODY, EDGE)
+        before, after = (made.visitor_id("phone", SOMEBODY, at) for at in (EDGE - 1, EDGE))
+        assert Linker(tmp_path, lambda: vault).link(before, EDGE - 1, EDGE + 1) == [before, after]
         copy = (tmp_path / "ring.json").read_bytes()
-        assert "deleted in the vault" in ring.destroy(vault, "202108292000", NOW + 60 * DAY, RETENTION, early=False).how
+        how = ring.destroy(vault, "202108292000", NOW + 60 * DAY, RETENTION, early=False).how
+        assert "deleted in the vault" in how
+        assert "unless a backup of the vault" in how
         assert f"check-ins-period-{ring.ring}-202108292000" not in stand_in.keys
         made.refresh()
         assert made.visitor_id("phone", SOMEBODY, EDGE) == after
@@ -361,6 +443,59 @@ def test_a_vault_wraps_and_its_deleted_key_makes_every_copy_worthless(tmp_path: 
         old = KeyRing.open(tmp_path)
         with pytest.raises(UserError, match="status 400"):
             old.period_secret(vault, old.periods[0])
+        # So the tracer, with its copy of the ring from before, links it no more either.
+        with pytest.raises(UserError, match="status 400"):
+            Linker(tmp_path, lambda: vault)
+
+
+@pytest.mark.parametrize(
+    "failing", [{"config": 403}, {"DELETE": 403}, {"config": 503}, {"DELETE": 503}, {"config": 404}]
+)
+def test_a_destruction_that_the_vault_broke_off_is_finished_when_it_works_again(
+    tmp_path: Path, failing: dict[str, int]
+) -> None:
+    with transit() as (vault, stand_in):
+        ring, _ = new_ring(tmp_path, vault)
+        name, later = "202108292000", NOW + 60 * DAY
+        copy = (tmp_path / "ring.json").read_bytes()
+        stand_in.failing = failing
+        for _ in range(2):
+            with pytest.raises(UserError, match=f"is not finished.*then go on with: pipeline keys destroy {name}"):
+                ring.destroy(vault, name, later, RETENTION, early=False)
+            assert not (tmp_path / "receipts" / f"{name}.json").exists()
+            assert name in ring.to_destroy(later, RETENTION)
+
+        stand_in.failing = {}
+        receipt = ring.destroy(vault, name, later + DAY, RETENTION, early=False)
+        assert (receipt.period, receipt.destroyed_at) == (name, "2021-11-15T20:00:00.000Z")
+        assert ring.periods[0].destroyed_at == later
+        assert name not in ring.to_destroy(later + DAY, RETENTION)
+        assert f"check-ins-period-{ring.ring}-{name}" not in stand_in.keys
+        (tmp_path / "ring.json").write_bytes(copy)
+        old = KeyRing.open(tmp_path)
+        with pytest.raises(UserError, match="status 400"):
+            old.period_secret(vault, old.periods[0])
+
+
+def test_a_key_that_the_vault_deleted_without_our_learning_of_it_is_destroyed(tmp_path: Path) -> None:
+    with transit() as (vault, stand_in):
+        ring, _ = new_ring(tmp_path, vault)
+        stand_in.losing = True
+        with pytest.raises(UserError, match="is not finished"):
+            ring.destroy(vault, "202108292000", NOW + 60 * DAY, RETENTION, early=False)
+        assert f"check-ins-period-{ring.ring}-202108292000" not in stand_in.keys
+        ring.destroy(vault, "202108292000", NOW + 60 * DAY, RETENTION, early=False)
+        assert (tmp_path / "receipts" / "202108292000.json").exists()
+
+
+def test_a_vault_that_is_away_or_another_one_without_the_key_destroys_nothing(tmp_path: Path) -> None:
+    with transit() as (vault, _):
+        ring, _ = new_ring(tmp_path, vault)
+        with transit() as (another, _), pytest.raises(UserError, match="status 400"):
+            ring.destroy(another, "202108292000", NOW + 60 * DAY, RETENTION, early=False)
+    with pytest.raises(UserError, match="does not answer"):
+        ring.destroy(vault, "202108292000", NOW + 60 * DAY, RETENTION, early=False)
+    assert KeyRing.open(tmp_path).periods[0].wrapped is not None
 
 
 def test_a_vault_that_refuses_or_is_away_is_one_sentence_without_the_token(tmp_path: Path) -> None:
@@ -402,7 +537,7 @@ def test_no_command_shows_key_material(tmp_path: Path, keys: Any, monkeypatch: p
     assert "current" in keys("list").output
     assert keys("rotate").output == "every period to come has its key already\n"
     assert keys("rotate", "--at", "2021-09-16T20:00:00Z").exit_code == 0
-    assert keys("rotate", "--master").exit_code == 0
+    assert "delete the old one with its copy of the ring" in keys("rotate", "--master").output
     masters.append((folder / "master.key").read_text())
     assert keys("link", after, "--purpose", "contact-tracing").output.split() == [before, after]
     noted = json.loads((tmp_path / ".pipeline" / "audit.jsonl").read_text().splitlines()[-1])
@@ -415,6 +550,9 @@ def test_no_command_shows_key_material(tmp_path: Path, keys: Any, monkeypatch: p
     assert keys("destroy", "202108292000").exit_code == 1
     destroyed = keys("destroy", "202108292000", "--early")
     assert json.loads(destroyed.output)["period"] == "202108292000"
+    # Without its receipt it is one that was broken off.
+    (folder / "receipts" / "202108292000.json").unlink()
+    assert json.loads(keys("destroy", "--over").output)["period"] == "202108292000"
     assert "destroyed" in keys("list").output
 
     ring, master = KeyRing.open(folder), from_file(folder)
