@@ -19,6 +19,7 @@ from pipeline.gateway import app, problems
 from pipeline.gateway.admission import SKEW_MS, Admission
 from pipeline.gateway.app import LARGEST_BATCH, LARGEST_SCAN, MOST_SCANS
 from pipeline.gateway.devices import Devices, add_device
+from pipeline.gateway.known_venues import KnownVenues
 from pipeline.gateway.metrics import MEANINGS, GatewayMetrics
 from pipeline.gateway.problems import BUSY, KAFKA_AWAY, ProblemError
 from pipeline.gateway.quotas import Quotas
@@ -165,6 +166,40 @@ def test_what_breaks_a_rule_is_refused_without_being_repeated(
     assert [record.event_id for record in here.outbox.sent] == [here.outbox.sent[0].event_id]
     assert "317101" not in caplog.text
     assert b"317101" not in here.gateway.metrics.exposition()
+
+
+VENUES = "venue_id,name,category\nmall-0042,Taman Anggrek,mall\n"
+
+
+def test_a_gateway_that_knows_its_venues_takes_nobodys_number_for_one(ring: Path, tmp_path: Path) -> None:
+    (tmp_path / "venues.csv").write_text(VENUES)
+    where = site(ring, venues=KnownVenues(tmp_path / "venues.csv"))
+    assert where.send(scan()).status == 200
+    # Another person's number, and another identifier of the person who is scanned.
+    for somebodys in ("6281234567890", SECRET, "budi.rahasia"):
+        answer = where.send(scan(event_id="e-2", venue_id=somebodys))
+        assert (answer.status, answer.json["detail"]) == (422, "venue_id: is no venue that is known here")
+        assert somebodys.encode() not in answer.body
+    assert [each.venue_id for each in sent(where)] == ["mall-0042"]
+
+
+def test_a_changed_file_of_venues_is_taken_up_and_a_damaged_one_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "venues.csv"
+    path.write_text(VENUES)
+    venues = KnownVenues(path)
+    path.write_text(VENUES + "kiosk-7,Kiosk 7,minimarket\n")
+    venues.refresh()
+    assert "kiosk-7" in venues
+    for text, why in ((VENUES + "a b,A,mall\n", "line 3: venue_id"), ("venue_id,name,category\n", "holds no venue")):
+        path.write_text(text)
+        with pytest.raises(UserError, match=why):
+            venues.refresh()
+        with pytest.raises(UserError, match=why):
+            KnownVenues(path)
+        assert "kiosk-7" in venues
+    path.unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        venues.refresh()
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1", b"\xff", b'{"a": NaN}', b"[" * 5000, b'"x"'])
