@@ -225,6 +225,10 @@ class Settings(BaseSettings):
     gateway_pending: int = Field(
         20_000, ge=100, description="Scans that wait for Kafka before the gateway answers 503."
     )
+    gateway_venues: Path | None = Field(
+        None,
+        description="The registry's file (CSV, NDJSON): a venue_id that is not in it is refused. Default: any is taken.",
+    )
     venue_codes: Literal["optional", "required", "fresh"] = Field(
         "optional",
         description="required: the gateway takes scans with a venue's signed code only; fresh: of a changing display only.",

@@ -15,6 +15,7 @@ from pipeline.gateway.admission import Admission, Record
 from pipeline.gateway.app import MOST_SCANS, Gateway
 from pipeline.gateway.description import openapi
 from pipeline.gateway.devices import Devices
+from pipeline.gateway.known_venues import KnownVenues
 from pipeline.gateway.metrics import GatewayMetrics
 from pipeline.gateway.problems import ProblemError
 from pipeline.gateway.quotas import Quotas
@@ -142,13 +143,14 @@ def site(
     codes: VenueCodes | None = None,
     device_quotas: Quotas | None = None,
     venue_quotas: Quotas | None = None,
+    venues: KnownVenues | None = None,
     **settings: Any,
 ) -> Site:
     given: Settings = load_settings(**{"phone_country": "62", **settings})
     pseudonymiser = Pseudonymiser(folder, lambda: LocalMaster.from_file(folder / "master.key"))
     outbox = FakeOutbox()
     gateway = Gateway(
-        Admission(given, pseudonymiser, codes),
+        Admission(given, pseudonymiser, codes, venues),
         outbox,  # type: ignore[arg-type]
         devices,
         device_quotas or Quotas(1e6, 1e6),

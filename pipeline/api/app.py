@@ -107,7 +107,10 @@ def _own_routes(live: Live) -> APIRouter:
         responses={200: {"content": {"text/event-stream": {}}}},
     )
     async def follow(request: Request) -> Response:
-        """Server-sent events: `snapshot` first, then `delta` at most once a second. Reconnect with Last-Event-ID."""
+        """Server-sent events: `snapshot` first, then `delta` at most once a second.
+
+        Ends after five minutes: reconnect with Last-Event-ID.
+        """
         if live.feed.readers >= MOST_READERS:
             raise RequestError(
                 503, "too many pages follow the feed", "the API", "close some, or ask /api/v1/venues", retry_after=10

@@ -5,11 +5,15 @@ import json
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from threading import Lock
 from typing import Final
 
 #: Events remembered: a reader that reconnects within so many is told what it missed, a later one everything.
 REMEMBERED: Final = 120
+#: A stream ends after so long, in seconds: who follows it is judged when it begins, so a token that was revoked or has expired is
+#: told no more after that. Readers come back within a second, and miss nothing.
+STREAM_SECONDS: Final = 300.0
 
 
 class Feed:
@@ -50,18 +54,22 @@ class Feed:
         self._wake()
 
     async def follow(self, last_id: str | None) -> AsyncIterator[bytes]:
-        """Messages from the one after `last_id` on, or from a whole one where that is not remembered."""
+        """Messages from the one after `last_id` on, or from a whole one where that is not remembered; for STREAM_SECONDS."""
         seen = self._number_of(last_id)
+        clock = asyncio.get_running_loop().time
+        end = clock() + STREAM_SECONDS
         self.readers += 1
         try:
             yield b"retry: 1000\n\n"
-            while not self._closed:
+            while not self._closed and clock() < end:
                 news = self._news
                 messages, seen = self._since(seen)
                 for message in messages:
                     yield message
                 if not messages:
-                    await news.wait()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout_at(end):
+                            await news.wait()
         finally:
             self.readers -= 1
 

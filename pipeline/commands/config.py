@@ -46,6 +46,7 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "gateway_devices": "/etc/check-ins/devices",
     "gateway_certificate": "/etc/check-ins/gateway.pem",
     "gateway_certificate_key": "/etc/check-ins/gateway-key.pem",
+    "gateway_venues": "/etc/check-ins/venues.csv",
     "venue_code_keys": "/etc/check-ins/venue-keys.json",
     "vault_token": "a secret: better in the environment than here",
 }

@@ -13,7 +13,8 @@ from pipeline.settings import load_settings
 def command(context: click.Context) -> None:
     """Take scans at the settings gateway_host and gateway_port until Ctrl-C: POST /v1/scans, and /v1/scans/batch.
 
-    An answer comes once Kafka has the scan. Raw identifiers end here: they are in no topic, log, metric or error.
+    An answer comes once Kafka has the scan. Raw identifiers end here: they are in no topic, log, metric or error. That none
+    comes as a venue_id, see to with the settings venue_codes or gateway_venues.
     """
     if context.invoked_subcommand is not None:
         return

@@ -40,6 +40,6 @@ def list_() -> None:
 @command.command(epilog="Example: pipeline tokens revoke district-7")
 @click.argument("name")
 def revoke(name: str) -> None:
-    """Make a token worthless, from the next request on."""
+    """Make a token worthless, from the next request on; a live page that it opened is told no more within five minutes."""
     TokenFile(load_settings().tokens_path).revoke(name)
     click.echo(f"{name} is revoked")

@@ -7,6 +7,7 @@ from typing import Final
 
 from pydantic_core import to_json
 
+from pipeline.gateway.known_venues import KnownVenues
 from pipeline.gateway.problems import CODE, IDENTIFIER, INVALID, NO_KEY, TIME, ProblemError
 from pipeline.privacy.canonical import CanonicalError, canonical
 from pipeline.privacy.pseudonyms import NoKeyError, Pseudonymiser
@@ -39,9 +40,16 @@ class Record:
 class Admission:
     """Judges scans and pseudonymises them. Holds no state: the same scan always becomes the same record."""
 
-    def __init__(self, settings: Settings, pseudonymiser: Pseudonymiser, codes: VenueCodes | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        pseudonymiser: Pseudonymiser,
+        codes: VenueCodes | None,
+        venues: KnownVenues | None,
+    ) -> None:
         self._pseudonymiser = pseudonymiser
         self._codes = codes
+        self._venues = venues
         self._required = settings.venue_codes != "optional"
         self._country = settings.phone_country
         self._retention_ms = settings.retention // _MS
@@ -97,6 +105,8 @@ class Admission:
             if self._required:
                 raise ProblemError(CODE, "venue_code: is missing; scan the venue's signed code")
             assert scan.venue_id is not None, "the schema wants one of the two"
+            if self._venues is not None and scan.venue_id not in self._venues:
+                raise ProblemError(INVALID, "venue_id: is no venue that is known here")
             return scan.venue_id, None
         if self._codes is None:
             raise ProblemError(CODE, "venue_code: cannot be checked here; send venue_id")
@@ -108,6 +118,9 @@ class Admission:
 
 
 def _holds(venue_id: str, kind: IdentifierKind, person: str) -> bool:
-    """Whether a venue's name is somebody's identifier, by mistake or to get it through: it would stand in Kafka in clear."""
+    """Whether a venue's name is this scan's own identifier, by mistake or to get it through: it would stand in Kafka in clear.
+
+    Anybody else's identifier, or another of the same person, cannot be told from a venue's name: only known venues or codes can.
+    """
     telling = _SEPARATORS.sub("", person).lower()
     return (telling if kind == "email" else telling[-_TELLING:]) in _SEPARATORS.sub("", venue_id).lower()

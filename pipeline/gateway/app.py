@@ -7,9 +7,9 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import FailFast, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from pipeline.addresses import names_loopback
@@ -36,7 +36,8 @@ _MOST_REQUESTS: Final = 2_000
 #: Who sends where no device has to say who it is.
 _ANYBODY: Final = "loopback"
 _ONE: Final = TypeAdapter(GatewayScan)
-_MANY: Final = TypeAdapter(list[GatewayScan])
+#: Up to the first scan that is wrong: to gather all the mistakes that a body has room for takes a second.
+_MANY: Final = TypeAdapter(Annotated[list[GatewayScan], FailFast()])
 
 #: What the server gives and takes (ASGI 3.0).
 Scope = Mapping[str, Any]
@@ -173,8 +174,11 @@ class Gateway:
         device = self._device(request)
         self._check_quota(device)
         body = await self._body(request, LARGEST_BATCH)
+        # Before it is parsed, what so many bytes are at least: who sends what is no batch pays for the reading.
+        at_least = 1 + len(body) // LARGEST_SCAN
+        self.device_quotas.take(device, at_least, time.monotonic())
         scans = _parsed_batch(body)
-        self.device_quotas.take(device, len(scans), time.monotonic())
+        self.device_quotas.take(device, max(0, len(scans) - at_least), time.monotonic())
         now = time.time_ns() // 1_000_000
         records: list[Record] = []
         refused: list[dict[str, object]] = []
@@ -333,10 +337,12 @@ def _parsed_batch(body: bytes) -> list[GatewayScan | ProblemError]:
     """Each scan, or why it is none. Raises ProblemError where there is no list."""
     try:
         scans: list[Any] = _MANY.validate_json(body)
-    except ValidationError as error:
-        if error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid":
-            raise _refused(error) from None
-        scans = from_json(body)
+    except ValidationError:
+        # What is wrong is not asked of the error: to say it of a body full of mistakes takes seconds.
+        try:
+            scans = from_json(body)
+        except ValueError:
+            raise _no_json() from None
         if not isinstance(scans, list):
             raise ProblemError(problems.MALFORMED, "a batch is a JSON array of scans") from None
         if len(scans) <= MOST_SCANS:
@@ -348,16 +354,23 @@ def _parsed_batch(body: bytes) -> list[GatewayScan | ProblemError]:
 
 def _parsed_again(value: object) -> GatewayScan | ProblemError:
     # From its own bytes again: what a model takes from JSON is stricter than what it takes from Python objects.
+    text = json.dumps(value)
+    if len(text) > LARGEST_SCAN:
+        return ProblemError(problems.TOO_LARGE, f"a scan may have {LARGEST_SCAN:,} bytes")
     try:
-        return _ONE.validate_json(json.dumps(value))
+        return _ONE.validate_json(text)
     except ValidationError as error:
         return _refused(error)
 
 
 def _refused(error: ValidationError) -> ProblemError:
     if error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid":
-        return ProblemError(problems.MALFORMED, "the body is no JSON")
+        return _no_json()
     return ProblemError(problems.INVALID, gateway_refusal(error))
+
+
+def _no_json() -> ProblemError:
+    return ProblemError(problems.MALFORMED, "the body is no JSON")
 
 
 def _problem(problem: ProblemError) -> Response:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from pipeline.gateway.admission import Admission
-from pipeline.gateway.server import REFRESH_SECONDS, open_codes, open_pseudonymiser
+from pipeline.gateway.server import REFRESH_SECONDS, open_codes, open_pseudonymiser, open_venues
 from pipeline.privacy.canonical import CanonicalError, canonical
 from pipeline.privacy.stays import Stays
 from pipeline.produce import ScanProducer
@@ -27,9 +27,9 @@ class EdgeProducer:
     """
 
     def __init__(self, settings: Settings, sender: str) -> None:
-        """Read the keys, connect to Kafka. Raises UserError."""
+        """Read the keys and the venues, connect to Kafka. Raises UserError."""
         self._pseudonymiser = open_pseudonymiser(settings)
-        self._admission = Admission(settings, self._pseudonymiser, open_codes(settings))
+        self._admission = Admission(settings, self._pseudonymiser, open_codes(settings), open_venues(settings))
         self._stays = Stays(settings.longest_stay)
         self._country = settings.phone_country
         self._sender = sender

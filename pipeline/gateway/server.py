@@ -18,6 +18,7 @@ from pipeline.event_loop import run
 from pipeline.gateway.admission import Admission
 from pipeline.gateway.app import Gateway
 from pipeline.gateway.devices import Devices
+from pipeline.gateway.known_venues import KnownVenues
 from pipeline.gateway.metrics import GatewayMetrics
 from pipeline.gateway.outbox import CONFIRM_SECONDS, Outbox
 from pipeline.gateway.quotas import Quotas
@@ -31,7 +32,7 @@ from pipeline.venue_codes import VenueCodes
 
 log = logging.getLogger(__name__)
 
-#: How often keys, devices, venue keys and the certificate are read again, in seconds: a destroyed key is gone from memory then.
+#: How often keys, devices, venues and the certificate are read again, in seconds: a destroyed key is gone from memory then.
 REFRESH_SECONDS: Final = 5.0
 
 
@@ -47,6 +48,11 @@ def open_pseudonymiser(settings: Settings) -> Pseudonymiser:
 def open_codes(settings: Settings) -> VenueCodes | None:
     """What judges venue codes, if the settings name keys for it. Raises UserError."""
     return None if settings.venue_code_keys is None else VenueCodes(settings.venue_code_keys, settings.venue_codes)
+
+
+def open_venues(settings: Settings) -> KnownVenues | None:
+    """The venues that there are, if the settings name their file. Raises UserError."""
+    return None if settings.gateway_venues is None else KnownVenues(settings.gateway_venues)
 
 
 class _Server(uvicorn.Server):
@@ -71,7 +77,7 @@ def serve_gateway(settings: Settings, say: Callable[[str], None]) -> None:
 
 
 async def _serve(settings: Settings, say: Callable[[str], None]) -> None:
-    pseudonymiser, codes = open_pseudonymiser(settings), open_codes(settings)
+    pseudonymiser, codes, venues = open_pseudonymiser(settings), open_codes(settings), open_venues(settings)
     devices = None if settings.gateway_devices is None else Devices(settings.gateway_devices)
     certificate = certificate_of(settings.gateway_certificate, settings.gateway_certificate_key)
     metrics = GatewayMetrics()
@@ -82,7 +88,7 @@ async def _serve(settings: Settings, say: Callable[[str], None]) -> None:
         settings.gateway_burst_seconds,
     )
     gateway = Gateway(
-        Admission(settings, pseudonymiser, codes),
+        Admission(settings, pseudonymiser, codes, venues),
         outbox,
         devices,
         Quotas(device_rate, device_rate * burst),
@@ -109,7 +115,7 @@ async def _serve(settings: Settings, say: Callable[[str], None]) -> None:
     server = _Server(config)
     listening = bound_socket(settings.gateway_host, settings.gateway_port, "PIPELINE_GATEWAY")
     await outbox.start()
-    parts = [pseudonymiser.refresh, *(part.refresh for part in (devices, codes) if part is not None)]
+    parts = [pseudonymiser.refresh, *(part.refresh for part in (devices, codes, venues) if part is not None)]
     tasks = [asyncio.create_task(_refresh(parts, certificate, metrics)), asyncio.create_task(_watch_bodies(gateway))]
     scheme = "http" if certificate is None else "https"
     say(f"taking scans at {scheme}://{settings.gateway_host}:{listening.getsockname()[1]}/v1/scans until Ctrl-C")

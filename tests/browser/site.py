@@ -115,6 +115,10 @@ class Site:
             settings.tokens_path.unlink()
             self._restart()
 
+    def revoke(self) -> None:
+        """Make the token that `guarded` gave worthless."""
+        TokenFile(Settings(home=self._folder).tokens_path).revoke("reader")
+
     def _restart(self) -> None:
         self.close()
         self.start()

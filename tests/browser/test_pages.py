@@ -33,6 +33,26 @@ window.fetch = async (address, options) => {
   return new Response(theirs, response);
 };
 """
+#: Has `endFeed` end the stream as the server does after some minutes, and keeps what the page then says of itself.
+END_THE_FEED = """
+window.states = [];
+new MutationObserver(() => window.states.push(document.body?.dataset.state)).observe(
+  document, { attributes: true, attributeFilter: ["data-state"], subtree: true });
+const whole = window.fetch;
+window.fetch = async (address, options) => {
+  const response = await whole(address, options);
+  if (address !== "/api/v1/live" || !response.ok) return response;
+  const { readable, writable } = new TransformStream();
+  const writer = writable.getWriter();
+  const reader = response.body.getReader();
+  window.endFeed = () => { writer.close(); reader.cancel(); };
+  const pass = async () => {
+    for (let read = await reader.read(); !read.done; read = await reader.read()) await writer.write(read.value);
+  };
+  pass().catch(() => {});
+  return new Response(readable, response);
+};
+"""
 #: Keeps what a screen reader would be told of alerts, in the order in which it is told.
 KEEP_WHAT_IS_ANNOUNCED = """() => {
   window.announced = [];
@@ -306,6 +326,22 @@ def test_a_page_whose_connection_broke_is_told_only_what_it_missed(page: Any, si
     assert kinds[-1] == "delta"
 
 
+def test_a_stream_that_the_server_ends_is_gone_on_with_before_anybody_sees_it(page: Any, site: Site) -> None:
+    page.add_init_script(END_THE_FEED)
+    page.add_init_script(KEEP_WHAT_THE_FEED_SAYS)
+    open_page(page, site, "/")
+    page.evaluate("window.states = []")
+    for _ in range(3):
+        before = number_in(page, "people")
+        page.evaluate("window.endFeed()")
+        site.check_in(VENUE, 2)
+        wait_for_number(page, "people", before + 2)
+    assert "lost" not in page.evaluate("window.states")
+    kinds = page.evaluate("window.told")
+    assert (kinds.count("broken"), kinds.count("snapshot")) == (3, 1)
+    assert page.said == []
+
+
 @pytest.mark.long
 def test_the_page_finds_a_worker_again_that_was_killed(page: Any, site: Site) -> None:
     page.add_init_script(KEEP_WHAT_THE_FEED_SAYS)
@@ -352,4 +388,14 @@ def test_who_holds_a_token_sees_the_pages_of_a_pipeline_that_wants_one(page: Any
 
         page.get_by_role("button", name="Sign out").click()
         page.get_by_role("dialog", name="A token, please").wait_for()
+
+        # Once it is revoked, the page is told no more when the stream is asked for anew.
+        page.get_by_label("those who hold a token").fill(token)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#venues tr")
+        page.add_init_script(END_THE_FEED)
+        open_page(page, site, "/")
+        site.revoke()
+        page.evaluate("window.endFeed()")
+        page.get_by_role("alert").filter(has_text="does not hold").wait_for()
     assert [line for line in page.said if "401" not in line] == []

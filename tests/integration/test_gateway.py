@@ -277,6 +277,27 @@ def test_the_producer_library_sends_what_the_gateway_would(tmp_path: Path, kafka
     assert sorted({record.value() for record in records(address)}) == by_library
 
 
+def test_a_venue_that_joins_the_registrys_file_is_taken_by_gateways_that_run_and_others_by_none(
+    tmp_path: Path, kafka_topics: Callable[..., str]
+) -> None:
+    address = kafka_topics(partitions=1)
+    make_ring(tmp_path / "keys")
+    venues = tmp_path / "venues.csv"
+    venues.write_text("venue_id,name,category\nmall-0042,Taman Anggrek,mall\n")
+    somebodys = scan(event_id="e-2", venue_id="6281234567890")
+    settings = load_settings(home=tmp_path, kafka=address, phone_country="62", gateway_venues=venues)
+    with EdgeProducer(settings, "gate-7") as producer, pytest.raises(ProblemError, match="no venue"):
+        producer.send(GatewayScan.model_validate(somebodys | {"occurred_at": now_ms()}))
+    with gateway(tmp_path, address, GATEWAY_VENUES=str(venues)) as running:
+        assert running.ask("POST", "/v1/scans", somebodys)[0] == 422
+        new = scan(venue_id="kiosk-7")
+        assert running.ask("POST", "/v1/scans", new)[0] == 422
+        with venues.open("a") as file:
+            file.write("kiosk-7,Kiosk 7,minimarket\n")
+        wait_until(lambda: running.ask("POST", "/v1/scans", new)[0] == 200)
+    assert [each.key() for each in records(address)] == [b"kiosk-7"]
+
+
 @pytest.mark.long
 def test_while_kafka_is_away_senders_are_told_and_afterwards_all_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config

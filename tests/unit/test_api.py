@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipeline.api import feed as feeds
 from pipeline.api.answers import from_cursor, to_cursor
 from pipeline.api.errors import RequestError
 from pipeline.api.feed import REMEMBERED, Feed
@@ -232,6 +233,31 @@ def test_a_page_that_was_away_too_long_is_told_everything() -> None:
     for number in range(REMEMBERED + 1):
         feed.publish(number, lambda: "all")
     assert [message[1:] for message in told(feed.follow(first), 1)] == [("snapshot", "all")]
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["silent", "busy"])
+def test_a_stream_ends_in_time_so_that_who_follows_it_is_judged_anew(
+    monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    monkeypatch.setattr(feeds, "STREAM_SECONDS", 0.1)
+    feed = Feed()
+    feed.publish(None, lambda: "all")
+
+    async def follow() -> bytes:
+        async for message in feed.follow(None):
+            assert feed.readers == 1
+            last = message
+            if busy:
+                feed.publish("change", lambda: "all")
+                await asyncio.sleep(0.001)
+        return last
+
+    last = asyncio.run(asyncio.wait_for(follow(), 10))
+    assert feed.readers == 0
+    # It comes back as one that missed nothing.
+    seen = dict(line.split(": ", 1) for line in last.decode().splitlines() if line)["id"]
+    feed.publish("news", lambda: "all")
+    assert {event for _, event, _ in told(feed.follow(seen), 1)} == {"delta"}
 
 
 def ask_for_alerts(folder: str) -> list[object]:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pipeline.gateway import app, problems
 from pipeline.gateway.admission import SKEW_MS, Admission
 from pipeline.gateway.app import LARGEST_BATCH, LARGEST_SCAN, MOST_SCANS
 from pipeline.gateway.devices import Devices, add_device
+from pipeline.gateway.known_venues import KnownVenues
 from pipeline.gateway.metrics import MEANINGS, GatewayMetrics
 from pipeline.gateway.problems import BUSY, KAFKA_AWAY, ProblemError
 from pipeline.gateway.quotas import Quotas
@@ -164,6 +166,40 @@ def test_what_breaks_a_rule_is_refused_without_being_repeated(
     assert [record.event_id for record in here.outbox.sent] == [here.outbox.sent[0].event_id]
     assert "317101" not in caplog.text
     assert b"317101" not in here.gateway.metrics.exposition()
+
+
+VENUES = "venue_id,name,category\nmall-0042,Taman Anggrek,mall\n"
+
+
+def test_a_gateway_that_knows_its_venues_takes_nobodys_number_for_one(ring: Path, tmp_path: Path) -> None:
+    (tmp_path / "venues.csv").write_text(VENUES)
+    where = site(ring, venues=KnownVenues(tmp_path / "venues.csv"))
+    assert where.send(scan()).status == 200
+    # Another person's number, and another identifier of the person who is scanned.
+    for somebodys in ("6281234567890", SECRET, "budi.rahasia"):
+        answer = where.send(scan(event_id="e-2", venue_id=somebodys))
+        assert (answer.status, answer.json["detail"]) == (422, "venue_id: is no venue that is known here")
+        assert somebodys.encode() not in answer.body
+    assert [each.venue_id for each in sent(where)] == ["mall-0042"]
+
+
+def test_a_changed_file_of_venues_is_taken_up_and_a_damaged_one_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "venues.csv"
+    path.write_text(VENUES)
+    venues = KnownVenues(path)
+    path.write_text(VENUES + "kiosk-7,Kiosk 7,minimarket\n")
+    venues.refresh()
+    assert "kiosk-7" in venues
+    for text, why in ((VENUES + "a b,A,mall\n", "line 3: venue_id"), ("venue_id,name,category\n", "holds no venue")):
+        path.write_text(text)
+        with pytest.raises(UserError, match=why):
+            venues.refresh()
+        with pytest.raises(UserError, match=why):
+            KnownVenues(path)
+        assert "kiosk-7" in venues
+    path.unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        venues.refresh()
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1", b"\xff", b'{"a": NaN}', b"[" * 5000, b'"x"'])
@@ -336,6 +372,49 @@ def test_a_device_over_its_quota_is_told_when_to_come_again(ring: Path, tmp_path
     assert [where.send(scan(event_id=f"e-{n}"), **first).status for n in range(3)] == [200, 200, 429]
     assert 1 <= int(where.answers[-1].headers["retry-after"]) <= 10
     assert where.send(scan(), **second).status == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b"[{", 400), (b"{}", 400), (b"[" + b"1," * MOST_SCANS + b"1]", 413), (b"[]", 200)],
+    ids=["broken", "no list", "too many", "empty"],
+)
+def test_what_is_no_batch_costs_its_device_quota_too(ring: Path, tmp_path: Path, body: bytes, status: int) -> None:
+    token = add_device(tmp_path / "devices", "gate-7")
+    where = site(ring, Devices(tmp_path / "devices"), device_quotas=Quotas(0.1, 3))
+    headers = {"authorization": f"Bearer {token}"}
+    assert [where.ask("/v1/scans/batch", body, headers).status for _ in range(4)] == [status] * 3 + [429]
+    assert 1 <= int(where.answers[-1].headers["retry-after"]) <= 10
+
+
+def test_a_batch_costs_as_many_scans_as_it_has_and_no_fewer_than_its_size_has_room_for(
+    ring: Path, tmp_path: Path
+) -> None:
+    headers = {"authorization": f"Bearer {add_device(tmp_path / 'devices', 'gate-7')}"}
+    for body, cost in (
+        (json.dumps([scan(event_id=f"e-{n}") for n in range(100)]).encode(), 100),
+        (b"[" + b" " * 10 * LARGEST_SCAN, 11),
+    ):
+        quotas = Quotas(1e-6, 200)
+        site(ring, Devices(tmp_path / "devices"), device_quotas=quotas).ask("/v1/scans/batch", body, headers)
+        now = time.monotonic()
+        quotas.take("gate-7", 200 - cost - 1, now)
+        assert quotas.wait("gate-7", now) == 0
+        quotas.take("gate-7", 1, now)
+        assert quotas.wait("gate-7", now) > 0
+
+
+def test_a_batch_full_of_mistakes_does_not_keep_the_others_waiting(here: Site) -> None:
+    body = b"[" + b"{}," * 349_000 + b"{}]"
+    began = time.process_time()
+    assert here.ask("/v1/scans/batch", body).status == 413
+    assert time.process_time() - began < 1
+
+
+def test_a_scan_that_is_too_large_by_itself_is_too_large_in_a_batch(here: Site) -> None:
+    answer = here.send(scan(), {str(number): 1 for number in range(LARGEST_SCAN // 8)})
+    assert (answer.status, answer.json["accepted"], answer.json["refused"][0]["status"]) == (207, 1, 413)
+    assert answer.json["refused"][0]["detail"] == "a scan may have 8,192 bytes"
 
 
 def test_a_venue_over_its_quota_refuses_its_own_scans_alone(ring: Path) -> None:

@@ -204,7 +204,8 @@ def test_a_gateway_that_wants_codes_takes_their_venue_and_no_word_for_it(folder:
     answer = where.send(scan(venue_id=None, venue_code=code))
     assert answer.status == 200
     assert where.outbox.sent[0].key == b"mall-0042"
-    for bad in (scan(), scan(venue_id=None, venue_code=code[:-8] + "AAAAAAAA"), scan(venue_code=code)):
+    somebodys = scan(venue_id="6281234567890")
+    for bad in (scan(), somebodys, scan(venue_id=None, venue_code=code[:-8] + "AAAAAAAA"), scan(venue_code=code)):
         refused = where.send(bad | {"event_id": "e-2"})
         assert refused.status == 422
         assert code[:40].encode() not in refused.body

@@ -37,21 +37,29 @@ export function follow(onView, onState) {
     }
     judge();
   };
+  const lost = (pause) => {
+    connection = null;
+    return pause;
+  };
   const listen = async () => {
     const abort = new AbortController();
     // EventSource cannot say who asks.
     const headers = { Accept: "text/event-stream", ...(last ? { "Last-Event-ID": last } : {}) };
     const response = await fetchAs("/api/v1/live", { headers, cache: "no-store", signal: abort.signal });
-    if (!response.ok) return REFUSED_MS;
+    if (!response.ok) return lost(REFUSED_MS);
     connection = abort;
     heard = performance.now();
-    for await (const message of messages(response.body)) take(message);
-    return AGAIN_MS;
+    let told = false;
+    for await (const message of messages(response.body)) {
+      take(message);
+      told = true;
+    }
+    // Streams end every few minutes, so that who asks is judged anew: nothing is lost then, unless nothing comes after it.
+    return told ? AGAIN_MS : lost(AGAIN_MS);
   };
   const goOn = async () => {
     for (;;) {
-      const pause = await listen().catch(() => AGAIN_MS);
-      connection = null;
+      const pause = await listen().catch(() => lost(AGAIN_MS));
       judge();
       await new Promise((resolve) => setTimeout(resolve, pause));
     }
