@@ -11,8 +11,8 @@ from pipeline.settings import Settings
 
 #: Views and tables with a row for a person, or about a case.
 _PERSONS: Final = (
-    "scans|visits|cases|exposures|scan_set|visit_rows|report_set|case_rows|exposure_rows|interval_rows|repair_rows|asked_rows|"
-    "published_rows"
+    "scans|visits|cases|exposures|venue_warnings|scan_set|visit_rows|report_set|case_rows|exposure_rows|interval_rows|"
+    "warning_rows|repair_rows|asked_rows|published_rows"
 )
 #: Table functions that reach a table without its name in the question.
 _INDIRECT: Final = r"merge\w*|loop|view\w*|remote\w*|cluster\w*|dictionary|system\.\w*log\w*"
