@@ -72,7 +72,7 @@ def person_routes(settings: Settings, reader: Reader, send: SendReport, register
         moment, last = from_cursor(cursor, int, str) or (2**53 - 1, "")
         found = await rows(_CASES, before=moment, last=last, limit=limit + 1)
         page = found[:limit]
-        await noted(asker, "cases", None, 0)
+        await noted(asker, "cases", None, len(page))
         onward = to_cursor(page[-1].pop("order"), page[-1]["case_id"]) if len(found) > limit else None
         for row in page:
             row.pop("order", None)

@@ -109,6 +109,11 @@ def test_a_case_is_reported_traced_read_and_exported(store: Path, tmp_path: Path
         "office": ("Office", "1"),
     }
 
+    pipeline(tmp_path, "trace", "c", "--venues", *place)
+    entries = map(json.loads, (tmp_path / ".pipeline" / "audit.jsonl").read_text().splitlines())
+    asked = [(each["case"], each["persons"]) for each in entries if each["action"] == "trace --venues"]
+    assert asked == [(None, 2), ("c", 1)]  # `ghost` was nowhere
+
     pipeline(tmp_path, "verify", *place, status=1)  # there are no scans behind these visits …
     checked = pipeline(tmp_path, "verify", *place, status=1).stdout
     assert "exposures                            5 rows   equal" in checked  # … but exposures follow from the visits
