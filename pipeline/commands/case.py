@@ -9,6 +9,7 @@ import click
 
 from pipeline.case_reports import Case, CaseJudge, CaseRow, read_reports, refusals
 from pipeline.errors import UserError
+from pipeline.person_reads import checked_purpose, note_cases
 from pipeline.progress import progress_bar
 from pipeline.settings import load_settings
 
@@ -38,6 +39,7 @@ def command() -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="Into the embedded ClickHouse in this folder instead of Kafka, and traced at once.",
 )
+@click.option("--purpose", help="Why it is reported: one of the setting purposes. It is noted in the audit log.")
 def report(
     file: Path | None,
     case: str | None,
@@ -48,16 +50,18 @@ def report(
     specimen: str | None,
     policy: str | None,
     store: Path | None,
+    purpose: str | None,
 ) -> None:
     """Send case reports to the topic case-reports: those of FILE (NDJSON), or one that the options describe.
 
     A report is an object of case_id, visitor_id, status, reported_at, and any of onset_date, specimen_date, infectious_from,
     infectious_until, policy. Every line is checked before any is sent. A newer report of a case replaces the older one; the
-    status withdrawn takes back all that followed from it.
+    status withdrawn takes back all that followed from it. Each is noted in the audit log before any is sent.
     """
     if (file is None) == (case is None):
         raise click.UsageError("Give either a FILE of reports or --case with its options.")
     settings = load_settings(store=store)
+    why = checked_purpose(settings, purpose)
     judge = CaseJudge(settings)
     if file is not None:
         rows = read_reports(file, judge)
@@ -85,8 +89,16 @@ def report(
         rows = [CaseRow(1, record, verdict)]
     if settings.closing_by_second_person:
         _leave_withdrawals_to_two(rows)
+    note_cases(settings, why, map(_action, rows))
     place = _send(rows) if store is None else _store(rows, store)
     click.echo(f"{len(rows):,} reports into {place}")
+
+
+def _action(row: CaseRow) -> tuple[str, str]:
+    # As the API has it.
+    assert isinstance(row.verdict, Case)
+    report = row.verdict.report
+    return "withdraws" if report.status == "withdrawn" else "reports", report.case_id
 
 
 def _leave_withdrawals_to_two(rows: Sequence[CaseRow]) -> None:

@@ -56,6 +56,12 @@ def pipeline(folder: Path, *words: str, status: int = 0) -> "subprocess.Complete
     return done
 
 
+def noted(folder: Path, action: str) -> list[tuple[str | None, int]]:
+    """The case and the number of persons of each entry of the audit log with this action."""
+    entries = map(json.loads, (folder / ".pipeline" / "audit.jsonl").read_text().splitlines())
+    return [(each["case"], each["persons"]) for each in entries if each["action"] == action]
+
+
 def write_reports(folder: Path, *reports: dict[str, str]) -> str:
     path = folder / "cases.ndjson"
     known = {"status": "confirmed", "reported_at": "2021-09-22T09:00:00Z"}
@@ -74,6 +80,7 @@ def test_a_case_is_reported_traced_read_and_exported(store: Path, tmp_path: Path
     done = pipeline(tmp_path, "case", "report", file, *place)
     assert "3 reports into the store" in done.stdout
     assert "case ghost has no visit yet" in done.stderr
+    assert noted(tmp_path, "reports") == [("c", 1), ("source", 1), ("ghost", 1)]
 
     text = pipeline(tmp_path, "trace", "c", *place).stdout
     assert "case c, confirmed, reported 2021-09-22T09:00:00.000Z" in text
@@ -110,9 +117,12 @@ def test_a_case_is_reported_traced_read_and_exported(store: Path, tmp_path: Path
     }
 
     pipeline(tmp_path, "trace", "c", "--venues", *place)
-    entries = map(json.loads, (tmp_path / ".pipeline" / "audit.jsonl").read_text().splitlines())
-    asked = [(each["case"], each["persons"]) for each in entries if each["action"] == "trace --venues"]
-    assert asked == [(None, 2), ("c", 1)]  # `ghost` was nowhere
+    assert noted(tmp_path, "trace --venues") == [(None, 2), ("c", 1)]  # `ghost` was nowhere
+    warnings = pipeline(
+        tmp_path, "query", "SELECT venue_id FROM venue_warnings ORDER BY ALL", "--format", "csv", *place
+    )
+    assert warnings.stdout.split()[1:] == ["cafe", "office"]
+    assert noted(tmp_path, "query") == [(None, 2)]
 
     pipeline(tmp_path, "verify", *place, status=1)  # there are no scans behind these visits …
     checked = pipeline(tmp_path, "verify", *place, status=1).stdout
