@@ -125,6 +125,8 @@ def test_a_default_policy_that_nobody_knows_is_a_clear_error() -> None:
 
 def test_where_two_must_agree_a_withdrawal_is_left_to_the_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIPELINE_CLOSING_BY_SECOND_PERSON", "true")
+    monkeypatch.setenv("PIPELINE_HOME", str(tmp_path / "home"))
+    store = tmp_path / "store"
     words = [
         "report",
         "--case",
@@ -136,10 +138,25 @@ def test_where_two_must_agree_a_withdrawal_is_left_to_the_api(tmp_path: Path, mo
         "--status",
         "withdrawn",
     ]
-    done = CliRunner().invoke(cli, ["case", *words, "--store", str(tmp_path)])
+    done = CliRunner().invoke(cli, ["case", *words, "--store", str(store)])
     assert isinstance(done.exception, UserError)
-    assert "wants two" in str(done.exception)
-    assert not list(tmp_path.iterdir())
+    assert "(c-1), and the setting closing_by_second_person wants two" in str(done.exception)
+    assert "POST /api/v1/case-reports; nothing was sent" in str(done.exception)
+    assert not store.exists()
+    log = AuditLog(tmp_path / "home" / "audit.jsonl")
+    assert [(entry["action"], entry["case"]) for entry in log.entries()] == [("asks to withdraw", "c-1")]
+
+
+def test_where_two_must_agree_nothing_is_sent_without_the_store_that_knows_the_cases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(tmp_path, monkeypatch)
+    monkeypatch.setenv("PIPELINE_CLOSING_BY_SECOND_PERSON", "true")
+    one = ("--case", "c-1", "--visitor", "p-1", "--reported", "2021-09-20T09:00:00Z")
+    said = str(CliRunner().invoke(cli, ["case", "report", *one]).exception)
+    assert "cannot be told without the store (there is no store at" in said
+    assert "POST /api/v1/case-reports" in said
+    assert desk.sent == []
 
 
 def test_case_report_wants_a_file_or_a_case() -> None:
