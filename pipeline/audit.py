@@ -55,34 +55,48 @@ class AuditLog:
 
         `persons`: of how many (at most) the answer tells. `what`: the question, which must hold no pseudonym.
         """
+        about = {"action": action, "purpose": purpose, "case": case, "persons": persons, "what": what}
+        return self._append(who, [about])[0]
+
+    def append_cases(self, who: str, cases: Iterable[tuple[str, str]], *, purpose: str) -> None:
+        """Write an entry for each (action, case), of one person each, as `append` does, but with one wait for the disk.
+
+        Raises what it raises. An entry for all would be found by none of the cases, and could be longer than one is read back.
+        """
+        self._append(
+            who,
+            [{"action": action, "purpose": purpose, "case": case, "persons": 1, "what": ""} for action, case in cases],
+        )
+
+    def _append(self, who: str, abouts: Iterable[Entry]) -> list[Entry]:
+        written: list[Entry] = []
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o600)
             with os.fdopen(descriptor, "r+b") as file:
                 flock(file, LOCK_EX)
                 last = _last(file)
-                entry: Entry = {
-                    "log": last["log"] if last else self._place(),
-                    "number": last["number"] + 1 if last else 1,
-                    "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-                    "who": who,
-                    "action": action,
-                    "purpose": purpose,
-                    "case": case,
-                    "persons": persons,
-                    "what": what,
-                    "previous": last["hash"] if last else _BEGINNING,
-                }
-                entry["hash"] = _hash(entry)
-                # In ASCII: who asked is named by others, and must not begin a line or steer the terminal of who reads the log.
-                file.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+                for about in abouts:
+                    entry: Entry = {
+                        "log": last["log"] if last else self._place(),
+                        "number": last["number"] + 1 if last else 1,
+                        "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                        "who": who,
+                        **about,
+                        "previous": last["hash"] if last else _BEGINNING,
+                    }
+                    entry["hash"] = _hash(entry)
+                    # In ASCII: who asked is named by others, and must not begin a line or steer the terminal of who reads it.
+                    file.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+                    written.append(entry)
+                    last = entry
                 file.flush()
                 os.fsync(file.fileno())
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
                 f"the audit log {self._path} cannot be written ({error}): nothing about persons is read without it"
             ) from None
-        return entry
+        return written
 
     def _place(self) -> str:
         # What a log that begins here is called: one that is written anew has the name of the one before.

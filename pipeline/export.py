@@ -16,14 +16,20 @@ SUFFIXES: Final[Mapping[FileFormat, str]] = MappingProxyType({"csv": "csv", "jso
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """`time`: the column that a range is about, None where a view has the present or no time. `persons`: rows name visitors.
+    """`time`: the column that a range is about, None where a view has the present or no time.
 
-    `small`: numbers go down to single persons at one venue, so a file of it is for the venues' operators.
+    `persons`: how many persons its rows tell of at most, as SQL; None where they tell of none. `small`: numbers go down to single
+    persons at one venue, so a file of it is for the venues' operators.
     """
 
     time: str | None = None
-    persons: bool = False
+    persons: str | None = None
     small: bool = False
+
+
+_VISITORS: Final = "uniqExact(visitor_id)"
+#: A warning says how many cases it is about and not which: one case at two venues counts twice, but never too few are noted.
+_CASES: Final = "sum(case_count)"
 
 
 #: Every public view.
@@ -35,7 +41,6 @@ VIEWS: Final[Mapping[str, View]] = MappingProxyType(
         "occupancy_now": View(small=True),
         "crowding_alerts": View("raised_at", small=True),
         "undercounts": View("hour", small=True),
-        "venue_warnings": View("warn_from", small=True),
         "venues": View(),
         "dead_letters": View("received_at"),
         "model_checks": View(),
@@ -45,10 +50,11 @@ VIEWS: Final[Mapping[str, View]] = MappingProxyType(
         "released_suppressed": View("hour"),
         "released_private": View("hour"),
         "privacy_budget": View(),
-        "scans": View("occurred_at", persons=True),
-        "visits": View("checked_in_at", persons=True),
-        "cases": View("reported_at", persons=True),
-        "exposures": View("overlap_from", persons=True),
+        "scans": View("occurred_at", persons=_VISITORS),
+        "visits": View("checked_in_at", persons=_VISITORS),
+        "cases": View("reported_at", persons=_VISITORS),
+        "exposures": View("overlap_from", persons=_VISITORS),
+        "venue_warnings": View("warn_from", persons=_CASES),
     }
 )
 
@@ -82,11 +88,11 @@ def parts(client: Client, name: str, range_: Range) -> list[Range | None]:
 
 
 def persons_in(client: Client, name: str, range_: Range) -> int:
-    """How many visitors the rows of a view name, within a range. Raises UserError where the store does not answer."""
-    column = VIEWS[name].time
+    """How many persons the rows of a view tell of at most, within a range. Raises UserError where the store does not answer."""
+    view = VIEWS[name]
     with explained():
         rows = client.query(
-            f"SELECT uniqExact(visitor_id) FROM {name} WHERE {range_.condition(column) if column else 1}"
+            f"SELECT {view.persons} FROM {name} WHERE {range_.condition(view.time) if view.time else 1}"
         )
     return int(rows.result_rows[0][0])
 

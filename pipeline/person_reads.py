@@ -1,7 +1,7 @@
 """Reading about persons from the command line: which questions do, why they may be asked, and their note in the log."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from pipeline.access.door import Door
@@ -11,8 +11,8 @@ from pipeline.settings import Settings
 
 #: Views and tables with a row for a person, or about a case.
 _PERSONS: Final = (
-    "scans|visits|cases|exposures|scan_set|visit_rows|report_set|case_rows|exposure_rows|interval_rows|repair_rows|asked_rows|"
-    "published_rows"
+    "scans|visits|cases|exposures|venue_warnings|scan_set|visit_rows|report_set|case_rows|exposure_rows|interval_rows|"
+    "warning_rows|repair_rows|asked_rows|published_rows"
 )
 #: Table functions that reach a table without its name in the question.
 _INDIRECT: Final = r"merge\w*|loop|view\w*|remote\w*|cluster\w*|dictionary|system\.\w*log\w*"
@@ -44,3 +44,8 @@ def note_read(
     """Note a read before it is answered. `persons`: whose pseudonyms, or how many at most. Raises UserError if it cannot be."""
     count = persons if isinstance(persons, int) else len(set(persons))
     AuditLog(settings.audit_path).append(operator(), action, purpose=purpose, case=case, persons=count, what=what)
+
+
+def note_cases(settings: Settings, purpose: str, cases: Iterable[tuple[str, str]]) -> None:
+    """Note what is done about cases, (action, case) each, before it is done. Raises UserError if it cannot be."""
+    AuditLog(settings.audit_path).append_cases(operator(), cases, purpose=purpose)

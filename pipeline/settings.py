@@ -175,7 +175,8 @@ class Settings(BaseSettings):
     reads_per_minute: int = Field(1_200, ge=1, description="Requests to the API that one holder of a token may make.")
     person_reads_per_minute: int = Field(60, ge=1, description="Requests about persons that one caller may make.")
     closing_by_second_person: bool = Field(
-        False, description="A case is withdrawn once a second person has asked for it too, both by the API."
+        False,
+        description="What takes back a case's exposures is sent once a second person has asked for it too, both by the API.",
     )
 
     release_epsilon: float = Field(

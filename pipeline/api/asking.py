@@ -61,11 +61,13 @@ class Register:
             raise RequestError(429, "too many requests about persons", "the API", "wait", retry_after=60)
         return Asker(identity.who, purpose)
 
-    async def note(self, asker: Asker, action: str, case: str | None, persons: int) -> None:
+    async def note(self, asker: Asker, action: str, case: str | None, persons: int, what: str = "") -> None:
         """Put a request into the log. Raises RequestError where that cannot be done: then nothing is to be answered."""
         try:
             await run_in_threadpool(
-                lambda: self.audit.append(asker.who, f"api {action}", purpose=asker.purpose, case=case, persons=persons)
+                lambda: self.audit.append(
+                    asker.who, f"api {action}", purpose=asker.purpose, case=case, persons=persons, what=what
+                )
             )
         except UserError:
             raise RequestError(

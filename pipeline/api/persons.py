@@ -6,6 +6,7 @@ There is no look-up by visitor: a pseudonym is an answer here, never a question,
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Annotated, Any, Final
 
 import numpy as np
@@ -23,7 +24,8 @@ from pipeline.api.params import Cursor, Limit
 from pipeline.api.person_models import CallList, CaseDetail, CasePage, CaseVenues, ExposurePage, ReportState
 from pipeline.api.reader import Reader, ask_rows
 from pipeline.audit import AuditLog
-from pipeline.case_reports import Case, CaseJudge
+from pipeline.case_changes import action_of, request_of, takes_back
+from pipeline.case_reports import Case, CaseJudge, Refusal
 from pipeline.core.tracing.queue import work_queue
 from pipeline.errors import UserError
 from pipeline.settings import Settings
@@ -66,13 +68,17 @@ def person_routes(settings: Settings, reader: Reader, send: SendReport, register
             raise RequestError(404, "there is no such case", "case_id", "see /api/v1/cases")
         return found[0]
 
+    async def traced(case_id: str) -> Case | Refusal | None:
+        found = await rows(_TRACED, case=case_id)
+        return judge.judge(found[0]["report"].encode()) if found else None
+
     @router.get("/cases", summary="Cases, the newest first, without pseudonyms", response_model=CasePage)
     async def cases(asker: asking, limit: Limit = 50, cursor: Cursor = None) -> Response:
         """What has been reported and traced."""
         moment, last = from_cursor(cursor, int, str) or (2**53 - 1, "")
         found = await rows(_CASES, before=moment, last=last, limit=limit + 1)
         page = found[:limit]
-        await noted(asker, "cases", None, 0)
+        await noted(asker, "cases", None, len(page))
         onward = to_cursor(page[-1].pop("order"), page[-1]["case_id"]) if len(found) > limit else None
         for row in page:
             row.pop("order", None)
@@ -154,19 +160,20 @@ def person_routes(settings: Settings, reader: Reader, send: SendReport, register
     async def report(request: Request, asker: asking) -> Response:
         """A case report as the topic case-reports has it. 202: Kafka has it; its exposures follow within seconds.
 
-        Where a second person must agree, the first withdrawal of a case waits for one by somebody else.
+        Where a second person must agree, what takes back exposures of a case (a withdrawal; a report of another visitor, a
+        narrower window, another policy, or a status that does not count) waits for the same report by somebody else.
         """
         verdict = judge.judge(await read_body(request, "the report"))
         if not isinstance(verdict, Case):
             raise RequestError(422, verdict.detail, "the report", "see /api/docs for what it may be")
         case_id = verdict.report.case_id
-        action = "withdraws" if verdict.report.status == "withdrawn" else "reports"
-        if action == "withdraws" and settings.closing_by_second_person:
-            first = await run_in_threadpool(_asked_first, register.audit, case_id)
+        if settings.closing_by_second_person and takes_back(await traced(case_id), verdict):
+            asks, what = request_of(verdict), _meaning(verdict)
+            first = await run_in_threadpool(_asked_first, register.audit, case_id, asks, what)
             if first in (None, asker.who):
-                await noted(asker, "asks to withdraw", case_id, 1)
+                await noted(asker, asks, case_id, 1, what)
                 return _told({"case_id": case_id, "state": "waits for a second person"}, 202)
-        await noted(asker, action, case_id, 1)
+        await noted(asker, action_of(verdict), case_id, 1)
         try:
             await run_in_threadpool(send, case_id.encode(), verdict.canonical.encode())
         except UserError:
@@ -188,12 +195,17 @@ def kafka_sender(settings: Settings) -> SendReport:
     return send
 
 
-def _asked_first(audit: AuditLog, case_id: str) -> str | None:
-    # Who asked for a withdrawal that nobody has followed yet.
+def _meaning(case: Case) -> str:
+    # Withdrawals of a case are all one. Two who change it must mean the same report: by its hash, as the log holds no pseudonym.
+    return "" if case.report.status == "withdrawn" else sha256(case.canonical.encode()).hexdigest()
+
+
+def _asked_first(audit: AuditLog, case_id: str, asks: str, what: str) -> str | None:
+    # Who asked for this first, with no report of the case having been sent since.
     first = None
     for entry in audit.entries():
         if entry["case"] == case_id:
-            if entry["action"] == "api asks to withdraw":
+            if (entry["action"], entry["what"]) == (f"api {asks}", what):
                 first = first or entry["who"]
             elif entry["action"] in ("api withdraws", "api reports"):
                 first = None
@@ -218,6 +230,7 @@ WHERE order < {{before:Int64}} OR (order = {{before:Int64}} AND case_id > {{last
 ORDER BY order DESC, case_id LIMIT {{limit:UInt32}}
 """
 _CASE: Final = f"SELECT {_COLUMNS}, visitor_id FROM cases WHERE case_id = {{case:String}}"
+_TRACED: Final = "SELECT report FROM case_rows FINAL WHERE case_id = {case:String}"
 _TIERS: Final = """
 SELECT tier, count() AS visitors, sum(persons) AS persons
 FROM

@@ -7,10 +7,16 @@ from pathlib import Path
 
 import click
 
+from pipeline.case_changes import action_of, request_of, takes_back
 from pipeline.case_reports import Case, CaseJudge, CaseRow, read_reports, refusals
-from pipeline.errors import UserError
+from pipeline.errors import StoreUnavailableError, UserError
+from pipeline.person_reads import checked_purpose, note_cases
 from pipeline.progress import progress_bar
-from pipeline.settings import load_settings
+from pipeline.settings import Settings, load_settings
+
+#: Cases that a refusal names.
+_MOST_NAMED = 5
+_INSTEAD = "both send the same report to POST /api/v1/case-reports"
 
 
 @click.group(epilog="Example: pipeline case report cases.ndjson")
@@ -38,6 +44,7 @@ def command() -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="Into the embedded ClickHouse in this folder instead of Kafka, and traced at once.",
 )
+@click.option("--purpose", help="Why it is reported: one of the setting purposes. It is noted in the audit log.")
 def report(
     file: Path | None,
     case: str | None,
@@ -48,16 +55,20 @@ def report(
     specimen: str | None,
     policy: str | None,
     store: Path | None,
+    purpose: str | None,
 ) -> None:
     """Send case reports to the topic case-reports: those of FILE (NDJSON), or one that the options describe.
 
     A report is an object of case_id, visitor_id, status, reported_at, and any of onset_date, specimen_date, infectious_from,
     infectious_until, policy. Every line is checked before any is sent. A newer report of a case replaces the older one; the
-    status withdrawn takes back all that followed from it.
+    status withdrawn takes back all that followed from it. Each is noted in the audit log before any is sent.
     """
     if (file is None) == (case is None):
         raise click.UsageError("Give either a FILE of reports or --case with its options.")
     settings = load_settings(store=store)
+    if store is not None:
+        settings = settings.model_copy(update={"clickhouse_url": None})
+    why = checked_purpose(settings, purpose)
     judge = CaseJudge(settings)
     if file is not None:
         rows = read_reports(file, judge)
@@ -83,19 +94,43 @@ def report(
         if not isinstance(verdict, Case):
             raise UserError(f"this is no report: {verdict.detail}")
         rows = [CaseRow(1, record, verdict)]
+    cases = [row.verdict for row in rows if isinstance(row.verdict, Case)]
     if settings.closing_by_second_person:
-        _leave_withdrawals_to_two(rows)
-    place = _send(rows) if store is None else _store(rows, store)
+        _leave_to_two(settings, why, judge, cases, create=store is not None)
+    note_cases(settings, why, [(action_of(case), case.report.case_id) for case in cases])
+    place = _send(rows) if store is None else _store(rows, settings)
     click.echo(f"{len(rows):,} reports into {place}")
 
 
-def _leave_withdrawals_to_two(rows: Sequence[CaseRow]) -> None:
-    for row in rows:
-        if isinstance(row.verdict, Case) and row.verdict.report.status == "withdrawn":
-            raise UserError(
-                f"the case {row.verdict.report.case_id} would be withdrawn by one person, and the setting "
-                "closing_by_second_person wants two: both send the report to POST /api/v1/cases; nothing was sent"
-            )
+def _leave_to_two(settings: Settings, why: str, judge: CaseJudge, cases: Sequence[Case], *, create: bool) -> None:
+    # Withdrawals first: they are known as such without the store.
+    held = [case for case in cases if takes_back(None, case)] or _changing(settings, judge, cases, create=create)
+    if not held:
+        return
+    # That a report would change a case is an answer about its visitor.
+    note_cases(settings, why, [(request_of(case), case.report.case_id) for case in held])
+    names = ", ".join(dict.fromkeys(case.report.case_id for case in held[:_MOST_NAMED]))
+    raise UserError(
+        f"{len(held):,} reports would take back exposures by one person ({names}{', …' if len(held) > _MOST_NAMED else ''}), and "
+        f"the setting closing_by_second_person wants two: {_INSTEAD}; nothing was sent"
+    )
+
+
+def _changing(settings: Settings, judge: CaseJudge, cases: Sequence[Case], *, create: bool) -> list[Case]:
+    from pipeline.store.client import open_store  # the embedded engine takes a second to load
+    from pipeline.store.tracing import TraceStore
+
+    names = {case.report.case_id for case in cases}
+    try:
+        with closing(TraceStore(open_store(settings, read_only=not create))) as store:
+            reported = store.reports_of(names)
+    except (UserError, StoreUnavailableError) as error:
+        raise UserError(
+            f"the setting closing_by_second_person wants two for what takes back exposures, and which reports do cannot be told "
+            f"without the store ({error}): {_INSTEAD}; nothing was sent"
+        ) from None
+    before = {name: judge.judge(report.encode()) for name, report in reported.items()}
+    return [case for case in cases if takes_back(before.get(case.report.case_id), case)]
 
 
 def _send(rows: Sequence[CaseRow]) -> str:
@@ -111,12 +146,11 @@ def _send(rows: Sequence[CaseRow]) -> str:
     return f"the topic {CASE_REPORTS} at {kafka.address}"
 
 
-def _store(rows: Sequence[CaseRow], folder: Path) -> str:
+def _store(rows: Sequence[CaseRow], settings: Settings) -> str:
     from pipeline.replay import store_failures
     from pipeline.store.client import open_store
     from pipeline.tracing.replayed import trace_all
 
-    settings = load_settings(store=folder).model_copy(update={"clickhouse_url": None})
     with store_failures(settings), closing(open_store(settings)), progress_bar("tracing", None) as advance:
         strangers = trace_all(settings, [row.record for row in rows], lambda left: advance(1, f"{left:,} cases left"))
     for case in strangers:

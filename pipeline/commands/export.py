@@ -32,7 +32,11 @@ from pipeline.settings import load_settings
 )
 @click.option("--since", type=Time(), metavar="TIME", help="Only rows from then on (RFC 3339).")
 @click.option("--until", type=Time(), metavar="TIME", help="Only rows before then.")
-@click.option("--persons", is_flag=True, help="Also views whose rows name visitors by their pseudonyms.")
+@click.option(
+    "--persons",
+    is_flag=True,
+    help="Also views whose rows name visitors, or tell when a case was where.",
+)
 @click.option("--purpose", help="… why they are read: one of the setting purposes. It is noted in the audit log.")
 @click.option("--store", type=click.Path(file_okay=False, path_type=Path), help="Embedded ClickHouse in this folder.")
 def command(
@@ -45,18 +49,19 @@ def command(
     purpose: str | None,
     store: Path | None,
 ) -> None:
-    """Write views to files, VIEW.csv, .ndjson or .parquet; without a VIEW all that hold no row about one visitor.
+    """Write views to files, VIEW.csv, .ndjson or .parquet; without a VIEW all that hold no row about one person.
 
     \b
     With a time:     occupancy_minutes, occupancy_hours, crowding_alerts,
-                     undercounts, venue_warnings, dead_letters,
-                     released_suppressed, released_private
+                     undercounts, dead_letters, released_suppressed,
+                     released_private
     As they are:     occupancy_now, rolling_occupancy, venues, model_checks,
                      accounting, clock, retention, privacy_budget
-    With --persons:  scans, visits, cases, exposures (by time)
+    With --persons:  scans, visits, cases, exposures, venue_warnings
+                     (by time)
 
     A range concerns the views with a time. Times are UTC, rows ordered by day, then by their columns. A file appears when it is
-    complete, in place of one of its name. Those with pseudonyms, and those that count single persons at a venue, can be read by
+    complete, in place of one of its name. Those about persons, and those that count single persons at a venue, can be read by
     their owner only; released_suppressed and released_private are made to be given away.
     """
     if since is not None and until is not None and since >= until:
@@ -64,8 +69,9 @@ def command(
     chosen = list(dict.fromkeys(views or (name for name, view in VIEWS.items() if persons or not view.persons)))
     if refused := [name for name in chosen if VIEWS[name].persons and not persons]:
         raise UserError(
-            f"{' and '.join(refused)}: every row names a visitor by a pseudonym, which is personal data; add --persons if you "
-            "may have it and will keep the file from all who may not, or export occupancy_hours, which holds sums only"
+            f"{' and '.join(refused)}: every row names a visitor by a pseudonym, or tells when a case was where, which is "
+            "personal data; add --persons if you may have it and will keep the file from all who may not, or export "
+            "occupancy_hours, which holds sums only"
         )
     settings = load_settings(store=store)
     if store is not None:
@@ -87,7 +93,7 @@ def command(
                 note_read(settings, f"export {name}", why, case=None, persons=count)
             with (
                 progress_bar(name, len(days)) as advance,
-                output_file(path, private=VIEWS[name].persons or VIEWS[name].small) as file,
+                output_file(path, private=bool(VIEWS[name].persons) or VIEWS[name].small) as file,
             ):
                 rows = export_view(client, name, days, form, file, lambda: advance(1))
             click.echo(f"{path}  {rows:,} rows")

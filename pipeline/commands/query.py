@@ -35,7 +35,7 @@ def command(sql: str, form: Format, store: Path | None, output: Path | None, pur
     """Run one read-only SQL statement on the database `checkins` and print the answer. `-` reads it from stdin.
 
     The views are scans, visits, occupancy_minutes, occupancy_hours, rolling_occupancy, occupancy_now and dead_letters;
-    all times are UTC. Questions about persons (scans, visits, cases, exposures) are noted in the audit log.
+    all times are UTC. Questions about persons (scans, visits, cases, exposures, venue_warnings) are noted in the audit log.
     """
     if form == "parquet" and output is None and sys.stdout.isatty():
         raise click.UsageError("Parquet is binary: name a file with --output, or pipe it.")

@@ -85,7 +85,7 @@ def command(
         settings = settings.model_copy(update={"clickhouse_url": None})
     why = checked_purpose(settings, purpose)
     with _open(settings) as (tracing, judge):
-        from pipeline.tracing.answer import calls, case_story, venues_by_risk
+        from pipeline.tracing.answer import calls, case_story, cases_at_venues, venues_by_risk
         from pipeline.tracing.mixing import venue_mixing
 
         if queue is not None:
@@ -96,7 +96,8 @@ def command(
                 click.echo(f"pipeline: {left_out:,} more exposed visitors are beyond today's {queue:,} calls", err=True)
         elif venues:
             table = venues_by_risk(tracing, case)
-            note_read(settings, "trace --venues", why, case=case, persons=0)
+            told_of = 1 if case is not None else cases_at_venues(tracing)
+            note_read(settings, "trace --venues", why, case=case, persons=told_of)
             _write(table, form, output)
         elif mixing is not None:
             table = venue_mixing(tracing, judge, mixing, day and day.date(), window, every or window)

@@ -242,6 +242,11 @@ def venues_by_risk(store: TraceStore, case_id: str | None) -> pa.Table:
     )
 
 
+def cases_at_venues(store: TraceStore) -> int:
+    """How many cases `venues_by_risk` tells of where it is about any case."""
+    return int(store.table(_CASES_AT_VENUES)["cases"][0].as_py())
+
+
 def _times(values: Any) -> pa.Array:
     return pa.array(np.asarray(values, np.int64), pa.int64()).cast(pa.timestamp("ms"))
 
@@ -284,4 +289,7 @@ INNER JOIN
     FROM interval_rows FINAL WHERE {case_or_all} GROUP BY venue_id
 ) AS warned USING (venue_id)
 LEFT JOIN venues AS v USING (venue_id)
+"""
+_CASES_AT_VENUES: Final = """
+SELECT uniqExact(case_id) AS cases FROM interval_rows FINAL WHERE venue_id IN (SELECT venue_id FROM exposures)
 """

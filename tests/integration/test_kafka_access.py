@@ -232,7 +232,7 @@ def test_a_worker_stores_and_each_part_of_ours_gets_in_as_its_own_user(broker: R
     assert as_declared.output.count("as declared") == len(TOPICS), as_declared.output
     report = ("case", "report", "--case", "c-1", "--visitor", "p-1", "--status", "suspected")
     report += ("--reported", "2021-09-20T09:00:00+07:00")
-    assert "1 reports into" in command(broker.access("tracer"), *report).output
+    assert "1 reports into" in command(broker.access("tracer"), *report, PIPELINE_HOME=str(tmp_path)).output
     tell_head(broker.access("worker"), Head("log", 1, "hash"))
     asyncio.run(_through_the_gateway(broker.access("gateway")))
 

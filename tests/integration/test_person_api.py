@@ -150,7 +150,7 @@ def test_persons_are_read_by_tracers_only_from_a_case_for_a_purpose_and_noted(fo
     assert (len(found["queue"]["items"]), found["queue"]["left_out"]) == (1, 3)
     assert ("token:tracer", "api exposures", "c-2", 0) in found["noted"]
     assert found["noted"][-6:] == [
-        ("token:tracer", "api cases", None, 0),
+        ("token:tracer", "api cases", None, 1),
         ("token:tracer", "api case", "c-1", 1),
         ("token:tracer", "api exposures", "c-1", 1),
         ("token:tracer", "api exposures", "c-1", 4),

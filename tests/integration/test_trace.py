@@ -47,13 +47,18 @@ def store(tmp_path: Path) -> Path:
     return folder
 
 
-def pipeline(folder: Path, *words: str, status: int = 0) -> "subprocess.CompletedProcess[str]":
+def pipeline(folder: Path, *words: str, status: int = 0, **settings: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "pipeline", *words]
-    done = subprocess.run(
-        command, cwd=folder, env={"PYTHONPATH": str(_ROOT), "PATH": ""}, capture_output=True, text=True, check=False
-    )
+    environment = {"PYTHONPATH": str(_ROOT), "PATH": "", **settings}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == status, f"{words} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+def noted(folder: Path, action: str) -> list[tuple[str | None, int]]:
+    """The case and the number of persons of each entry of the audit log with this action."""
+    entries = map(json.loads, (folder / ".pipeline" / "audit.jsonl").read_text().splitlines())
+    return [(each["case"], each["persons"]) for each in entries if each["action"] == action]
 
 
 def write_reports(folder: Path, *reports: dict[str, str]) -> str:
@@ -74,6 +79,7 @@ def test_a_case_is_reported_traced_read_and_exported(store: Path, tmp_path: Path
     done = pipeline(tmp_path, "case", "report", file, *place)
     assert "3 reports into the store" in done.stdout
     assert "case ghost has no visit yet" in done.stderr
+    assert noted(tmp_path, "reports") == [("c", 1), ("source", 1), ("ghost", 1)]
 
     text = pipeline(tmp_path, "trace", "c", *place).stdout
     assert "case c, confirmed, reported 2021-09-22T09:00:00.000Z" in text
@@ -109,6 +115,14 @@ def test_a_case_is_reported_traced_read_and_exported(store: Path, tmp_path: Path
         "office": ("Office", "1"),
     }
 
+    pipeline(tmp_path, "trace", "c", "--venues", *place)
+    assert noted(tmp_path, "trace --venues") == [(None, 2), ("c", 1)]  # `ghost` was nowhere
+    warnings = pipeline(
+        tmp_path, "query", "SELECT venue_id FROM venue_warnings ORDER BY ALL", "--format", "csv", *place
+    )
+    assert warnings.stdout.split()[1:] == ["cafe", "office"]
+    assert noted(tmp_path, "query") == [(None, 2)]
+
     pipeline(tmp_path, "verify", *place, status=1)  # there are no scans behind these visits …
     checked = pipeline(tmp_path, "verify", *place, status=1).stdout
     assert "exposures                            5 rows   equal" in checked  # … but exposures follow from the visits
@@ -139,6 +153,28 @@ def test_what_cannot_be_answered_is_said_in_a_sentence(store: Path, tmp_path: Pa
     assert "line 1: onset_date: is after the day of the report" in done.stderr
     assert "line 2: visitor_id: is missing" in done.stderr
     assert "2 of 2 lines are refused, so nothing was sent" in done.stderr
+
+
+@pytest.mark.long
+def test_where_two_must_agree_a_command_reports_what_takes_nothing_back(store: Path, tmp_path: Path) -> None:
+    def report(visitor: str, reported: str, status: int = 0) -> str:
+        words = ("--case", "c", "--visitor", visitor, "--onset", "2021-09-22", "--reported", reported)
+        two = {"PIPELINE_CLOSING_BY_SECOND_PERSON": "true"}
+        return pipeline(tmp_path, "case", "report", *words, "--store", str(store), status=status, **two).stderr
+
+    def exposed() -> list[str]:
+        sql = "SELECT DISTINCT visitor_id FROM exposures ORDER BY ALL"
+        return pipeline(tmp_path, "query", sql, "--format", "csv", "--store", str(store)).stdout.split()[1:]
+
+    report("ill", "2021-09-22T09:00:00Z")
+    before = exposed()
+    assert before == ["long", "short", "unsure"]
+    said = report("nobody", "2021-09-23T09:00:00Z", status=1)
+    assert "1 reports would take back exposures by one person (c)" in said
+    report("ill", "2021-09-24T09:00:00Z")
+    assert exposed() == before
+    assert noted(tmp_path, "asks to change") == [("c", 1)]
+    assert noted(tmp_path, "reports") == [("c", 1), ("c", 1)]
 
 
 @pytest.mark.long

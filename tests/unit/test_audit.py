@@ -101,7 +101,8 @@ def test_what_cannot_be_noted_is_an_error(tmp_path: Path) -> None:
         ("SELECT venue_id FROM visit_rows", True),
         ("SELECT * FROM merge('checkins', '^v')", True),
         ("SELECT * FROM mergeTreeIndex('checkins', 'x')", True),
-        ("SELECT count() FROM venue_warnings", False),
+        ("SELECT venue_id, warn_from FROM venue_warnings", True),
+        ("SELECT case_count FROM checkins.warning_rows", True),
     ],
 )
 def test_a_question_about_persons_is_told_from_one_about_venues(statement: str, persons: bool) -> None:

@@ -9,8 +9,12 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.access.roles import Role
+from pipeline.access.tokens import TokenFile
+from pipeline.audit import AuditLog
 from pipeline.case_reports import Case, CaseJudge, Refusal, read_reports, refusals
 from pipeline.cli import cli
+from pipeline.commands import case
 from pipeline.errors import UserError
 from pipeline.settings import Settings
 
@@ -121,6 +125,8 @@ def test_a_default_policy_that_nobody_knows_is_a_clear_error() -> None:
 
 def test_where_two_must_agree_a_withdrawal_is_left_to_the_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIPELINE_CLOSING_BY_SECOND_PERSON", "true")
+    monkeypatch.setenv("PIPELINE_HOME", str(tmp_path / "home"))
+    store = tmp_path / "store"
     words = [
         "report",
         "--case",
@@ -132,13 +138,79 @@ def test_where_two_must_agree_a_withdrawal_is_left_to_the_api(tmp_path: Path, mo
         "--status",
         "withdrawn",
     ]
-    done = CliRunner().invoke(cli, ["case", *words, "--store", str(tmp_path)])
+    done = CliRunner().invoke(cli, ["case", *words, "--store", str(store)])
     assert isinstance(done.exception, UserError)
-    assert "wants two" in str(done.exception)
-    assert not list(tmp_path.iterdir())
+    assert "(c-1), and the setting closing_by_second_person wants two" in str(done.exception)
+    assert "POST /api/v1/case-reports; nothing was sent" in str(done.exception)
+    assert not store.exists()
+    log = AuditLog(tmp_path / "home" / "audit.jsonl")
+    assert [(entry["action"], entry["case"]) for entry in log.entries()] == [("asks to withdraw", "c-1")]
+
+
+def test_where_two_must_agree_nothing_is_sent_without_the_store_that_knows_the_cases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(tmp_path, monkeypatch)
+    monkeypatch.setenv("PIPELINE_CLOSING_BY_SECOND_PERSON", "true")
+    one = ("--case", "c-1", "--visitor", "p-1", "--reported", "2021-09-20T09:00:00Z")
+    said = str(CliRunner().invoke(cli, ["case", "report", *one]).exception)
+    assert "cannot be told without the store (there is no store at" in said
+    assert "POST /api/v1/case-reports" in said
+    assert desk.sent == []
 
 
 def test_case_report_wants_a_file_or_a_case() -> None:
     done = CliRunner().invoke(cli, ["case", "report"])
     assert done.exit_code == 2
     assert "Give either a FILE of reports or --case" in done.output
+
+
+class Desk:
+    """`pipeline case report` with its own audit log, and a Kafka that only remembers what the log said when it was sent to."""
+
+    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.home, self.log = home, home / "audit.jsonl"
+        self.sent: list[list[tuple[str, str, str, int]]] = []
+        monkeypatch.setenv("PIPELINE_HOME", str(home))
+        monkeypatch.setattr(case, "_send", lambda _rows: self.sent.append(self.noted()))
+
+    def noted(self) -> list[tuple[str, str, str, int]]:
+        names = ("action", "purpose", "case", "persons")
+        return [tuple(entry[name] for name in names) for entry in AuditLog(self.log).entries()]
+
+    def report(self, *words: str) -> str:
+        path = self.home / "cases.ndjson"
+        path.write_text(
+            "\n".join([json.dumps(report()), json.dumps(report(case_id="c-2", visitor_id="p-2", status="withdrawn"))])
+        )
+        return str(CliRunner().invoke(cli, ["case", "report", str(path), *words]).exception or "")
+
+
+def test_each_report_is_in_the_log_before_any_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(tmp_path, monkeypatch)
+    desk.report()
+    desk.report("--purpose", "legal-request")
+    first = [("reports", "unstated", "c-1", 1), ("withdraws", "unstated", "c-2", 1)]
+    second = [("reports", "legal-request", "c-1", 1), ("withdraws", "legal-request", "c-2", 1)]
+    assert desk.sent == [first, first + second]
+    assert AuditLog(desk.log).faults() == (4, [])
+    assert PSEUDONYM not in desk.log.read_text()
+
+
+def test_a_report_without_a_purpose_where_access_is_configured_is_not_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(tmp_path, monkeypatch)
+    TokenFile(Settings(home=tmp_path).tokens_path).create("district-7", (Role.TRACER,), 1)
+    assert "say with --purpose" in desk.report()
+    assert "curiosity: is not one of" in desk.report("--purpose", "curiosity")
+    assert (desk.sent, desk.noted()) == ([], [])
+    assert desk.report("--purpose", "contact-tracing") == ""
+    assert len(desk.sent) == 1
+
+
+def test_a_report_that_cannot_be_noted_is_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(tmp_path, monkeypatch)
+    desk.log.mkdir()
+    assert "cannot be written" in desk.report()
+    assert desk.sent == []

@@ -306,7 +306,7 @@ def test_occupancy_is_never_shown_without_its_estimate(uid: str) -> None:
 
 
 def test_only_contact_tracing_reads_what_is_about_persons() -> None:
-    named = {name for name, view in EXPORTED.items() if view.persons} | {"venue_warnings"}
+    named = {name for name, view in EXPORTED.items() if view.persons}
     reading = {
         uid for uid in UIDS for query in queries(_SHOWN[uid]) if named & set(re.findall(r"checkins\.(\w+)", query.text))
     }

@@ -12,6 +12,8 @@ import pytest
 from pipeline.export import VIEWS
 from tests.isolated import run_isolated
 
+#: When each warning begins and of how many cases it is; the last is after the range.
+WARNINGS = {"2021-09-18 11:00:00": 1, "2021-09-19 10:00:00": 2, "2021-09-21 10:00:00": 4}
 DAYS = ("2021-09-18", "2021-09-19", "2021-09-21")
 RANGE = ("--since", "2021-09-18T10:30:00Z", "--until", "2021-09-21T10:00:00Z")
 
@@ -21,6 +23,7 @@ def exported(folder: str) -> dict[str, Any]:
     import pyarrow.parquet
     from click.testing import CliRunner
 
+    from pipeline.audit import AuditLog
     from pipeline.commands import export, replay
     from pipeline.settings import Settings
     from pipeline.store.client import open_store
@@ -43,14 +46,24 @@ def exported(folder: str) -> dict[str, Any]:
     loaded = run(replay.command, [str(home / "scans.ndjson"), "--venues", str(home / "venues.csv"), "--store", store])
     assert loaded.exception is None, loaded.output
 
+    writer = open_store(Settings(store=Path(store)))
+    for warn_from, cases in WARNINGS.items():
+        writer.command(
+            "INSERT INTO warning_rows (venue_id, policy, warn_from, warn_until, case_count, version, is_deleted) "
+            f"VALUES ('mall-1', 'who', '{warn_from}', '2021-09-22 00:00:00', {cases}, 1, 0)"
+        )
+
     def ask(*arguments: str) -> tuple[int, str]:
-        done = run(export.command, [*arguments, "--store", store])
+        environment = {"PIPELINE_AUDIT_LOG": str(home / "audit.jsonl")}
+        done = run(export.command, [*arguments, "--store", store], env=environment)
         return done.exit_code, f"{done.output}{done.exception or ''}"
 
     said = {
         "all": ask("--out", str(home / "all")),
         "refused": ask("visits", "occupancy_hours", "--out", str(home / "refused")),
         "persons": ask("visits", "--persons", "--out", str(home / "persons")),
+        "warnings refused": ask("venue_warnings", "--out", str(home / "refused")),
+        "warnings": ask("venue_warnings", "--persons", *RANGE, "--out", str(home / "persons")),
         "unknown": ask("visitors"),
         "empty": ask("visits", "--persons", "--since", "2022-01-01T00:00:00Z", "--until", "2021-01-01T00:00:00Z"),
         "nothing": ask("occupancy_hours", "--until", "2020-01-01T00:00:00Z", "--out", str(home / "nothing")),
@@ -78,6 +91,9 @@ def exported(folder: str) -> dict[str, Any]:
         "views": views,
         "parquet": [(f"{row['minute']:%F %T}", row["occupancy"]) for row in parquet],
         "nothing": (nothing.column_names, nothing.num_rows),
+        "noted": [
+            (entry["action"], entry["purpose"], entry["persons"]) for entry in AuditLog(home / "audit.jsonl").entries()
+        ],
     }
 
 
@@ -101,8 +117,9 @@ def test_every_view_can_be_exported_and_a_range_is_about_a_column_that_it_has(fo
     assert found["views"].keys() == VIEWS.keys()
     for name, view in VIEWS.items():
         assert view.time is None or view.time in found["views"][name]
-        # Whoever adds a view with pseudonyms must say so.
-        assert view.persons == ("visitor_id" in found["views"][name]), name
+        # Whoever adds a view with pseudonyms, or about cases, must say so.
+        about = {"visitor_id", "case_id", "case_count"} & set(found["views"][name])
+        assert bool(view.persons) == bool(about), name
 
 
 def test_without_a_view_all_are_written_but_those_about_persons(home: Path, found: dict[str, Any]) -> None:
@@ -130,6 +147,17 @@ def test_persons_come_out_only_when_asked_for_and_for_their_owner_only(home: Pat
     path = home / "persons" / "visits.csv"
     assert [row["visitor_id"] for row in rows_of(path)] == ["somebody"] * len(DAYS)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_warnings_are_about_persons_and_an_export_notes_of_how_many_at_most(home: Path, found: dict[str, Any]) -> None:
+    status, said = found["said"]["warnings refused"]
+    assert status == 1
+    assert "--persons" in said
+    assert found["said"]["warnings"][0] == 0, found["said"]["warnings"]
+    path = home / "persons" / "venue_warnings.csv"
+    assert [row["case_count"] for row in rows_of(path)] == ["1", "2"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert found["noted"] == [("export visits", "unstated", 1), ("export venue_warnings", "unstated", 3)]
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "parquet"])

@@ -116,3 +116,11 @@ def test_nobody_but_the_workers_reads_scans_and_nobody_who_gives_topics_reads_on
     assert readers == {"worker"}
     operator = {right.operation for right in declared_rights("g") if right.principal == "operator"}
     assert "Read" not in operator
+
+
+def test_what_follows_from_cases_is_read_by_tracers_alone() -> None:
+    of_cases = {"exposures", "venue-warnings"}
+    reading = {
+        right.principal for right in declared_rights("g") if right.name in of_cases and right.operation == "Read"
+    }
+    assert reading == {"tracer"}
