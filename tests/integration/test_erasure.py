@@ -11,6 +11,7 @@ import pytest
 
 from tests.isolated import run_isolated
 from tests.reference import DAY, HOUR, Scan, line_of
+from tests.waiting import wait_until
 
 #: A Monday; the visitor `erased-one` was at both venues, was a case, and was exposed by another.
 MONDAY = 1_632_096_000_000
@@ -99,6 +100,42 @@ def only_case_erased(folder: str) -> dict[str, Any]:
     }
 
 
+def asked_again(folder: str) -> list[bool | None]:
+    """In an interpreter of its own: whether the disk is rid of the visitor, as who asks again is told; None: to be erased anew.
+
+    Before the erasure, right after it, when ClickHouse has taken away what it replaced and then replaces others' rows, and once
+    something of the visitor has come back.
+    """
+    from pipeline.engine import open_engine
+    from pipeline.erasure import erased_already
+    from pipeline.settings import Settings
+    from pipeline.store.client import connect_further
+    from pipeline.store.erasure import hurry
+
+    settings = Settings(home=Path(folder), store=Path(folder) / "store")
+    engine = open_engine(settings, clock="events")
+    engine.assign("t", [0])
+    client = connect_further(settings)
+
+    def rid() -> bool | None:
+        receipt = erased_already(settings, GONE)
+        return None if receipt is None else receipt.off_the_disk
+
+    found = [rid()]
+    engine.erase(GONE)
+    found.append(rid())
+    hurry(client, on=True)
+    wait_until(lambda: bool(rid()))
+    hurry(client, on=False)
+    client.command("OPTIMIZE TABLE visit_rows FINAL SETTINGS optimize_skip_merged_partitions = 0")
+    assert client.query("SELECT count() FROM system.parts WHERE table = 'visit_rows' AND NOT active").result_rows[0][0]
+    found.append(rid())
+    client.command(f"INSERT INTO visit_rows SELECT * REPLACE('{GONE}' AS visitor_id) FROM visit_rows LIMIT 1")
+    found.append(rid())
+    engine.close()
+    return found
+
+
 def files_with(folder: Path, text: str) -> list[str]:
     return [str(path) for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
 
@@ -138,3 +175,11 @@ def test_no_warning_outlives_the_erasure_of_the_only_case_and_verify_would_tell(
     run_isolated(fill, str(tmp_path), SCANS, CASES[:1])
     found = run_isolated(only_case_erased, str(tmp_path))
     assert found == {"warned": (4, 0), "differences": [[("venue_warnings", 0)], [("venue_warnings", 1)]]}
+
+
+@pytest.mark.long
+def test_who_asks_again_is_told_whether_the_disk_is_rid_of_the_visitor_whatever_else_is_replaced(
+    tmp_path: Path,
+) -> None:
+    run_isolated(fill, str(tmp_path), SCANS, CASES)
+    assert run_isolated(asked_again, str(tmp_path)) == [None, False, True, None]
