@@ -38,9 +38,31 @@ class Receipt:
 
 
 def erase(settings: Settings, visitor: str) -> Receipt:
-    """Erase a visitor. May be broken off and called again. Raises UserError, StoreUnavailableError."""
+    """Erase a visitor. May be broken off and called again. Raises UserError, StoreUnavailableError.
+
+    Called again for who is erased, it says whether the disk is rid of it by now.
+    """
     return (
         _erase_here(settings, visitor) if settings.clickhouse_url is None else _erase_beside_workers(settings, visitor)
+    )
+
+
+def erased_already(settings: Settings, visitor: str) -> Receipt | None:
+    """The receipt, as it is now, of a visitor who was erased and of whom nothing has come back; None for any other.
+
+    Raises UserError, StoreUnavailableError.
+    """
+    with closing(open_store(settings, read_only=True)) as client:
+        return _receipt(client, visitor) if erasure.is_gone(client, visitor) else None
+
+
+def _receipt(client: Client, visitor: str) -> Receipt:
+    receipt = erasure.receipt_of(client, visitor)
+    return Receipt(
+        receipt,
+        erasure.digest_of(visitor.encode()).hex(),
+        erasure.removed_under(client, receipt),
+        not erasure.on_disk(client, visitor),
     )
 
 
@@ -56,22 +78,27 @@ def _erase_here(settings: Settings, visitor: str) -> Receipt:
         try:
             for topic, rows in groupby(progress, lambda row: row.topic):
                 engine.assign(topic, [row.partition for row in rows])
-            receipt = engine.erase(visitor)
+            engine.erase(visitor)
         finally:
             engine.close()
         correct_embedded(settings)
-        scans = erasure.removed_under(client, receipt)
         until = time.monotonic() + DISK_SECONDS
-        while (left := erasure.on_disk(client)) and time.monotonic() < until:
+        while erasure.on_disk(client, visitor) and time.monotonic() < until:
             time.sleep(1)
         erasure.hurry(client, on=False)
-    return Receipt(receipt, erasure.digest_of(visitor.encode()).hex(), scans, not left)
+        return _receipt(client, visitor)
 
 
 def _erase_beside_workers(settings: Settings, visitor: str) -> Receipt:
     # Each worker corrects its own venues, without the scans of whoever is on the list; only when all have, and so none has the
     # visitor in memory, do the scans go. Until then nothing is lost that somebody who breaks off here would need.
     with closing(open_store(settings, read_only=True)) as client:
+        if erasure.is_gone(client, visitor):
+            # Deleting nothing would replace parts all the same, and these would count as the visitor's. But if this was broken
+            # off before, something may still be on its way, as below.
+            time.sleep(NOTICED_SECONDS)
+            if erasure.is_gone(client, visitor):
+                return _receipt(client, visitor)
         receipt = erasure.begin(client, visitor)
         time.sleep(NOTICED_SECONDS)
         asked: set[tuple[str, str]] = set()
@@ -86,12 +113,9 @@ def _erase_beside_workers(settings: Settings, visitor: str) -> Receipt:
         time.sleep(NOTICED_SECONDS)
         erasure.remove_scans(client, visitor, receipt)
         erasure.remove_rest(client, visitor)
-        return Receipt(
-            receipt,
-            erasure.digest_of(visitor.encode()).hex(),
-            erasure.removed_under(client, receipt),
-            not erasure.on_disk(client),
-        )
+        # The parts that this has replaced are the visitor's, too.
+        erasure.finish(client, visitor, receipt)
+        return _receipt(client, visitor)
 
 
 def _wait_for_workers(client: Client, visitor: str) -> None:

@@ -54,7 +54,10 @@ def correct_embedded(settings: Settings) -> None:
     with closing(open_store(settings)) as client:
         mode, _ = _clock(client)
         progress = read_standing(client).progress
-        cases = client.query("SELECT count() FROM report_set").result_rows[0][0]
+        # A warning may be all that is left of a case: its interval is gone, and tracing takes it back.
+        to_trace = client.query(
+            "SELECT (SELECT count() FROM report_set) + (SELECT count() FROM warning_rows FINAL)"
+        ).result_rows[0][0]
     if progress:
         engine = open_engine(settings, clock=cast(Literal["wall", "events"], mode))
         try:
@@ -63,7 +66,7 @@ def correct_embedded(settings: Settings) -> None:
             engine.settle()
         finally:
             engine.close()
-    if cases:
+    if to_trace:
         trace_all(settings, [])
 
 

@@ -18,7 +18,7 @@ class Role(StrEnum):
 AGGREGATES = frozenset(Role)
 #: May read about persons, for a stated purpose, and report cases.
 PERSONS = frozenset({Role.TRACER})
-#: May have somebody erased, which tells nothing about them.
+#: May have somebody erased, which tells how many scans there were and nothing else about them.
 ERASURES = frozenset({Role.ADMIN})
 #: May read who read what about persons.
 AUDITS = frozenset({Role.AUDITOR})

@@ -1,13 +1,15 @@
 """The route that erases a visitor: for the role admin with a purpose; in the audit log first.
 
-The pseudonym is in the body, where no proxy logs it. The answer is the same whether or not anybody was known by it.
+The pseudonym is in the body, where no proxy logs it. The answer tells how many scans went, and so whether anybody
+was known by it; of the person nothing else.
 """
 
 import asyncio
 import json
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Annotated, Any, Final
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import APIRouter, Depends
 from pydantic import ValidationError
@@ -22,8 +24,11 @@ from pipeline.api.person_models import Erased, ErasureRequest
 from pipeline.errors import UserError
 from schemas.fields import refusal_detail
 
+if TYPE_CHECKING:
+    from pipeline.erasure import Receipt
+
 #: Takes a visitor out of the store; gives a receipt once it is in no view. Its exception is a UserError.
-Erase = Callable[[str], "Future[str]"]
+Erase = Callable[[str], "Future[Receipt]"]
 
 _BODY: Final = {
     "requestBody": {
@@ -48,7 +53,8 @@ def erasure_routes(register: Register, erase: Erase | None) -> APIRouter:
         "/erasures", summary="Take a visitor out of the store for good", response_model=Erased, openapi_extra=_BODY
     )
     async def erasure(request: Request, asker: Annotated[Asker, Depends(allowed)]) -> Response:
-        """Answers once the visitor is in no view; the store's files are rid of it within the hour. May be repeated.
+        """Answers once the visitor is in no view. The store's files are rid of it within the hour: ask again, and `off_the_disk`
+        says whether they are.
 
         Minutes and hours are counted again as if it had never been there, and its scans are not taken any more.
         """
@@ -64,6 +70,6 @@ def erasure_routes(register: Register, erase: Erase | None) -> APIRouter:
             receipt = await asyncio.wrap_future(erase(asked.visitor_id))
         except UserError as error:
             raise RequestError(503, str(error), "the worker", "ask again", retry_after=5) from None
-        return Response(json.dumps({"receipt": receipt}), 200, {"Cache-Control": "no-store"}, "application/json")
+        return Response(json.dumps(asdict(receipt)), 200, {"Cache-Control": "no-store"}, "application/json")
 
     return router

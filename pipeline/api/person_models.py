@@ -1,6 +1,7 @@
 """The API's answers about cases and persons. All instants are RFC 3339 in UTC."""
 
 from datetime import datetime
+from hashlib import sha256
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -175,9 +176,18 @@ class ErasureRequest(BaseModel):
 class Erased(BaseModel):
     """Nothing of the visitor is in any view."""
 
-    model_config = example(receipt="3b1f0c9d5e7a2846")
+    model_config = example(
+        receipt="3b1f0c9d5e7a2846", digest=sha256(b"p-7f3a9c").hexdigest(), scans=31, off_the_disk=False
+    )
 
-    receipt: str = Field(description="What the view `retention` accounts for it under; keep it.")
+    receipt: str = Field(
+        description="What the scans that went are accounted for under; keep it. Asked again, it stays the same."
+    )
+    digest: str = Field(description="The SHA-256 of the pseudonym, in hex, which is all that stays of it.")
+    scans: Count = Field(description="How many scans went.")
+    off_the_disk: bool = Field(
+        description="Whether ClickHouse has taken all parts off its disk that held the visitor; until then ask again."
+    )
 
 
 class ReportState(BaseModel):

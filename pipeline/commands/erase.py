@@ -18,13 +18,13 @@ from pipeline.settings import load_settings
 )
 @click.option("--purpose", help="Why: one of the setting purposes.")
 def command(visitor: str, store: Path | None, purpose: str | None) -> None:
-    """Erase the pseudonym VISITOR: its scans, visits, exposures and cases, from all views at once, from the disk in minutes.
+    """Erase the pseudonym VISITOR: its scans, visits, exposures and cases, from all views at once, from the disk within the hour.
 
     Minutes and hours are counted again as if it had never been there. The hash of the pseudonym stays, so that it is not taken
     again when a topic or a file is read anew. Kafka's topics keep their records until the retention, or until their key is
     destroyed. Prints a receipt. The worker of an embedded store must be stopped, or asked itself: POST /api/v1/erasures. Those
     of a ClickHouse server go on, and do their parts, which takes about half a minute. The erasure may be repeated if it was
-    broken off.
+    broken off, and later, to see whether the disk is rid of the visitor.
     """
     settings = load_settings(store=store)
     if store is not None:

@@ -22,7 +22,7 @@ def command(store: Path | None) -> None:
 
     Crowding alerts are recomputed where they go by the persons counted (`crowding_basis`), and said to be skipped where not.
 
-    Where cases were reported, their exposures are recomputed pair by pair (of up to 20 cases), and all venue warnings.
+    All venue warnings are recomputed, and, where cases were reported, their exposures pair by pair (of up to 20 cases).
 
     Exit status 0 when all is equal, 1 with where it differs. Nothing may write to the store meanwhile.
     """

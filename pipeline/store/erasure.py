@@ -6,15 +6,11 @@ nothing but the list.
 
 import secrets
 from collections.abc import Collection, Iterable, Sequence
-from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
-import pyarrow as pa
-
 from pipeline.store.recovery import read_standing
 from pipeline.store.retention import QUERY, among, counted, delete, note_removed
-from pipeline.store.tables import strings
 from pipeline.store.writer import quoted, store_errors, unaccounted
 
 if TYPE_CHECKING:
@@ -63,28 +59,41 @@ def begin(client: Client, visitor: str) -> str:
 
     That of an erasure that was broken off stays the same. Raises StoreUnavailableError.
     """
-    digest = digest_of(visitor.encode())
-    rows = _rows(client, f"SELECT receipt FROM erased_rows FINAL WHERE digest = {quoted(digest.hex())}")
-    receipt = str(rows[0][0]) if rows else secrets.token_hex(8)
-    _note(client, digest, receipt, finished=False)
+    receipt = receipt_of(client, visitor) or secrets.token_hex(8)
+    _note(client, visitor, receipt, finished=False)
     return receipt
+
+
+def receipt_of(client: Client, visitor: str) -> str:
+    """The receipt of a pseudonym that was or is being erased; empty for any other. Raises StoreUnavailableError."""
+    rows = _rows(client, f"SELECT receipt FROM erased_rows FINAL WHERE {_noted_as(visitor)}")
+    return str(rows[0][0]) if rows else ""
 
 
 def finish(client: Client, visitor: str, receipt: str) -> None:
     """Note that nothing of a pseudonym is left. Raises StoreUnavailableError."""
-    _note(client, digest_of(visitor.encode()), receipt, finished=True)
+    _note(client, visitor, receipt, finished=True)
 
 
-def _note(client: Client, digest: bytes, receipt: str, *, finished: bool) -> None:
-    now = int(datetime.now(UTC).timestamp() * 1000)
-    row = {
-        "digest": strings([digest.hex()]),
-        "receipt": strings([receipt]),
-        "erased_at": pa.array([now], pa.int64()).cast(pa.timestamp("ms")),
-        "finished": pa.array([int(finished)], pa.uint8()),
-    }
+def _note(client: Client, visitor: str, receipt: str, *, finished: bool) -> None:
+    # By the store's clock, which says when parts were replaced, too.
+    digest = quoted(digest_of(visitor.encode()).hex())
     with store_errors():
-        client.insert_arrow("erased_rows", pa.table(row))
+        client.command(
+            "INSERT INTO erased_rows (digest, receipt, erased_at, finished) "
+            f"SELECT {digest}, {quoted(receipt)}, now64(3), {int(finished)}"
+        )
+
+
+def is_gone(client: Client, visitor: str) -> bool:
+    """Whether a visitor's erasure has ended, and nothing of it has come back. Raises StoreUnavailableError."""
+    if not _rows(client, f"SELECT 1 FROM erased_rows FINAL WHERE {_noted_as(visitor)} AND finished"):
+        return False
+    places = [
+        *((table, _is(visitor)) for table in ("scan_set", *_OF_VISITORS, "case_rows")),
+        ("report_set", _reported(visitor)),
+    ]
+    return not any(_rows(client, f"SELECT count() FROM {table} WHERE {where}")[0][0] for table, where in places)
 
 
 def pairs_of(client: Client, visitor: str) -> list[tuple[str, str]]:
@@ -123,13 +132,12 @@ def remove_rest(client: Client, visitor: str) -> None:
 
     Raises StoreUnavailableError.
     """
-    reported = _is(visitor, "JSONExtractString(newest.2, 'visitor_id')")
     cases = [
         str(row[0])
         for row in _rows(
             client,
             "SELECT DISTINCT case_id FROM report_set "
-            f"WHERE {reported} "
+            f"WHERE {_reported(visitor)} "
             f"UNION DISTINCT SELECT case_id FROM case_rows WHERE {_is(visitor)}",
         )
     ]
@@ -159,16 +167,27 @@ def hurry(client: Client, *, on: bool) -> None:
                 client.command(f"ATTACH TABLE {table}")
 
 
-def on_disk(client: Client) -> int:
-    """Parts that hold rows which were deleted, and wait to be taken off the disk. Raises StoreUnavailableError."""
+def on_disk(client: Client, visitor: str) -> int:
+    """Parts that may hold rows of an erased visitor, and wait to be taken off the disk. Raises StoreUnavailableError.
+
+    Those replaced by the time the erasure ended: what was there after that held none, whenever it is replaced.
+    """
     tables = ", ".join(map(quoted, _OF_PERSONS))
     return int(
         _rows(
             client,
             "SELECT count() FROM system.parts WHERE database = currentDatabase() AND NOT active "
-            f"AND table IN ({tables})",
+            f"AND table IN ({tables}) AND remove_time <= (SELECT max(erased_at) FROM erased_rows WHERE {_noted_as(visitor)})",
         )[0][0]
     )
+
+
+def _noted_as(visitor: str) -> str:
+    return f"digest = {quoted(digest_of(visitor.encode()).hex())}"
+
+
+def _reported(visitor: str) -> str:
+    return _is(visitor, "JSONExtractString(newest.2, 'visitor_id')")
 
 
 def _is(visitor: str, column: str = "visitor_id") -> str:

@@ -136,6 +136,9 @@ def _doomed(client: Client, bounds: Bounds) -> list[tuple[str, str, str]]:
         (table, time, f"{time} < {kept}")
         for table, time in (("exposure_rows", "case_checked_in_at"), ("interval_rows", "checked_in_at"))
     ]
+    # No policy rounds a warning's end to before the day of the check-in that it rests on: one that ends earlier rests on none
+    # that is kept. Tracing takes the others back, or shortens them, once their intervals are gone.
+    doomed.append(("warning_rows", "warn_until", f"warn_until < {kept}"))
     past = [
         str(row[0])
         for row in _rows(

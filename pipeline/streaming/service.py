@@ -8,10 +8,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import faust
 from aiokafka.errors import KafkaError
@@ -33,7 +34,11 @@ from pipeline.streaming.tracing import TracingLoop
 from pipeline.streaming.worker import Worker
 from pipeline.topics import AUDIT_HEADS, CASE_REPORTS, CHECK_INS, DEAD_LETTERS, EXPOSURES, VENUE_WARNINGS, VENUES
 
+if TYPE_CHECKING:
+    from pipeline.erasure import Receipt
+
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 #: How often the broker is asked for the logs' ends and, while draining, for what is committed, in seconds.
 LAG_SECONDS, DRAIN_SECONDS = 1.0, 0.1
@@ -82,7 +87,7 @@ class _Service:
         probes = {"/livez": self._live, "/readyz": self._ready}
         loop = asyncio.get_running_loop()
 
-        def erase(visitor: str) -> Future[str]:
+        def erase(visitor: str) -> "Future[Receipt]":
             return asyncio.run_coroutine_threadsafe(self._erase(visitor), loop)
 
         with serve_http(self._settings, self._metrics.exposition, probes, self._facts, erase) as port:
@@ -94,21 +99,27 @@ class _Service:
                 return 0
             return await work
 
-    async def _erase(self, visitor: str) -> str:
+    async def _erase(self, visitor: str) -> "Receipt":
+        from pipeline.erasure import erase, erased_already  # loads the kernels
+
         if self._settings.clickhouse_url is not None:
-            return await self._erase_beside_workers(visitor)
+            return await self._apart(partial(erase, self._settings, visitor))
         if self._worker is None:
             raise UserError("this worker reads no partitions now: ask again in a moment")
-        return await self._worker.erase(visitor)
+        look = partial(erased_already, self._settings, visitor)
+        if (receipt := await self._apart(look)) is None:
+            await self._worker.erase(visitor)
+            receipt = await self._apart(look)
+        if receipt is None:
+            raise UserError("something of the visitor has come back meanwhile: ask again")
+        return receipt
 
-    async def _erase_beside_workers(self, visitor: str) -> str:
-        from pipeline.erasure import erase  # loads the kernels
-
-        done: Future[str] = Future()
+    async def _apart(self, ask: Callable[[], T]) -> T:
+        done: Future[T] = Future()
 
         def work() -> None:
             try:
-                done.set_result(erase(self._settings, visitor).receipt)
+                done.set_result(ask())
             except StoreUnavailableError as error:
                 done.set_exception(
                     UserError(f"the store does not answer ({error}): ask again, and it goes on where it was")

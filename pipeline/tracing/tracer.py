@@ -376,7 +376,9 @@ class Tracer:
         # warning that one has made and the other taken back neither would be the newer.
         step = 1 if self._owned[1] else 1 + secrets.randbits(_STEP_BITS)
         rows = [(each, newest.get(each.venue_id, 0) + step, False) for each in true - set(stored)]
-        rows += [(each, newest[each.venue_id] + step, True) for each in set(stored) - true if each[:4] not in keys]
+        # Retention may have deleted what is stored before its version was read.
+        gone = [each for each in set(stored) - true if each[:4] not in keys]
+        rows += [(each, newest.get(each.venue_id, 0) + step, True) for each in gone]
         for warning, _, _ in rows:
             self._untold_venues.setdefault(warning.venue_id, set())
             self._unanswered_venues.add(warning.venue_id)

@@ -41,13 +41,11 @@ class _Visit(NamedTuple):
 
 
 def verify_tracing(client: "Client", settings: Settings) -> list[Check]:
-    """One check of the exposures and one of the warnings; none where the store holds no case."""
+    """One check of the exposures and one of the warnings; without a case only the latter: then there must be none."""
     judge = CaseJudge(settings)
     rows = client.query(
         "SELECT case_id, newest.2 FROM checkins.report_set FINAL ORDER BY cityHash64(case_id)"
     ).result_rows
-    if not rows:
-        return []
     verdicts = {str(name): judge.judge(str(report).encode()) for name, report in rows}
     cases = {name: verdict for name, verdict in verdicts.items() if isinstance(verdict, Case)}
     intervals: dict[tuple[str, str], list[tuple[int, int, str]]] = defaultdict(list)
@@ -64,10 +62,8 @@ def verify_tracing(client: "Client", settings: Settings) -> list[Check]:
     warnings = {
         (venue, policy, *span[:2]): span[2:] for (venue, policy), some in intervals.items() for span in _union(some)
     }
-    return [
-        _compare(label, exposures, _stored_exposures(client, compared), keep=4),
-        _compare("venue_warnings", warnings, _stored_warnings(client), keep=4),
-    ]
+    of_exposures = [_compare(label, exposures, _stored_exposures(client, compared), keep=4)] if rows else []
+    return [*of_exposures, _compare("venue_warnings", warnings, _stored_warnings(client), keep=4)]
 
 
 def _compare(name: str, true: Mapping[Any, Any], stored: Mapping[Any, Any], keep: int) -> Check:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.isolated import run_isolated
 from tests.reference import DAY, HOUR, Scan, line_of
+from tests.waiting import wait_until
 
 #: A Monday; the visitor `erased-one` was at both venues, was a case, and was exposed by another.
 MONDAY = 1_632_096_000_000
@@ -34,7 +35,7 @@ CASES = [
 ]
 
 
-def fill(folder: str, scans: list[Scan], reports: bool) -> dict[str, int]:
+def fill(folder: str, scans: list[Scan], reports: list[dict[str, str]]) -> dict[str, int]:
     """In an interpreter of its own: feed scans as a topic has them; returns the counters."""
     from pipeline.engine import open_engine
     from pipeline.settings import Settings
@@ -48,8 +49,7 @@ def fill(folder: str, scans: list[Scan], reports: bool) -> dict[str, int]:
     engine.settle()
     counters = dict(engine.counters())
     engine.close()
-    if reports:
-        trace_all(settings, [json.dumps(case).encode() for case in CASES])
+    trace_all(settings, [json.dumps(case).encode() for case in reports])
     return counters
 
 
@@ -74,13 +74,75 @@ def shown(folder: str, scans: list[Scan], checked: bool) -> dict[str, Any]:
     }
 
 
+def only_case_erased(folder: str) -> dict[str, Any]:
+    """In an interpreter of its own: erase who was the only case; the warnings before and after, and what verify says of both: of
+    the store as it is then, and of one in which a warning stands still.
+    """
+    from pipeline.erasure import erase
+    from pipeline.settings import Settings
+    from pipeline.store.client import open_store
+    from pipeline.tracing.verify import verify_tracing
+
+    settings = Settings(home=Path(folder), store=Path(folder) / "store")
+    client = open_store(settings)
+
+    def warned() -> int:
+        return int(client.query("SELECT count() FROM venue_warnings").result_rows[0][0])
+
+    before = warned()
+    erase(settings, GONE)
+    after, checked = warned(), verify_tracing(client, settings)
+    client.command("INSERT INTO warning_rows VALUES ('cafe', 'who', 1632128400, 1632132000, 1, 9, 0, 1)")
+    spoilt = verify_tracing(client, settings)
+    return {
+        "warned": (before, after),
+        "differences": [[(check.name, check.differences) for check in checks] for checks in (checked, spoilt)],
+    }
+
+
+def asked_again(folder: str) -> list[bool | None]:
+    """In an interpreter of its own: whether the disk is rid of the visitor, as who asks again is told; None: to be erased anew.
+
+    Before the erasure, right after it, when ClickHouse has taken away what it replaced and then replaces others' rows, and once
+    something of the visitor has come back.
+    """
+    from pipeline.engine import open_engine
+    from pipeline.erasure import erased_already
+    from pipeline.settings import Settings
+    from pipeline.store.client import connect_further
+    from pipeline.store.erasure import hurry
+
+    settings = Settings(home=Path(folder), store=Path(folder) / "store")
+    engine = open_engine(settings, clock="events")
+    engine.assign("t", [0])
+    client = connect_further(settings)
+
+    def rid() -> bool | None:
+        receipt = erased_already(settings, GONE)
+        return None if receipt is None else receipt.off_the_disk
+
+    found = [rid()]
+    engine.erase(GONE)
+    found.append(rid())
+    hurry(client, on=True)
+    wait_until(lambda: bool(rid()))
+    hurry(client, on=False)
+    client.command("OPTIMIZE TABLE visit_rows FINAL SETTINGS optimize_skip_merged_partitions = 0")
+    assert client.query("SELECT count() FROM system.parts WHERE table = 'visit_rows' AND NOT active").result_rows[0][0]
+    found.append(rid())
+    client.command(f"INSERT INTO visit_rows SELECT * REPLACE('{GONE}' AS visitor_id) FROM visit_rows LIMIT 1")
+    found.append(rid())
+    engine.close()
+    return found
+
+
 def files_with(folder: Path, text: str) -> list[str]:
     return [str(path) for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
 
 
 @pytest.mark.long
 def test_an_erased_visitor_is_in_no_view_and_no_file_and_does_not_come_back(tmp_path: Path) -> None:
-    run_isolated(fill, str(tmp_path), SCANS, True)
+    run_isolated(fill, str(tmp_path), SCANS, CASES)
     assert files_with(tmp_path, GONE)
     others = [scan for scan in SCANS if scan.visitor_id != GONE]
     command = [sys.executable, "-m", "pipeline", "erase", GONE, "--store", str(tmp_path / "store")]
@@ -101,8 +163,23 @@ def test_an_erased_visitor_is_in_no_view_and_no_file_and_does_not_come_back(tmp_
     assert files_with(tmp_path, GONE) == []
     # The topic is read anew, and the visitor goes on scanning.
     later = [*SCANS, Scan("cafe", GONE, "check_in", MONDAY + 2 * DAY + 13 * HOUR)]
-    counters = run_isolated(fill, str(tmp_path), later, True)
+    counters = run_isolated(fill, str(tmp_path), later, CASES)
     assert (counters["stored"], counters["duplicates"]) == (24, 25)
     again = run_isolated(shown, str(tmp_path), others, True)
     assert (again["differences"], again["wrong"], again["cases"]) == ("", [], ["c-stays"])
     assert files_with(tmp_path, GONE) == []
+
+
+@pytest.mark.long
+def test_no_warning_outlives_the_erasure_of_the_only_case_and_verify_would_tell(tmp_path: Path) -> None:
+    run_isolated(fill, str(tmp_path), SCANS, CASES[:1])
+    found = run_isolated(only_case_erased, str(tmp_path))
+    assert found == {"warned": (4, 0), "differences": [[("venue_warnings", 0)], [("venue_warnings", 1)]]}
+
+
+@pytest.mark.long
+def test_who_asks_again_is_told_whether_the_disk_is_rid_of_the_visitor_whatever_else_is_replaced(
+    tmp_path: Path,
+) -> None:
+    run_isolated(fill, str(tmp_path), SCANS, CASES)
+    assert run_isolated(asked_again, str(tmp_path)) == [None, False, True, None]

@@ -92,3 +92,26 @@ def test_what_is_too_old_is_said_dropped_and_then_gone(tmp_path: Path) -> None:
     pipeline(tmp_path, "retention", "apply", "--store", store)
     pipeline(tmp_path, "retention", "check", "--store", store, "--as-of", as_of)
     pipeline(tmp_path, "verify", "--store", store)
+
+
+@pytest.mark.long
+def test_no_warning_outlives_the_only_case(tmp_path: Path) -> None:
+    store, scans, cases = str(tmp_path / "store"), tmp_path / "scans.ndjson", tmp_path / "cases.ndjson"
+    # Over midnight: its warning ends, rounded up, a quarter of an hour after all that is known of the case goes.
+    night = [Scan("bar", "old", kind, MONDAY + hour * HOUR) for kind, hour in (("check_in", 23), ("check_out", 25))]
+    scans.write_bytes(b"\n".join(map(line_of, [*SCANS, *night])))
+    cases.write_text(json.dumps(CASES[0] | {"policy": "nhs"}))
+    pipeline(tmp_path, "replay", str(scans), "--store", store)
+    pipeline(tmp_path, "case", "report", str(cases), "--store", store)
+    warned = ("query", "SELECT venue_id, warn_until FROM venue_warnings ORDER BY warn_until", "--format", "csv")
+    assert pipeline(tmp_path, *warned, "--store", store).splitlines()[1:] == [
+        "cafe,2021-09-20 11:15:00.000",
+        "bar,2021-09-21 00:15:00.000",
+    ]
+    as_of = datetime.fromtimestamp((MONDAY + 10 * DAY + 2 * HOUR) / 1000, UTC).isoformat()
+    said = pipeline(tmp_path, "retention", "check", "--store", store, "--as-of", as_of, status=1)
+    assert "warning_rows: 1 rows from before 2021-09-21T00:00:00.000Z, the oldest of 2021-09-20T11:15:00.000Z" in said
+    pipeline(tmp_path, "retention", "apply", "--store", store)
+    assert pipeline(tmp_path, *warned, "--store", store).splitlines()[1:] == []
+    pipeline(tmp_path, "retention", "check", "--store", store, "--as-of", as_of)
+    pipeline(tmp_path, "verify", "--store", store)

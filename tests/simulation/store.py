@@ -60,6 +60,7 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     # Tracing has nothing to do here; retention looks into its tables all the same.
     "exposure_rows": ("case_id",),
     "interval_rows": ("case_id",),
+    "warning_rows": ("venue_id",),
 }
 _ENUMS: Final = {"level": {"warning": 0, "critical": 1}}
 #: Whole seconds in what is inserted; all times are kept in milliseconds.

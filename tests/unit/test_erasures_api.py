@@ -1,4 +1,4 @@
-"""Who may have somebody erased over HTTP, and what they learn by it: nothing about anybody."""
+"""Who may have somebody erased over HTTP, and what they learn by it: the receipt, and nothing else about anybody."""
 
 import json
 from concurrent.futures import Future
@@ -10,6 +10,7 @@ from pipeline.access.roles import Role
 from pipeline.access.tokens import TokenFile
 from pipeline.api.asking import MOST_BYTES
 from pipeline.audit import AuditLog
+from pipeline.erasure import Receipt
 from pipeline.errors import UserError
 from pipeline.settings import Settings
 from tests.api import Answer, Api, FakeReader, make_api
@@ -27,13 +28,13 @@ class Site:
         reader = FakeReader(lambda _sql, _parameters: [])
         self.api: Api = make_api(self.settings, reader, self._erase if writes else None)
 
-    def _erase(self, visitor: str) -> "Future[str]":
-        future: Future[str] = Future()
+    def _erase(self, visitor: str) -> "Future[Receipt]":
+        future: Future[Receipt] = Future()
         self.erased.append(visitor)
         if self.fails:
             future.set_exception(UserError(self.fails))
         else:
-            future.set_result("a-receipt")
+            future.set_result(Receipt("a-receipt", "its-digest", 3, off_the_disk=False))
         return future
 
     def ask(self, role: Role, body: bytes, purpose: str | None = "legal-request") -> Answer:
@@ -61,7 +62,8 @@ def test_only_an_admin_with_a_purpose_has_somebody_erased_and_that_is_noted(tmp_
     assert site.ask(Role.ADMIN, body("p-1"), "curiosity").status == 422
     assert (site.erased, site.noted()) == ([], [])
     told = site.ask(Role.ADMIN, body("p-1"))
-    assert (told.status, json.loads(told.body)) == (200, {"receipt": "a-receipt"})
+    whole = {"receipt": "a-receipt", "digest": "its-digest", "scans": 3, "off_the_disk": False}
+    assert (told.status, json.loads(told.body)) == (200, whole)
     assert (site.erased, site.noted()) == (["p-1"], [("token:admin", "api erases")])
     # The log says that somebody was erased, not who.
     assert "p-1" not in site.settings.audit_path.read_text()

@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from typing import Any
-from unittest.mock import MagicMock
+from unittest.mock import AsyncMock, MagicMock
 
 import numpy as np
 import pytest
@@ -296,11 +296,27 @@ def test_on_a_server_an_erasure_is_carried_out_beside_the_workers(monkeypatch: p
 
     monkeypatch.setattr(erasure, "erase", erase)
 
-    async def scene() -> str:
+    async def scene() -> Receipt:
         serving = service._Service(settings, MagicMock(), None, None, drain=False)
         with pytest.raises(UserError, match=r"it is away.*ask again"):
             await serving._erase("p-1")
         return await serving._erase("p-1")
 
-    assert asyncio.run(asyncio.wait_for(scene(), 30)) == "r-1"
+    assert asyncio.run(asyncio.wait_for(scene(), 30)) == Receipt("r-1", "digest", 3, off_the_disk=False)
     assert asked == ["p-1", "p-1"]
+
+
+def test_who_is_erased_is_not_erased_again_and_the_disk_is_looked_at_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Erasing anew replaces parts, which would count as the visitor's: who asks would never hear that the disk is rid of it."""
+    told = [None, Receipt("r-1", "digest", 3, off_the_disk=False), Receipt("r-1", "digest", 3, off_the_disk=True)]
+    looks = iter(told)
+    monkeypatch.setattr(erasure, "erased_already", lambda _settings, _visitor: next(looks))
+
+    async def scene() -> None:
+        serving = service._Service(load_settings(), MagicMock(), None, None, drain=False)
+        serving._worker = MagicMock(erase=AsyncMock())
+        assert await serving._erase("p-1") == told[1]
+        assert await serving._erase("p-1") == told[2]
+        serving._worker.erase.assert_awaited_once_with("p-1")
+
+    asyncio.run(asyncio.wait_for(scene(), 30))
