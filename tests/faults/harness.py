@@ -88,8 +88,8 @@ CALM: Final = {"worker killed": 4, "broker killed": 1}
 #: where nothing else is wrong, in seconds.
 MEASURED: Final = {"worker killed": 15.0, "broker killed": 30.0}
 
-#: Corrections and tracing may follow what was read last by so many seconds: of visits that another worker has stored a case hears by
-#: its worker's next sweep, a minute after the last, or three times as long as one takes.
+#: Corrections and tracing may follow what was read last by so many seconds: of visits that another worker has stored a case hears
+#: by its worker's next sweep, a minute after the last, or three times as long as one takes.
 SETTLED_SECONDS: Final = 300.0
 
 
