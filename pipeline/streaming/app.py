@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 #: A dead worker's partitions move on after this long, in seconds: the least that a broker takes unless told otherwise.
 SESSION_SECONDS = 6.0
+#: Who leads the group deals out the partitions that it knows of. One whose question for them was cut off knows of none, and
+#: nobody reads anything until it asks again: so often, in seconds. Faust's default is five minutes.
+METADATA_SECONDS = 10.0
 #: How long a partition may stand still before the group expels its worker. A day: the store may be away that long.
 POLL_SECONDS = 86_400.0
 #: Batches that may wait for an agent; more would only hold memory.
@@ -70,6 +73,7 @@ def build_app(settings: Settings, topics: tuple[str, ...]) -> faust.App:
         broker_heartbeat_interval=SESSION_SECONDS / 4,
         broker_max_poll_interval=POLL_SECONDS,
         broker_request_timeout=40.0,
+        consumer_metadata_max_age_ms=int(METADATA_SECONDS * 1000),
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=FETCH_BYTES,
         producer_max_request_size=LARGEST_LETTER + (1 << 20),
