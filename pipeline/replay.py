@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 
+from pipeline.ahead import ahead
 from pipeline.core.decode import Decoded, decode_scans
 from pipeline.core.values import Values
 from pipeline.engine import Engine
@@ -93,7 +94,7 @@ class Replay:
             writing: Future[object] | None = None
             taken = first
             try:
-                for size, values, decoded in _ahead(_read(paths)):
+                for size, values, decoded in ahead(_read(paths)):
                     progress(size, self._offset - first)
                     if self._stopped.is_set():
                         interrupted = True
@@ -159,15 +160,6 @@ def _read(paths: Iterable[Path]) -> Iterator[tuple[int, Values, Decoded]]:
         for values in read_records(path, sizes.append):
             yield sum(sizes), values, decode_scans(values)
             sizes.clear()
-
-
-def _ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each made in another thread while the one before is being used."""
-    with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
-        following = pool.submit(next, items, None)
-        while (item := following.result()) is not None:
-            following = pool.submit(next, items, None)
-            yield item
 
 
 @contextmanager

@@ -5,13 +5,13 @@ is found. The visits of the pairs concerned are folded again from their scans. T
 of the late window and the day before it.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
+from pipeline.ahead import ahead
 from pipeline.core.pools import HARD_LIMIT
 from pipeline.core.shard import Shard
 from pipeline.store.estimated_rows import load_moves
@@ -258,7 +258,8 @@ def load_shard(
         _scans_of(client, f"{of_venues} AND {scope}{but}", since, horizon, fresh)
         for of_venues in ranges_of(client, "scan_set", f"occurred_at >= {since} AND {scope}", _SCANS)
     )
-    for some in _one_ahead(scans):
+    # The store's work and ours take about as long.
+    for some in ahead(scans):
         if some.num_rows:
             shard.load(scan_columns(some), integers(some, "fresh").astype("uint8"))
     carried = _arrow(
@@ -276,15 +277,6 @@ def load_shard(
     if moves:
         shard.keep_moves()
         load_moves(client, shard, scope)
-
-
-def _one_ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Give each table while the next is being asked for, in another thread: the store's work and ours take about as long."""
-    with ThreadPoolExecutor(1) as asking:
-        following = asking.submit(next, tables, None)
-        while (table := following.result()) is not None:
-            following = asking.submit(next, tables, None)
-            yield table
 
 
 def _scans_of(client: Client, venues: str, since: str, horizon: int, fresh: str) -> pa.Table:
