@@ -110,9 +110,10 @@ def _lost_late_scan() -> None:
     from pipeline.engine import Engine
 
     def make(fold: Any) -> Any:
-        def forgetful(self: Any, *given: Any) -> None:
-            fold(self, *given)
+        def forgetful(self: Any, *given: Any) -> Any:
+            venues = fold(self, *given)
             self._ancient.clear()
+            return venues
 
         return forgetful
 
@@ -145,10 +146,11 @@ def _duplicate_counted_twice() -> None:
     from pipeline.engine import Engine
 
     def make(fold: Any) -> Any:
-        def generous(self: Any, columns: Any, progress: Any) -> None:
+        def generous(self: Any, columns: Any, progress: Any) -> Any:
             before = progress.duplicates
-            fold(self, columns, progress)
+            venues = fold(self, columns, progress)
             progress.stored += progress.duplicates - before
+            return venues
 
         return generous
 

@@ -168,7 +168,7 @@ def _caught(bug: str, seed: int, rate: float) -> str:
             # That it stands still, or does not stop in time, a busy machine can do, too: a sign only of bugs that are about that.
             click.echo(str(error))
             signs = [str(error).splitlines()[0]] if bug in STANDING_STILL else []
-    click.echo(f"{bug}: {'caught: ' + signs[0] if signs else 'NOT CAUGHT'}")
+    click.echo(f"{bug}: {'caught: ' + signs[0] if signs else f'NOT CAUGHT, but {harness.result.wrong}'}")
     return signs[0][:200] if signs else ""
 
 
