@@ -25,7 +25,7 @@ $(STAMP): requirements.lock pyproject.toml
 demo: install  ## one simulated Sunday of a city through a real Kafka, Faust and ClickHouse, then a live page; Ctrl-C ends it
 	$(BIN)/pipeline demo
 
-test: install  ## unit, property, integration and browser tests, with a real broker, a real ClickHouse engine, a Chromium: ten minutes
+test: install  ## unit, property, integration and browser tests, with a real broker, a real ClickHouse engine, a Chromium: under ten minutes
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 25 -m "not long"
 
 long: install  ## the tests that take longest, which CI runs, too

@@ -358,6 +358,7 @@ def test_the_page_finds_a_worker_again_that_was_killed(page: Any, site: Site) ->
     assert page.evaluate("window.told").count("snapshot") == 2
 
 
+@pytest.mark.long
 def test_who_holds_a_token_sees_the_pages_of_a_pipeline_that_wants_one(page: Any, site: Site) -> None:
     """Of nobody else anything is shown; a token that does not hold is said to be one, and asked for again."""
     with site.guarded() as token:

@@ -37,10 +37,10 @@ SIGNS: Final[Mapping[str, tuple[str, ...]]] = {
     "skip after rebalance": ("is committed up to", "accounting", "scans: "),
     "swallowed store error": ("scans: ", "visits: ", "occupancy", "accounting", "dead_letters: "),
     "non-deterministic id": ("crowding",),
-    "lost late scan": ("accounting", "scans: "),
+    "lost late scan": ("accounting", "scans: ", "visits: "),
     "double expiry": ("occupancy_",),
     "dropped dead letter": ("topic dead-letters",),
-    "duplicate counted twice": ("does not add up",),
+    "duplicate counted twice": ("accounting",),
     "wrong watermark": ("the watermark",),
     "stale epoch": ("--drain", "accounting", "visits: ", "occupancy", "ended with 1"),
     "raw identifier in a detail": ("raw identifier",),
@@ -110,8 +110,10 @@ def _lost_late_scan() -> None:
     from pipeline.engine import Engine
 
     def make(fold: Any) -> Any:
-        def forgetful(self: Any, *given: Any) -> Any:
-            venues = fold(self, *given)
+        def forgetful(self: Any, columns: Any, progress: Any) -> Any:
+            venues = fold(self, columns, progress)
+            # Counted, or the pipeline would itself refuse to store what does not add up.
+            progress.duplicates += len(self._ancient)
             self._ancient.clear()
             return venues
 
@@ -149,7 +151,9 @@ def _duplicate_counted_twice() -> None:
         def generous(self: Any, columns: Any, progress: Any) -> Any:
             before = progress.duplicates
             venues = fold(self, columns, progress)
+            # As new ones, too, and as duplicates no more, for the same reason.
             progress.stored += progress.duplicates - before
+            progress.duplicates = before
             return venues
 
         return generous

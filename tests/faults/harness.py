@@ -263,7 +263,8 @@ class Harness:
                 self.result.exits[f"status {worker.status}"] += 1
                 if worker.status not in (0, -signal.SIGKILL):
                     self._say(worker.log[-2000:])
-                    self.result.wrong.append(f"meanwhile: a worker ended with {worker.status}")
+                    last = (worker.log.rstrip().splitlines() or ["it said nothing"])[-1]
+                    self.result.wrong.append(f"meanwhile: a worker ended with {worker.status}: {last[:300]}")
                 self._start_worker()
 
     def wait_until_stored(self, patience: float) -> None:

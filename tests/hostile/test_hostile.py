@@ -113,7 +113,12 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize(
-    "does", ["pass", "os.kill(os.getpid(), signal.SIGSEGV)", "raise IndexError"], ids=["hangs", "crashes", "raises"]
+    "does",
+    [
+        pytest.param("pass", id="hangs", marks=pytest.mark.long),
+        pytest.param("os.kill(os.getpid(), signal.SIGSEGV)", id="crashes"),
+        pytest.param("raise IndexError", id="raises"),
+    ],
 )
 def test_a_record_that_the_decoder_hangs_or_crashes_on_is_named(tmp_path: Path, does: str) -> None:
     script = tmp_path / "planted.py"

@@ -3,6 +3,8 @@
 import gc
 from pathlib import Path
 
+import pytest
+
 from tests.integration.test_several_owners import rows_that_come_late, scans_that_come_late
 from tests.isolated import run_isolated
 
@@ -40,6 +42,7 @@ def called_amid_recoveries(folder: str) -> set[str]:
     return _loaded()
 
 
+@pytest.mark.long
 def test_what_takeovers_call_is_compiled_when_the_pipeline_is_installed(tmp_path: Path) -> None:
     compiled = run_isolated(installed)
     assert run_isolated(called_by_takeovers, str(tmp_path / "a")) - compiled == set()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tests.isolated import run_isolated
 from tests.reference import DEFAULT_MAX_STAY, HARD_LIMIT, HOUR, MINUTE, AlertRow, line_of
@@ -253,5 +254,6 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
     return play_examples(play, examples, seed)
 
 
-def test_crashes_restarts_and_very_late_scans_change_no_row(tmp_path: Path) -> None:
-    assert run_isolated(run_examples, str(tmp_path), 25, None, timeout=1500) == 25
+@pytest.mark.parametrize("examples", [8, pytest.param(25, marks=pytest.mark.long)])
+def test_crashes_restarts_and_very_late_scans_change_no_row(tmp_path: Path, examples: int) -> None:
+    assert run_isolated(run_examples, str(tmp_path), examples, None, timeout=1500) == examples

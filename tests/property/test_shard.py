@@ -197,7 +197,7 @@ def latest(scans: tuple[Scan, ...]) -> int:
     return max(scan.occurred_at_ms for scan in scans)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.data())
 def test_order_repetition_and_cuts_change_no_row(data: st.DataObject) -> None:
     situation = data.draw(situations())
@@ -227,7 +227,7 @@ def test_order_repetition_and_cuts_change_no_row(data: st.DataObject) -> None:
     assert counts[DUPLICATE] == len(seen) - len(identities)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.data())
 def test_forgetting_what_is_too_old_changes_no_row_of_what_comes_after(data: st.DataObject) -> None:
     situation = data.draw(situations(max_size=60))

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.isolated import run_isolated
 
 
@@ -202,5 +204,6 @@ def run_examples(folder: str, examples: int, seed: int | None) -> int:
     return play_examples(play, examples, seed)
 
 
-def test_neither_order_nor_crashes_change_whom_a_case_exposed(tmp_path: Path) -> None:
-    assert run_isolated(run_examples, str(tmp_path), 15, None, timeout=1500) == 15
+@pytest.mark.parametrize("examples", [5, pytest.param(15, marks=pytest.mark.long)])
+def test_neither_order_nor_crashes_change_whom_a_case_exposed(tmp_path: Path, examples: int) -> None:
+    assert run_isolated(run_examples, str(tmp_path), examples, None, timeout=1500) == examples

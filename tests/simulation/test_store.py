@@ -88,6 +88,8 @@ def play_on_both(folder: str, seed: int) -> int:
     return compared
 
 
-@pytest.mark.parametrize("seed", [pytest.param(3, marks=pytest.mark.long), 13, 60])
+@pytest.mark.parametrize(
+    "seed", [pytest.param(3, marks=pytest.mark.long), 13, pytest.param(60, marks=pytest.mark.long)]
+)
 def test_the_simulated_store_answers_as_clickhouse_does(tmp_path: Path, seed: int) -> None:
     assert run_isolated(play_on_both, str(tmp_path), seed) > 300

@@ -12,8 +12,9 @@ from tests.simulation.telling import failure, failures, open_one
 PATIENCE = 300
 
 
-def test_the_last_word_is_what_holds(tmp_path: Path) -> None:
-    assert run_isolated(failures, str(tmp_path), range(6), timeout=300) == []
+@pytest.mark.parametrize("seeds", [range(2), pytest.param(range(2, 10), marks=pytest.mark.long)])
+def test_the_last_word_is_what_holds(tmp_path: Path, seeds: range) -> None:
+    assert run_isolated(failures, str(tmp_path), seeds, timeout=300) == []
 
 
 def caught(folder: str) -> bool:
