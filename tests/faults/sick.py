@@ -1,7 +1,8 @@
 """A `pipeline` command that dies at a named point, or has a bug planted: `python -m tests.faults.sick worker`.
 
 The patches live here and are loaded by nothing else; production code knows nothing of them. FAULTS_KILL=point:n ends the
-process by SIGKILL the n-th time that it reaches the point; FAULTS_BUG=name plants a bug of tests/faults/bugs.py.
+process by SIGKILL the n-th time that it reaches the point; FAULTS_BUG=name plants a bug of tests/faults/bugs.py; with
+FAULTS_UNKNOWING set its questions for the partitions come to nothing until it has dealt them out.
 """
 
 import asyncio
@@ -100,6 +101,30 @@ def kill_at(point: str, count: int) -> None:
     around(*places[point])
 
 
+def keep_unknowing() -> None:
+    """Have all questions for the partitions come to nothing that the group's member asks before it has first dealt them out."""
+    from aiokafka.client import AIOKafkaClient
+    from aiokafka.consumer.group_coordinator import GroupCoordinator
+
+    members: list[Any] = []
+    ask = AIOKafkaClient._metadata_update
+
+    async def asked(client: Any, *given: Any) -> Any:
+        return False if client in members else await ask(client, *given)
+
+    def joined(_: Any, client: Any, *__: Any) -> None:
+        members.append(client)
+
+    def dealt(coordinator: Any, _: Any) -> None:
+        if members:
+            print(f"dealt out {coordinator._metadata_snapshot}", flush=True)
+        members.clear()
+
+    AIOKafkaClient._metadata_update = asked
+    around(GroupCoordinator, "__init__", joined, None)
+    around(GroupCoordinator, "_perform_assignment", None, dealt)
+
+
 def _say_where(*_: Any) -> None:
     """What every thread and every task of every event loop is doing, into the log."""
     faulthandler.dump_traceback()
@@ -119,6 +144,8 @@ def main() -> None:
         from tests.faults.bugs import plant
 
         plant(bug)
+    if os.environ.get("FAULTS_UNKNOWING"):
+        keep_unknowing()
     signal.signal(signal.SIGUSR1, _say_where)
     run()
 
