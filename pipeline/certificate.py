@@ -4,6 +4,7 @@ import ssl
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.file_state import FileState, file_state
 
 
 class Certificate:
@@ -14,20 +15,20 @@ class Certificate:
         self._files = chain, key
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._read_at = self._changed_at()
+        self._seen = self._states()
         self._read()
 
     def renew(self) -> None:
         """Read the files again if they changed. Raises UserError, once a change; what was read before stays in use then."""
-        changed_at = self._changed_at()
-        if changed_at != self._read_at:
-            self._read_at = changed_at
+        states = self._states()
+        if states != self._seen:
+            self._seen = states
             # Into another context first: one that is read in part would show a chain without its key.
             Certificate(*self._files)
             self._read()
 
-    def _changed_at(self) -> tuple[int, ...]:
-        return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in self._files)
+    def _states(self) -> list[FileState | None]:
+        return [file_state(path) for path in self._files]
 
     def _read(self) -> None:
         chain, key = self._files

@@ -20,6 +20,7 @@ from typing import Final
 
 from pipeline.access.roles import Identity, Role
 from pipeline.errors import UserError
+from pipeline.file_state import FileState, file_state
 from pipeline.privacy.secret_files import write_secret_file
 
 #: What a token begins with, so that one in a log or a repository is recognised.
@@ -42,7 +43,7 @@ class TokenFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen: tuple[int, int] | None = None
+        self._seen: FileState | None = None
         self._tokens: list[StaticToken] = []
 
     def tokens(self) -> list[StaticToken]:
@@ -56,14 +57,14 @@ class TokenFile:
             raise UserError(f"{self._path} belongs to another user, who could add tokens to it: chown it")
         if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise UserError(f"{self._path} can be read by others: chmod 600 it")
-        now = status.st_mtime_ns, status.st_size
-        if now != self._seen:
+        state = file_state(self._path)
+        if state != self._seen:
             try:
                 rows = json.loads(self._path.read_text())
                 self._tokens = [StaticToken(**{**row, "roles": tuple(row["roles"])}) for row in rows]
             except (ValueError, TypeError, KeyError):
                 raise UserError(f"{self._path} holds no tokens: remove it, and make new ones") from None
-            self._seen = now
+            self._seen = state
         return self._tokens
 
     def create(self, name: str, roles: tuple[Role, ...], days: int) -> str:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.file_state import FileState, file_state
 from pipeline.venues import read_venues, refusals
 
 
@@ -13,25 +14,18 @@ class KnownVenues:
         """Read the file. Raises UserError."""
         self._path = path
         self._ids: frozenset[str] = frozenset()
-        self._stamp: tuple[int, ...] = ()
+        self._seen: FileState | None = None
         self.refresh()
 
     def refresh(self) -> None:
         """Read the file again, if it has changed. Raises UserError, and keeps what it had."""
         # To judge a nation's venues takes a second.
-        stamp = self._stamp_now()
-        if stamp != self._stamp:
-            self._ids, self._stamp = _read(self._path), stamp
+        state = file_state(self._path)
+        if state is None or state != self._seen:
+            self._ids, self._seen = _read(self._path), state
 
     def __contains__(self, venue_id: str) -> bool:
         return venue_id in self._ids
-
-    def _stamp_now(self) -> tuple[int, ...]:
-        try:
-            found = self._path.stat()
-        except OSError as error:
-            raise UserError(f"{self._path} cannot be read: {error.strerror or error}") from None
-        return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _read(path: Path) -> frozenset[str]:

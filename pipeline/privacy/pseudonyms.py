@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 
 from pipeline.errors import UserError
+from pipeline.file_state import FileState, file_state
 from pipeline.privacy.derive import derive
 from pipeline.privacy.master import MasterKey
 from pipeline.privacy.ring import RING_FILE, KeyRing, Period
@@ -76,7 +77,7 @@ class _Held:
     def __init__(self, folder: Path, open_master: Callable[[], MasterKey]) -> None:
         self._folder = folder
         self._open_master = open_master
-        self._seen: tuple[int, int] | None = None
+        self._seen: FileState | None = None
         self._periods: list[tuple[Period, PeriodKeys | None]] = []
 
     def refresh(self) -> None:
@@ -84,7 +85,7 @@ class _Held:
 
         Raises UserError; whatever could be read is in force all the same.
         """
-        seen = _state(self._folder / RING_FILE)
+        seen = file_state(self._folder / RING_FILE)
         if seen is not None and seen == self._seen:
             return
         ring = KeyRing.open(self._folder)
@@ -194,12 +195,3 @@ class Linker(_Held):
         if own.encipher(block) != visitor_id:
             raise UserError("this is no pseudonym: its last character is wrong")
         return [keys.encipher(block) for period, keys in held if period.starts_at < until and period.ends_at > since]
-
-
-def _state(path: Path) -> tuple[int, int] | None:
-    """What changes when a file is replaced; None where there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino
