@@ -18,10 +18,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.alert_notice import AlertNotice
+from pipeline.alert_telling import AlertTelling
 from pipeline.core import names
 from pipeline.core.alert_book import AlertBook
 from pipeline.core.columns import Rejection, ScanColumns, Text
-from pipeline.core.crowding import Alert, Estimated, Levels, alert_id
+from pipeline.core.crowding import Estimated, Levels
 from pipeline.core.decode import Decoded, decode_scans, judge_times, take
 from pipeline.core.fold import ANCIENT, DUPLICATE, STORED
 from pipeline.core.levels import LEVELS, Rule
@@ -76,10 +77,6 @@ _STRANGERS_SECONDS = 5.0
 #: What other workers have read is asked for this often (seconds).
 _FOLLOW_SECONDS = 1.0
 
-#: A former owner that stood still may tell what was true before, and be killed before it looks once more. What it had stored and
-#: not noted as told is told again after these times (seconds) from the takeover; nothing is noted as told before the last.
-_DOUBTED_SECONDS = (15.0, 60.0, 240.0, 600.0)
-
 #: Of the running number in a version, the bits that a claim of partitions leaves to chance.
 _CLAIM_BITS = 30
 
@@ -119,11 +116,7 @@ class Engine:
         # The version of the registry that memory and the store follow; newer rules are in `_ruled`.
         self._followed = 0
         self._writing_client = writing_client
-        # Versions of alerts: stored up to, handed on up to, known to be told up to; and whether those in force were handed on.
-        self._alerts_stored = self._alerts_handed = self._alerts_told = 0
-        self._handed_open = False
-        # Ids of alerts that a former owner may be telling, and when (monotonic seconds) they are told again.
-        self._doubted, self._doubted_at = list[str](), list[float]()
+        self._telling = AlertTelling(writing_client, self._writer, self._registry)
         # Where former owners' rows may come in late, under which version, those known, and when they were last looked for
         # (monotonic seconds).
         self._left_behind, self._began = "0", 0
@@ -268,9 +261,7 @@ class Engine:
             self._strangers = recovery.rows_left_behind(client, left, self._began)
             self._looked_at = time.monotonic()
             stored = recovery.unaccounted_scans(client, scope, standing.progress)
-        told = crowding.told_upto(client, self._places)
-        self._doubted = [] if self._embedded else crowding.changed_ids(client, scope, told, self._began)
-        self._doubted_at = [time.monotonic() + seconds for seconds in _DOUBTED_SECONDS if self._doubted]
+        self._telling.take_over(client, self._places, scope, self._began, alone=self._embedded)
         unfinished = recovery.find_unfinished(client, scope, left)
         asked = self._requests(client)
         unfinished.repairs |= self._unfollowed(rules, scope) | asked.keys()
@@ -330,9 +321,7 @@ class Engine:
             followed = [venue.encode() for venue, visitor in unfinished.repairs if not visitor]
             self._write_now(repaired=sorted(unfinished.repairs), answered=asked, followed=followed)
         self._apply_uses()
-        self._alerts_handed = self._alerts_told = told
-        self._alerts_stored = self._version
-        self._handed_open = False
+        self._telling.note_stored(self._version)
         self._broken_off = False
         return known
 
@@ -844,7 +833,7 @@ class Engine:
         """
         stored = self._writer.write(write)
         self._expect_repairs(write)
-        self._expect_alerts(write)
+        self._telling.expect(write)
         return stored
 
     def notice_others(self) -> bool:
@@ -883,10 +872,6 @@ class Engine:
     def _places(self) -> list[tuple[str, int]]:
         return [("", 0)] if self._embedded else list(self._progress)
 
-    def _expect_alerts(self, write: Write) -> None:
-        if any(table == "alert_rows" for table, _ in write.derived):
-            self._alerts_stored = write.end_version
-
     def hand_alerts(self, told: int) -> tuple[list[AlertNotice], int]:
         """Alerts that have changed in the store since the last call, and a mark to give back once they are told.
 
@@ -897,53 +882,14 @@ class Engine:
         """
         if not self._progress:
             return [], told
-        client = self._writing_client
-        now = time.monotonic()
-        # A mark of before the takeover says nothing of what was taken over.
-        if told > max(self._alerts_told, self._began) and not self._doubted_at:
-            self._writer.insert("told_rows", crowding.told_table(self._places, told))
-            self._alerts_told = told
-        found: list[AlertNotice] = []
-        upto = self._alerts_stored
-        if self._alerts_handed < upto:
-            changed = crowding.changed_alerts(client, self._scope, self._alerts_handed, upto)
-            found = [self._notice(venue, alert, retracted=retracted) for venue, alert, retracted in changed]
-        if not self._handed_open:
-            given = {notice.alert_id for notice in found}
-            stored = (self._notice(*each, told=True) for each in crowding.alerts_since(client, self._scope))
-            found += [notice for notice in stored if notice.alert_id not in given]
-            self._handed_open = True
-        elif self._doubted_at and now >= self._doubted_at[0]:
-            again = {notice.alert_id: replace(notice, again=True) for notice in self.overtaken_alerts(self._doubted, 0)}
-            found = [notice for notice in found if notice.alert_id not in again] + list(again.values())
-            self._doubted_at = [at for at in self._doubted_at if at > now]
-        self._alerts_handed = upto
-        return found, upto
+        return self._telling.hand(told)
 
     def overtaken_alerts(self, ids: Sequence[str], mark: int) -> list[AlertNotice]:
         """Of alerts told up to a mark those that another worker has changed since, and may have told before, as they stand.
 
         Called like `write`, by the same thread, whoever owns their venues by now. Raises StoreUnavailableError.
         """
-        newer = crowding.newer_alerts(self._writing_client, ids, mark)
-        return [self._notice(venue, alert, retracted=retracted) for venue, alert, retracted in newer]
-
-    def _notice(self, venue: str, alert: Alert, *, retracted: bool = False, told: bool = False) -> AlertNotice:
-        name, area = self._registry.sign(venue)
-        return AlertNotice(
-            alert_id(venue, alert.level, alert.raised_at),
-            venue,
-            LEVELS[alert.level],
-            alert.raised_at,
-            None if alert.cleared_at == NONE else alert.cleared_at,
-            alert.peak,
-            alert.capacity,
-            name,
-            self._registry.place(venue)[0],
-            area,
-            retracted,
-            told,
-        )
+        return self._telling.overtaken(ids, mark)
 
     # --- undercounts -------------------------------------------------------------------------------------------------
 
@@ -1012,7 +958,7 @@ class Engine:
         self._writer.write(write)
         self._unwritten = None
         self._expect_repairs(write)
-        self._expect_alerts(write)
+        self._telling.expect(write)
 
     def _repair(self) -> None:
         spans: dict[str, repair.Span] = {}

@@ -101,9 +101,9 @@ def _swallowed_store_error() -> None:
 
 
 def _nondeterministic_id() -> None:
-    from pipeline import engine
+    from pipeline import alert_telling
 
-    _replace(engine, "alert_id", lambda _: lambda *_: f"{random.getrandbits(64):016x}")
+    _replace(alert_telling, "alert_id", lambda _: lambda *_: f"{random.getrandbits(64):016x}")
 
 
 def _lost_late_scan() -> None:

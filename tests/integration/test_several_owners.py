@@ -378,9 +378,9 @@ def alerts_told_by_two(folder: str) -> tuple[list[list[tuple[bool, bool]]], list
 
     Each time (open, whatever was told before), and after each time how many partitions are noted as told.
     """
-    from pipeline import engine as engines
+    from pipeline import alert_telling
 
-    engines._DOUBTED_SECONDS = (0.0, 0.0)
+    alert_telling._DOUBTED_SECONDS = (0.0, 0.0)
     views, (former, heir) = _workers(folder, 2)
     record = json.dumps({"venue_id": "v", "name": "V", "category": "mall", "capacity": 1}).encode()
     lines = [
@@ -419,9 +419,9 @@ def a_mark_of_before_the_takeover(folder: str) -> list[tuple[str, bool]]:
     """In an interpreter of its own: what the third owner of two partitions tells, where the second had told of one, took over the
     other from one that had not told yet, and was killed before it did: venue, and whether that counts as told.
     """
-    from pipeline import engine as engines
+    from pipeline import alert_telling
 
-    engines._DOUBTED_SECONDS = ()
+    alert_telling._DOUBTED_SECONDS = ()
     _, (killed, owner, heir) = _workers(folder, 3)
     registry = [
         json.dumps({"venue_id": f"v{i}", "name": "V", "category": "mall", "capacity": 1}).encode() for i in (0, 1)
