@@ -12,6 +12,10 @@ class StoreAwayError(UserError):
     """The store could not be opened for now: whoever can wait tries again."""
 
 
+class StoreDamagedError(UserError):
+    """An embedded store holds files that cannot be read any more; trying again mends nothing."""
+
+
 class StoreUnavailableError(Exception):
     """The store does not answer for now: the same call may succeed later. Its text is one line for the log."""
 

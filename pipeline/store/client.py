@@ -17,6 +17,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from pipeline.addresses import split_address
 from pipeline.errors import StoreAwayError, UserError
 from pipeline.settings import Settings
+from pipeline.store.damage import look_for_parts_set_aside, raise_if_damaged
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -117,6 +118,7 @@ def connect(settings: Settings) -> Client:
             )
         )
     except (ClickHouseError, OSError, RuntimeError) as error:
+        raise_if_damaged(error)
         first = str(error).splitlines()[0]
         raise UserError(f"the embedded ClickHouse cannot open {settings.store_path}: {first}") from None
 
@@ -143,6 +145,7 @@ def _broken_off(settings: Settings) -> Iterator[None]:
         yield
     except (ClickHouseError, OSError) as error:
         if settings.clickhouse_url is None:
+            raise_if_damaged(error)
             raise UserError(f"{what}: {str(error).splitlines()[0]}") from None
         raise _told(what, error) from None
 
@@ -166,7 +169,8 @@ def create_tables(client: Client) -> None:
 def open_store(settings: Settings, *, read_only: bool = False) -> Client:
     """The store, ready for use. With `read_only` it must exist already, and nothing is created.
 
-    Raises UserError when there is none or another process owns it, StoreAwayError when a server does not answer for now.
+    Raises UserError when there is none or another process owns it, StoreAwayError when a server does not answer for now,
+    StoreDamagedError when an embedded one is damaged.
     """
     embedded = settings.clickhouse_url is None
     if read_only and embedded and not (settings.store_path / "clickhouse").is_dir():
@@ -175,9 +179,13 @@ def open_store(settings: Settings, *, read_only: bool = False) -> Client:
     with _broken_off(settings):
         if not read_only:
             create_tables(client)
+            if embedded:
+                look_for_parts_set_aside(client, read_only=False)
             return client
         if not client.query(f"SELECT count() FROM system.databases WHERE name = '{DATABASE}'").result_rows[0][0]:
             raise UserError(f"the store holds no database {DATABASE}: run `pipeline replay` or `pipeline worker` first")
         client.command(f"USE {DATABASE}")
+        if embedded:
+            look_for_parts_set_aside(client, read_only=True)
     client.database = DATABASE
     return client

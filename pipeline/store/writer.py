@@ -22,6 +22,7 @@ from pipeline.core.decode import together
 from pipeline.dead_letters import DeadLetter
 from pipeline.errors import AccountingError, OwnershipLostError, StoreUnavailableError
 from pipeline.store.client import INSERT_SETTINGS
+from pipeline.store.damage import raise_if_damaged
 from pipeline.store.tables import place_table, scan_table, strings
 
 if TYPE_CHECKING:
@@ -116,10 +117,11 @@ class Write:
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Turn what the driver raises into StoreUnavailableError, with its first line."""
+    """Turn what the driver raises into StoreUnavailableError, with its first line, or into StoreDamagedError."""
     try:
         yield
     except (ClickHouseError, OSError, RuntimeError) as error:
+        raise_if_damaged(error)
         raise StoreUnavailableError(str(error).splitlines()[0][:300] if str(error) else type(error).__name__) from error
 
 
