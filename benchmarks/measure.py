@@ -83,13 +83,14 @@ def _watch(process: psutil.Popen, until: float) -> int:
     peak = 0
     while process.poll() is None and time.monotonic() < until:
         with suppress(psutil.Error):
-            peak = max(peak, _high_water(process.pid) or process.memory_info().rss)
+            peak = max(peak, high_water(process.pid) or process.memory_info().rss)
         with suppress(psutil.TimeoutExpired):
             process.wait(_LOOK_SECONDS)
     return peak
 
 
-def _high_water(pid: int) -> int:
+def high_water(pid: int) -> int:
+    """The most memory that a process has held, in bytes; 0 where the kernel does not say."""
     # The kernel's figure for a whole child (ru_maxrss) starts from the parent's memory; this one starts with the program.
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
