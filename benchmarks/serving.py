@@ -155,7 +155,7 @@ def spread(values: list[float], digits: int) -> str:
 def running_worker(
     home: Path, address: str, venues: Iterable[Venue], **more: str
 ) -> Iterator[tuple[int, psutil.Popen]]:
-    """A worker that is ready, on an empty store and topics with these venues: its port and process. `more` are settings."""
+    """A worker that is ready, these venues in its topic: its port and process. Missing topics are made; `more` are settings."""
     ensure_topics(address, declared_topics(4, retention=None))
     with ScanProducer(address, VENUES) as producer:
         for venue in venues:

@@ -20,7 +20,7 @@ from typing import Final
 
 from pipeline.access.roles import Identity, Role
 from pipeline.errors import UserError
-from pipeline.file_state import FileState, file_state
+from pipeline.file_state import FileState, state_of
 from pipeline.privacy.secret_files import write_secret_file
 
 #: What a token begins with, so that one in a log or a repository is recognised.
@@ -57,7 +57,7 @@ class TokenFile:
             raise UserError(f"{self._path} belongs to another user, who could add tokens to it: chown it")
         if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise UserError(f"{self._path} can be read by others: chmod 600 it")
-        state = file_state(self._path)
+        state = state_of(status)
         if state != self._seen:
             try:
                 rows = json.loads(self._path.read_text())

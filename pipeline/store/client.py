@@ -179,13 +179,11 @@ def open_store(settings: Settings, *, read_only: bool = False) -> Client:
     with _broken_off(settings):
         if not read_only:
             create_tables(client)
-            if embedded:
-                look_for_parts_set_aside(client, read_only=False)
-            return client
-        if not client.query(f"SELECT count() FROM system.databases WHERE name = '{DATABASE}'").result_rows[0][0]:
+        elif client.query(f"SELECT count() FROM system.databases WHERE name = '{DATABASE}'").result_rows[0][0]:
+            client.command(f"USE {DATABASE}")
+            client.database = DATABASE
+        else:
             raise UserError(f"the store holds no database {DATABASE}: run `pipeline replay` or `pipeline worker` first")
-        client.command(f"USE {DATABASE}")
         if embedded:
-            look_for_parts_set_aside(client, read_only=True)
-    client.database = DATABASE
+            look_for_parts_set_aside(client, read_only=read_only)
     return client
