@@ -25,6 +25,20 @@ def test_every_locked_package_has_hashes_and_no_host() -> None:
     assert "--index-url" not in LOCK
 
 
+def test_nothing_is_installed_or_built_but_what_is_locked() -> None:
+    installs = [line for line in (ROOT / "Makefile").read_text().splitlines() if " pip install " in line]
+    assert installs
+    for line in installs:
+        locked = "--require-hashes --only-binary :all:" in line
+        ours = "--no-deps --no-build-isolation --editable ." in line
+        assert locked or ours, line
+    backend = re.search(r"^requires = (\[.*\])$", (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
+    assert backend is not None
+    names = [re.split(r"[>=<]", each, maxsplit=1)[0] for each in json.loads(backend[1])]
+    for name in names:
+        assert f"\n{name}==" in LOCK, name
+
+
 def test_every_licence_is_allowed_or_was_looked_at() -> None:
     assert licences.refused() == []
     installed = {package.name for package in distributions()}
