@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 
 from pipeline.ahead import ahead
-from pipeline.core.pools import HARD_LIMIT
+from pipeline.core.columns import ScanColumns
+from pipeline.core.pools import HARD_LIMIT, U8
 from pipeline.core.shard import Shard
 from pipeline.store.estimated_rows import load_moves
 from pipeline.store.tables import integers, scan_columns, texts_of
@@ -255,20 +256,17 @@ def load_shard(
         shard.know_venues(buffer, venue)
     fresh = unaccounted(progress)
     scans = (
-        _scans_of(client, f"{of_venues} AND {scope}{but}", since, horizon, fresh)
+        _columns_of(_scans_of(client, f"{of_venues} AND {scope}{but}", since, horizon, fresh))
         for of_venues in ranges_of(client, "scan_set", f"occurred_at >= {since} AND {scope}", _SCANS)
     )
     # The store's work and ours take about as long.
-    for some in ahead(scans):
-        if some.num_rows:
-            shard.load(scan_columns(some), integers(some, "fresh").astype("uint8"))
+    for columns, is_fresh in ahead(scans):
+        shard.load(columns, is_fresh)
     carried = _arrow(
         client,
         f"""
         SELECT venue_id, toUnixTimestamp64Milli(left_at) AS left, party_size AS party
-        FROM visit_rows FINAL
-        WHERE checked_in_at < {since} AND checked_in_at >= {since} - INTERVAL {HARD_LIMIT // 1000} SECOND
-          AND left_at >= {since} AND {scope}
+        FROM visit_rows FINAL WHERE {_carried(since)} AND {scope}
         """,
     )
     if carried.num_rows:
@@ -279,24 +277,38 @@ def load_shard(
         load_moves(client, shard, scope)
 
 
+def _columns_of(scans: pa.Table) -> tuple[ScanColumns, U8]:
+    return scan_columns(scans), integers(scans, "fresh").astype("uint8")
+
+
 def _scans_of(client: Client, venues: str, since: str, horizon: int, fresh: str) -> pa.Table:
-    # A pair's scans before its first visit in memory belong to an earlier visit, which nothing in memory can change.
+    # A pair's scans up to the end of a visit that began before `since` belong to that visit, which nothing in memory can change.
+    # Few pairs have one: to ask each pair for its first visit since then takes twice as long, and so does the engine's sorting.
     return _arrow(
         client,
         f"""
-        SELECT venue_id, visitor_id, toInt8(event_type) AS kind, toUnixTimestamp64Milli(occurred_at) AS at,
-               -winner.1 AS party, ({fresh}) AS fresh
-        FROM (SELECT * FROM scan_set FINAL WHERE occurred_at >= {since} AND {venues}) AS scan
+        SELECT venue_id, visitor_id, kind, at, party, fresh
+        FROM
+        (
+            SELECT venue_id, visitor_id, toInt8(event_type) AS kind, toUnixTimestamp64Milli(occurred_at) AS at,
+                   -tupleElement(winner, 1) AS party, ({fresh}) AS fresh
+            FROM scan_set FINAL WHERE occurred_at >= {since} AND {venues}
+        ) AS scan
         LEFT JOIN
         (
-            SELECT venue_id, visitor_id, min(toUnixTimestamp64Milli(checked_in_at)) AS first
-            FROM visit_rows FINAL WHERE checked_in_at >= {since} AND {venues}
+            SELECT venue_id, visitor_id, max(toUnixTimestamp64Milli(left_at) + (ended = 'check_out')) AS until
+            FROM visit_rows FINAL WHERE {_carried(since)} AND {venues}
             GROUP BY venue_id, visitor_id
         ) AS visit USING (venue_id, visitor_id)
-        WHERE at >= if(first = 0, {horizon}, least(first, {horizon}))
-        ORDER BY venue_id, at, kind
+        WHERE at >= least(until, {horizon})
         """,
     )
+
+
+def _carried(since: str) -> str:
+    """A SQL condition on visits: those that began before `since` and end after."""
+    lasts = f"INTERVAL {HARD_LIMIT // 1000} SECOND"
+    return f"checked_in_at < {since} AND checked_in_at >= {since} - {lasts} AND left_at >= {since}"
 
 
 def load_windows(client: Client, scope: str) -> list[tuple[int, list[bytes]]]:

@@ -253,20 +253,19 @@ class Store:
     # --- queries of a shape of their own -------------------------------------------------------------------------------
 
     def _scans_to_load(
-        self, fresh: str, scans: str, visits: str, horizon: str, _again: str
+        self, fresh: str, scans: str, visits: str, horizon: str
     ) -> tuple[list[str], list[tuple[Any, ...]]]:
-        first: dict[tuple[str, str], int] = {}
+        until: dict[tuple[str, str], int] = {}
         wanted = self._condition(visits)
         for row in filter(wanted, self.final("visit_rows")):
             pair = row["venue_id"], row["visitor_id"]
-            first[pair] = min(first.get(pair, row["checked_in_at"]), row["checked_in_at"])
+            until[pair] = max(until.get(pair, 0), row["left_at"] + (row["ended"] == 0))
         wanted, is_fresh, limit = self._condition(scans), self._condition(fresh), int(horizon)
         found = []
         for row in filter(wanted, self.final("scan_set")):
             pair = row["venue_id"], row["visitor_id"]
-            if row["occurred_at"] >= min(first.get(pair, limit), limit):
+            if row["occurred_at"] >= min(until.get(pair, 0), limit):
                 found.append((*pair, row["event_type"], row["occurred_at"], -row["winner_1"], int(is_fresh(row))))
-        found.sort(key=lambda row: (row[0], row[3], row[2]))
         return ["venue_id", "visitor_id", "kind", "at", "party", "fresh"], found
 
     def _days(self, table: str, before: str) -> tuple[list[str], list[tuple[Any, ...]]]:
@@ -405,11 +404,11 @@ class Store:
 _SHAPES: Final[Sequence[tuple[str, str, Callable[..., tuple[list[str], list[tuple[Any, ...]]]]]]] = [
     (
         " AS fresh ",
-        r"SELECT venue_id, visitor_id, toInt8\(event_type\) AS kind, toUnixTimestamp64Milli\(occurred_at\) AS at, "
-        r"-winner\.1 AS party, \((.*)\) AS fresh FROM \(SELECT \* FROM scan_set FINAL WHERE (.*)\) AS scan LEFT JOIN \( SELECT "
-        r"venue_id, visitor_id, min\(toUnixTimestamp64Milli\(checked_in_at\)\) AS first FROM visit_rows FINAL WHERE (.*) "
-        r"GROUP BY venue_id, visitor_id \) AS visit USING \(venue_id, visitor_id\) "
-        r"WHERE at >= if\(first = 0, (\d+), least\(first, (\d+)\)\) ORDER BY venue_id, at, kind",
+        r"SELECT venue_id, visitor_id, kind, at, party, fresh FROM \( SELECT venue_id, visitor_id, toInt8\(event_type\) AS kind, "
+        r"toUnixTimestamp64Milli\(occurred_at\) AS at, -tupleElement\(winner, 1\) AS party, \((.*)\) AS fresh FROM scan_set "
+        r"FINAL WHERE (.*) \) AS scan LEFT JOIN \( SELECT venue_id, visitor_id, max\(toUnixTimestamp64Milli\(left_at\) \+ "
+        r"\(ended = 'check_out'\)\) AS until FROM visit_rows FINAL WHERE (.*) GROUP BY venue_id, visitor_id \) AS visit "
+        r"USING \(venue_id, visitor_id\) WHERE at >= least\(until, (\d+)\)",
         Store._scans_to_load,
     ),
     (
