@@ -137,7 +137,7 @@ def _errors(name: str, truth: Array, kept: Array, error: float) -> list[str]:
 def _suppression(client: Client, base: int) -> str:
     client.command("TRUNCATE TABLE release_rows")
     began = time.perf_counter()
-    made = release(client, "suppressed", _DAY, base=base, epsilon=1.0)
+    made = release(client, "suppressed", _DAY, base=base, epsilon=1.0, decisions=None)
     seconds = time.perf_counter() - began
     kinds = (
         ("cells", lambda cell: cell.area is not None and cell.category is not None),

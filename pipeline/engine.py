@@ -37,6 +37,7 @@ from pipeline.overview import UNKNOWN, Groups, Overview, overview
 from pipeline.settings import Settings
 from pipeline.store import crowding, erasure, estimated_rows, models, recovery, repair, retention, stays, undercounts
 from pipeline.store.client import connect_further, open_store
+from pipeline.store.decisions import decisions_of
 from pipeline.store.followed import followed_table, read_followed, record_of
 from pipeline.store.registry import LogPosition, Registry
 from pipeline.store.tables import (
@@ -102,6 +103,7 @@ class Engine:
         self._until = until
         self._estimated_anew_of: Callable[[int, str], None] = lambda _rows, _day: None
         self._embedded = settings.clickhouse_url is None
+        self._decisions = decisions_of(settings)
         self._late_window = int(settings.late_window.total_seconds() * 1000)
         self._retention = int(settings.retention.total_seconds() * 1000)
         self._crowding_basis = settings.crowding_basis
@@ -1080,7 +1082,7 @@ class Engine:
         Called like `settle`, by the only writer of the store, while nobody traces. Raises StoreUnavailableError; it may then be
         called again, and goes on under the same receipt.
         """
-        receipt = erasure.begin(self._client, visitor)
+        receipt = erasure.begin(self._client, visitor, self._decisions)
         self.settle()
         pairs = erasure.pairs_of(self._client, visitor)
         repair.ask(self._client, pairs, self._next_versions(1))

@@ -99,7 +99,7 @@ def _erase_beside_workers(settings: Settings, visitor: str) -> Receipt:
             time.sleep(NOTICED_SECONDS)
             if erasure.is_gone(client, visitor):
                 return _receipt(client, visitor)
-        receipt = erasure.begin(client, visitor)
+        receipt = erasure.begin(client, visitor, None)
         time.sleep(NOTICED_SECONDS)
         asked: set[tuple[str, str]] = set()
         while pairs := set(erasure.pairs_of(client, visitor)) - asked:

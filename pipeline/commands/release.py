@@ -126,11 +126,19 @@ def _opened(store: Path | None) -> "Iterator[tuple[Client, Settings]]":
 
 def _release(client: "Client", settings: Settings, kind: "Kind", day: datetime | None) -> "Release":
     from pipeline.release.publish import release
+    from pipeline.store.decisions import decisions_of
     from pipeline.store.releases import rivals_seconds
 
     asked: date | None = day.date() if day else None
-    rivals = rivals_seconds(settings)
-    return release(client, kind, asked, base=settings.release_base, epsilon=settings.release_epsilon, rivals=rivals)
+    return release(
+        client,
+        kind,
+        asked,
+        base=settings.release_base,
+        epsilon=settings.release_epsilon,
+        decisions=decisions_of(settings),
+        rivals=rivals_seconds(settings),
+    )
 
 
 def _write(made: "Release", output: Path | None) -> None:

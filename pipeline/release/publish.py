@@ -13,6 +13,7 @@ from pipeline.release.private import CELLS, draw
 from pipeline.release.suppression import protect
 from pipeline.release.table import Cell, Layout, layout_of
 from pipeline.store.closed_days import closed_days
+from pipeline.store.decisions import Decisions
 from pipeline.store.releases import (
     Figure,
     Kind,
@@ -36,18 +37,27 @@ BELOW: Final = 10
 _HOURS: Final = 24
 
 
-def release(client: Client, kind: Kind, day: date | None, *, base: int, epsilon: float, rivals: float = 0.0) -> Release:
+def release(
+    client: Client,
+    kind: Kind,
+    day: date | None,
+    *,
+    base: int,
+    epsilon: float,
+    decisions: Decisions | None,
+    rivals: float = 0.0,
+) -> Release:
     """What is released of a UTC day (None: the newest one that is closed): what was kept, or else made now and kept.
 
-    `rivals`: see `rivals_seconds`. Raises UserError for a day that is not closed yet, or no longer whole;
-    StoreUnavailableError.
+    `decisions`: where it is kept beside the store, too. `rivals`: see `rivals_seconds`. Raises UserError for a day that is not
+    closed yet, or no longer whole; StoreUnavailableError.
     """
     day = _newest(client) if day is None else day
     if (kept := settled_release(client, kind, day, rivals)) is not None:
         return kept
     _check_day(client, day)
     made = _suppressed(client, day, base) if kind == "suppressed" else _private(client, day, epsilon)
-    return keep_first(client, made, rivals)
+    return keep_first(client, made, decisions, rivals)
 
 
 def exposed(rows: Sequence[Figure], base: int) -> list[str]:

@@ -18,6 +18,7 @@ from pipeline.addresses import split_address
 from pipeline.errors import StoreAwayError, UserError
 from pipeline.settings import Settings
 from pipeline.store.damage import look_for_parts_set_aside, raise_if_damaged
+from pipeline.store.decisions import decisions_of, share_decisions
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -169,6 +170,7 @@ def create_tables(client: Client) -> None:
 def open_store(settings: Settings, *, read_only: bool = False) -> Client:
     """The store, ready for use. With `read_only` it must exist already, and nothing is created.
 
+    An embedded one that was built anew knows who was erased and what was released (`decisions`), unless it is opened `read_only`.
     Raises UserError when there is none or another process owns it, StoreAwayError when a server does not answer for now,
     StoreDamagedError when an embedded one is damaged.
     """
@@ -186,4 +188,6 @@ def open_store(settings: Settings, *, read_only: bool = False) -> Client:
             raise UserError(f"the store holds no database {DATABASE}: run `pipeline replay` or `pipeline worker` first")
         if embedded:
             look_for_parts_set_aside(client, read_only=read_only)
+        if not read_only and (decisions := decisions_of(settings)) is not None:
+            share_decisions(client, decisions)
     return client

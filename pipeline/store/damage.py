@@ -17,8 +17,8 @@ else:
 log = logging.getLogger(__name__)
 
 _WAY_OUT: Final = (
-    "Stop what uses it, move its folder away and start the worker: it builds the store anew from the log, as far back as Kafka "
-    "keeps it (docs/operations.md)"
+    "Stop what uses it, move its folder away, but not the one beside it that ends in .decisions, and start the worker: it builds "
+    "the store anew from the log, as far back as Kafka keeps it (docs/operations.md)"
 )
 
 #: CANNOT_READ_ALL_DATA, TOO_LARGE_SIZE_COMPRESSED, CHECKSUM_DOESNT_MATCH, NO_FILE_IN_DATA_PART, BAD_SIZE_OF_FILE_IN_DATA_PART,

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
+from pipeline.store.decisions import Decisions
 from pipeline.store.recovery import read_standing
 from pipeline.store.retention import QUERY, among, counted, delete, note_removed
 from pipeline.store.writer import quoted, store_errors, unaccounted
@@ -54,12 +55,15 @@ def of_erased(pairs: Iterable[tuple[str, str]], erased: Collection[bytes]) -> se
     }
 
 
-def begin(client: Client, visitor: str) -> str:
+def begin(client: Client, visitor: str, decisions: Decisions | None) -> str:
     """Note that a pseudonym is being erased: from here on its scans and reports are not taken. Returns the receipt.
 
-    That of an erasure that was broken off stays the same. Raises StoreUnavailableError.
+    In `decisions` first, where there are any. The receipt of an erasure that was broken off stays the same. Raises
+    StoreUnavailableError.
     """
     receipt = receipt_of(client, visitor) or secrets.token_hex(8)
+    if decisions is not None:
+        decisions.note_erased([(digest_of(visitor.encode()).hex(), receipt)])
     _note(client, visitor, receipt, finished=False)
     return receipt
 

@@ -10,9 +10,8 @@ from hashlib import sha256
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-import pyarrow as pa
-
 from pipeline.settings import Settings
+from pipeline.store.decisions import Decisions, insert_release
 from pipeline.store.writer import store_errors
 
 if TYPE_CHECKING:
@@ -117,35 +116,30 @@ def settled_release(client: Client, kind: Kind, day: date, rivals: float) -> Rel
     return held
 
 
-def keep_first(client: Client, release: Release, rivals: float = 0.0) -> Release:
+def keep_first(client: Client, release: Release, decisions: Decisions | None, rivals: float = 0.0) -> Release:
     """Keep a release, unless its day has one of its kind; returns what holds, as `settled_release`.
 
-    Raises StoreUnavailableError.
+    It is in `decisions` first, where there are any. Raises StoreUnavailableError.
     """
     if (earlier := settled_release(client, release.kind, release.day, rivals)) is not None:
         return earlier
 
-    def column(name: str, kind: pa.DataType) -> pa.Array:
-        return pa.array([[getattr(each, name) for each in release.figures]], pa.list_(kind))
-
-    drawn_ms = int(release.drawn_at.timestamp() * 1000)
-    began_ms = time.time_ns() // 1_000_000
-    row = {
-        "kind": pa.array([release.kind]),
-        "day": pa.array([release.day], pa.date32()),
-        "drawn_at": pa.array([drawn_ms], pa.int64()).cast(pa.timestamp("ms", "UTC")),
-        "epsilon": pa.array([release.epsilon], pa.float64()),
-        "method": pa.array([json.dumps(release.method, sort_keys=True)]),
-        "area": column("area", pa.string()),
-        "category": column("category", pa.string()),
-        "hour": column("hour", pa.uint32()),
-        "arrivals": column("arrivals", pa.int64()),
-        "occupancy": column("occupancy", pa.int64()),
-        "sha256": pa.array([release.digest]),
-        "precedence": pa.array([_LATEST - began_ms], pa.uint64()),
-    }
+    row = json.dumps(
+        {
+            "kind": release.kind,
+            "day": release.day.isoformat(),
+            "drawn_at": release.drawn_at.isoformat(" ", "milliseconds").removesuffix("+00:00"),
+            "epsilon": release.epsilon,
+            "method": json.dumps(release.method, sort_keys=True),
+            **{name: [getattr(each, name) for each in release.figures] for name in Figure._fields},
+            "sha256": release.digest,
+            "precedence": _LATEST - time.time_ns() // 1_000_000,
+        }
+    ).encode()
+    if decisions is not None:
+        row = decisions.keep_release(release.kind, release.day.isoformat(), row)
     with store_errors():
-        client.insert_arrow("release_rows", pa.table(row))
+        insert_release(client, row)
     held = settled_release(client, release.kind, release.day, rivals)
     assert held is not None, "an acknowledged insert is there"
     return held

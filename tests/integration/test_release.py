@@ -197,9 +197,9 @@ def beside_a_rival(folder: str) -> list[float]:
     early: list[Any] = []
     now = [time.time_ns()]
     releases.time = SimpleNamespace(sleep=slept, time_ns=lambda: now[-1])  # type: ignore[assignment]
-    told = releases.keep_first(client, ours, 10.0).epsilon
+    told = releases.keep_first(client, ours, None, 10.0).epsilon
     assert early == [None], "told while another could take its place"
-    return [told, releases.keep_first(client, ours, 10.0).epsilon]
+    return [told, releases.keep_first(client, ours, None, 10.0).epsilon]
 
 
 def release_and_die(folder: str) -> None:
