@@ -40,6 +40,8 @@ def apply_retention(settings: Settings, as_of: int | None = None) -> list[str]:
         retention.cut(client, bounds)
     if settings.clickhouse_url is None:
         correct_embedded(settings)
+        with closing(open_store(settings)) as client:
+            retention.forget_repairs(client)  # those that were just made
     return [
         f"{each.table}: dropped what is from before {format_instant(bounds.kept_from)}, {each.rows:,} rows"
         for each in found

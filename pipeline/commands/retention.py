@@ -82,8 +82,8 @@ def check(store: Path | None, as_of: str | None) -> None:
         now = _time(as_of) or clock_of(client)
         bounds = bounds_of(now - _GRACE // timedelta(milliseconds=1), settings.retention // timedelta(milliseconds=1))
         found += [
-            f"{each.table}: {each.rows:,} rows from before {format_instant(bounds.kept_from)}, the oldest of "
-            f"{format_instant(each.oldest)}"
+            f"{each.table}: {each.rows:,} rows from before {format_instant(bounds.kept_from)}"
+            + (f", the oldest of {format_instant(each.oldest)}" if each.oldest else "")
             for each in overdue(client, bounds)
         ]
     if store is None:

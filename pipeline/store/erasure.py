@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.store.decisions import Decisions
 from pipeline.store.recovery import read_standing
-from pipeline.store.retention import QUERY, among, counted, delete, note_removed
+from pipeline.store.retention import QUERY, among, counted, delete, forget_told, note_removed
 from pipeline.store.writer import quoted, store_errors, unaccounted
 
 if TYPE_CHECKING:
@@ -149,10 +149,10 @@ def remove_rest(client: Client, visitor: str) -> None:
     if cases:
         of_cases = among("case_id", cases)
         doomed += [(table, of_cases) for table in ("exposure_rows", "interval_rows", "case_rows", "report_set")]
-        doomed.append(("published_rows", f"startsWith(topic, 'exposures') AND {among('key', cases)}"))
     for table, condition in doomed:
         if _rows(client, f"SELECT count() FROM {table} WHERE {condition}")[0][0]:
             delete(client, table, condition)
+    forget_told(client)
 
 
 def hurry(client: Client, *, on: bool) -> None:
@@ -174,16 +174,15 @@ def hurry(client: Client, *, on: bool) -> None:
 def on_disk(client: Client, visitor: str) -> int:
     """Parts that may hold rows of an erased visitor, and wait to be taken off the disk. Raises StoreUnavailableError.
 
-    Those replaced by the time the erasure ended: what was there after that held none, whenever it is replaced.
+    Those replaced by the time the erasure ended: what was there after that held none, whenever it is replaced. And those that are
+    detached, by hand or because they were broken, and are not newer: nobody takes these away but whoever drops them.
     """
     tables = ", ".join(map(quoted, _OF_PERSONS))
-    return int(
-        _rows(
-            client,
-            "SELECT count() FROM system.parts WHERE database = currentDatabase() AND NOT active "
-            f"AND table IN ({tables}) AND remove_time <= (SELECT max(erased_at) FROM erased_rows WHERE {_noted_as(visitor)})",
-        )[0][0]
-    )
+    ended = f"(SELECT max(erased_at) FROM erased_rows WHERE {_noted_as(visitor)})"
+    ours = f"database = currentDatabase() AND table IN ({tables})"
+    parts = f"SELECT count() FROM system.parts WHERE {ours} AND NOT active AND remove_time <= {ended}"
+    detached = f"SELECT count() FROM system.detached_parts WHERE {ours} AND modification_time <= {ended}"
+    return sum(int(_rows(client, sql)[0][0]) for sql in (parts, detached))
 
 
 def _noted_as(visitor: str) -> str:

@@ -32,6 +32,15 @@ _DAYS_KNOWN: Final = 90
 #: Lists of hashes stand in the query's text; the parser's own limit is a quarter of a megabyte.
 QUERY: Final = {"max_query_size": 64 << 20}
 
+#: No time is known of these rows.
+_EVER: Final = "fromUnixTimestamp64Milli(toInt64(0), 'UTC')"
+#: A SQL condition on published_rows: what workers note as they tell exposures, of a case that is no more. Nothing of it is left
+#: to be told, so it does not matter whether the telling is under way: its last note comes later, and goes later.
+_TOLD_OF_NO_CASE: Final = (
+    "(startsWith(topic, 'exposures') OR startsWith(topic, 'telling/exposures/')) "
+    "AND key NOT IN (SELECT case_id FROM report_set) AND key NOT IN (SELECT case_id FROM case_rows)"
+)
+
 #: Tables of persons that are partitioned by day, and the time that decides.
 _BY_DAY: Final = {"scan_set": "occurred_at", "visit_rows": "checked_in_at", "exposure_rows": "checked_in_at"}
 
@@ -45,7 +54,10 @@ class Bounds(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """Rows that should be gone: how many of which table, and the oldest one's time in ms."""
+    """Rows that should be gone, or dead letters whose hash should: how many of which table, and the oldest one's time in ms.
+
+    0: no time is known of them.
+    """
 
     table: str
     rows: int
@@ -76,7 +88,9 @@ def going_before(client: Client) -> int:
 def overdue(client: Client, bounds: Bounds) -> list[Overdue]:
     """What a cut at these bounds would remove, table by table. Raises StoreUnavailableError."""
     found = []
-    for table, time, condition in _doomed(client, bounds):
+    left = [(table, _EVER, condition) for table, condition in _repairs_of_none().items()]
+    left += [("published_rows", _EVER, _TOLD_OF_NO_CASE), ("dead_letter_rows", "received_at", _hashed(bounds))]
+    for table, time, condition in [*_doomed(client, bounds), *left]:
         rows, oldest = _rows(
             client, f"SELECT count(), toUnixTimestamp64Milli(min({time})) FROM {table} WHERE {condition}"
         )[0]
@@ -107,6 +121,8 @@ def cut(client: Client, bounds: Bounds) -> None:
         if _rows(client, f"SELECT count() FROM {table} WHERE {condition}")[0][0]:
             delete(client, table, condition)
     forget_repairs(client)
+    forget_told(client)
+    _forget_hashes(client, bounds)
     _end(client, number, bounds)
 
 
@@ -126,6 +142,36 @@ def forget_repairs(client: Client) -> None:
         made = f"version <= {newest} AND (venue_id, visitor_id) NOT IN (SELECT venue_id, visitor_id FROM {table} FINAL)"
         if _rows(client, f"SELECT count() FROM {table} WHERE {made}")[0][0]:
             delete(client, table, made)
+
+
+def forget_told(client: Client) -> None:
+    """Delete what workers have noted of telling the exposures of cases that are no more. Raises StoreUnavailableError."""
+    if _rows(client, f"SELECT count() FROM published_rows WHERE {_TOLD_OF_NO_CASE}")[0][0]:
+        delete(client, "published_rows", _TOLD_OF_NO_CASE)
+
+
+def _forget_hashes(client: Client, bounds: Bounds) -> None:
+    # The rows stay: they say that nothing has disappeared. What is in a short record can be guessed from its hash.
+    if _rows(client, f"SELECT count() FROM dead_letter_rows WHERE {_hashed(bounds)}")[0][0]:
+        _do(
+            client,
+            f"ALTER TABLE dead_letter_rows UPDATE sha256 = '' WHERE {_hashed(bounds)} SETTINGS mutations_sync = 2",
+        )
+
+
+def _hashed(bounds: Bounds) -> str:
+    return f"received_at < fromUnixTimestamp64Milli({bounds.kept_from}, 'UTC') AND sha256 != ''"
+
+
+def _repairs_of_none() -> dict[str, str]:
+    # Corrections that are made, of visitors of whom nothing else is kept at the venue. One that waits is still to be made.
+    pair, made = "(venue_id, visitor_id)", {}
+    for table in ("repair_rows", "asked_rows"):
+        scans = f"SELECT venue_id, visitor_id FROM scan_set WHERE {pair} IN (SELECT venue_id, visitor_id FROM {table})"
+        made[table] = (
+            f"visitor_id != '' AND {pair} NOT IN (SELECT venue_id, visitor_id FROM {table} FINAL) AND {pair} NOT IN ({scans})"
+        )
+    return made
 
 
 def _doomed(client: Client, bounds: Bounds) -> list[tuple[str, str, str]]:
@@ -152,7 +198,6 @@ def _doomed(client: Client, bounds: Bounds) -> list[tuple[str, str, str]]:
         doomed += [
             ("exposure_rows", "checked_in_at", some.format("case_id")),
             ("interval_rows", "checked_in_at", some.format("case_id")),
-            ("published_rows", "toDateTime64(0, 3, 'UTC')", f"startsWith(topic, 'exposures') AND {some.format('key')}"),
             ("case_rows", "reported_at", some.format("case_id")),
             ("report_set", "fromUnixTimestamp64Milli(newest.1, 'UTC')", some.format("case_id")),
         ]

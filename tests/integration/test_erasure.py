@@ -35,6 +35,17 @@ CASES = [
 ]
 
 
+#: As workers among others note it; an odd version is of a telling that is under way.
+TOLD = [
+    ("exposures", "c-gone", 4),
+    ("exposures/7", "c-gone", 4),
+    ("exposures/7", "c-stays", 4),
+    ("telling/exposures/7", "c-gone", 7),
+    ("telling/exposures/7", "c-stays", 7),
+    ("telling/venue-warnings/7", "cafe", 7),
+]
+
+
 def fill(folder: str, scans: list[Scan], reports: list[dict[str, str]]) -> dict[str, int]:
     """In an interpreter of its own: feed scans as a topic has them; returns the counters."""
     from pipeline.engine import open_engine
@@ -136,6 +147,78 @@ def asked_again(folder: str) -> list[bool | None]:
     return found
 
 
+def told_of_cases(folder: str) -> list[Any]:
+    """In an interpreter of its own: of what it is noted that somebody told of it: before the erasure, after it, when a telling
+    that was under way has ended, what retention says of that, and once it has looked.
+    """
+    from pipeline.engine import open_engine
+    from pipeline.settings import Settings
+    from pipeline.store import retention
+    from pipeline.store.client import connect_further
+
+    settings = Settings(home=Path(folder), store=Path(folder) / "store")
+    engine = open_engine(settings, clock="events")
+    engine.assign("t", [0])
+    client = connect_further(settings)
+
+    def noted() -> list[tuple[str, str]]:
+        rows = client.query("SELECT DISTINCT topic, key FROM published_rows ORDER BY ALL").result_rows
+        return [(str(topic), str(key)) for topic, key in rows]
+
+    for topic, key, version in TOLD:
+        client.command(f"INSERT INTO published_rows VALUES ('{topic}', '{key}', {version})")
+    found: list[Any] = [noted()]
+    engine.erase(GONE)
+    found.append(noted())
+    client.command("INSERT INTO published_rows VALUES ('telling/exposures/7', 'c-gone', 8)")
+    found.append(noted())
+    bounds = retention.Bounds(0, 0)
+    found.append([(each.table, each.rows) for each in retention.overdue(client, bounds)])
+    retention.cut(client, bounds)
+    found.append(noted())
+    return found
+
+
+def detached(folder: str) -> list[int]:
+    """In an interpreter of its own: parts that may hold rows of the erased, while one is detached, and once it is dropped."""
+    from pipeline.engine import open_engine
+    from pipeline.settings import Settings
+    from pipeline.store.client import connect_further
+    from pipeline.store.erasure import on_disk
+
+    settings = Settings(home=Path(folder), store=Path(folder) / "store")
+    engine = open_engine(settings, clock="events")
+    engine.assign("t", [0])
+    client = connect_further(settings)
+    # Nothing is cleared away by the engine meanwhile.
+    client.command("ALTER TABLE visit_rows MODIFY SETTING old_parts_lifetime = 86400")
+
+    def part_of(day: str) -> None:
+        client.command(
+            f"INSERT INTO visit_rows (venue_id, visitor_id, checked_in_at) VALUES ('v', '{GONE}', '{day} 09:00:00')"
+        )
+        client.command(f"ALTER TABLE visit_rows DETACH PARTITION '{day}'")
+
+    part_of("2021-01-01")
+    engine.erase(GONE)
+    found = [on_disk(client, GONE)]
+    client.command("ALTER TABLE visit_rows DROP DETACHED PARTITION '2021-01-01' SETTINGS allow_drop_detached = 1")
+    found.append(on_disk(client, GONE))
+    return found
+
+
+def lifetimes(folder: str) -> dict[str, int]:
+    """In an interpreter of its own: for how long, in seconds, ClickHouse keeps parts that are replaced."""
+    from pipeline.settings import Settings
+    from pipeline.store.client import open_store
+
+    rows = (
+        open_store(Settings(store=Path(folder))).query("SELECT name, value FROM system.merge_tree_settings").result_rows
+    )
+    names = ("old_parts_lifetime", "max_cleanup_delay_period", "cleanup_delay_period_random_add")
+    return {name: int(value) for name, value in rows if name in names}
+
+
 def files_with(folder: Path, text: str) -> list[str]:
     return [str(path) for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
 
@@ -183,3 +266,24 @@ def test_who_asks_again_is_told_whether_the_disk_is_rid_of_the_visitor_whatever_
 ) -> None:
     run_isolated(fill, str(tmp_path), SCANS, CASES)
     assert run_isolated(asked_again, str(tmp_path)) == [None, False, True, None]
+
+
+def test_what_is_noted_of_telling_of_an_erased_case_goes_whoever_told_it(tmp_path: Path) -> None:
+    run_isolated(fill, str(tmp_path), SCANS, CASES)
+    everything = sorted({(topic, key) for topic, key, _ in TOLD})
+    left = [(topic, key) for topic, key in everything if key != "c-gone"]
+    late = sorted([*left, ("telling/exposures/7", "c-gone")])
+    found = run_isolated(told_of_cases, str(tmp_path))
+    assert found == [everything, left, late, [("published_rows", 1)], left]
+
+
+def test_a_detached_part_is_not_off_the_disk(tmp_path: Path) -> None:
+    run_isolated(fill, str(tmp_path), SCANS, CASES)
+    while_detached, after = run_isolated(detached, str(tmp_path))
+    assert while_detached - after == 1
+
+
+def test_clickhouse_keeps_replaced_parts_for_less_than_an_hour_where_nobody_says_otherwise(tmp_path: Path) -> None:
+    found = run_isolated(lifetimes, str(tmp_path))
+    assert len(found) == 3
+    assert 2 * sum(found.values()) < 3_600

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.isolated import run_isolated
 from tests.reference import DAY, HOUR, Scan, line_of
 
 #: A Monday. `old` and `stays` are there on the first day and over midnight into the second; only `stays` and `new` much later.
@@ -115,3 +116,54 @@ def test_no_warning_outlives_the_only_case(tmp_path: Path) -> None:
     assert pipeline(tmp_path, *warned, "--store", store).splitlines()[1:] == []
     pipeline(tmp_path, "retention", "check", "--store", store, "--as-of", as_of)
     pipeline(tmp_path, "verify", "--store", store)
+
+
+def look(folder: str) -> list[Any]:
+    """In an interpreter of its own: which corrections and dead letters are overdue, before and after a cut, and what it left."""
+    from pipeline.settings import Settings
+    from pipeline.store import retention
+    from pipeline.store.client import open_store
+
+    client = open_store(Settings(store=Path(folder)))
+    client.command(
+        "INSERT INTO scan_set (venue_id, visitor_id, occurred_at) "
+        f"SELECT 'cafe', 'stays', fromUnixTimestamp64Milli(toInt64({MONDAY + 9 * DAY}), 'UTC')"
+    )
+    for table in ("repair_rows", "asked_rows"):
+        # Made, of somebody of whom nothing else is kept, and of another; and one that waits for a scan that is being stored.
+        for visitor, version, made in (
+            ("gone", 1, 0),
+            ("gone", 2, 1),
+            ("stays", 1, 0),
+            ("stays", 2, 1),
+            ("waits", 3, 0),
+        ):
+            client.command(f"INSERT INTO {table} VALUES ('cafe', '{visitor}', {version}, {made})")
+    for offset, day in ((0, 0), (1, 9)):
+        client.command(
+            "INSERT INTO dead_letter_rows (topic, offset, sha256, received_at) "
+            f"SELECT 't', {offset}, 'hash', fromUnixTimestamp64Milli(toInt64({MONDAY + day * DAY}), 'UTC')"
+        )
+    bounds = retention.bounds_of(MONDAY + 10 * DAY, 8 * DAY)
+
+    def overdue() -> list[tuple[str, int]]:
+        return sorted((each.table, each.rows) for each in retention.overdue(client, bounds))
+
+    before = overdue()
+    retention.cut(client, bounds)
+    waiting = [
+        client.query(f"SELECT DISTINCT visitor_id FROM {table}").result_rows for table in ("repair_rows", "asked_rows")
+    ]
+    letters = client.query("SELECT offset, sha256 FROM dead_letters ORDER BY offset").result_rows
+    return [before, overdue(), waiting, letters]
+
+
+def test_corrections_that_are_made_and_hashes_of_what_was_refused_are_kept_no_longer_than_the_rest(
+    tmp_path: Path,
+) -> None:
+    before, after, waiting, letters = run_isolated(look, str(tmp_path))
+    # With the row that asked for it.
+    assert [table for table, _ in before] == ["asked_rows", "dead_letter_rows", "repair_rows"]
+    assert after == []
+    assert waiting == [[("waits",)], [("waits",)]]
+    assert letters == [(0, ""), (1, "hash")]

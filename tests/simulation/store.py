@@ -182,6 +182,10 @@ class Store:
             table, day = match.groups()
             self._tables[table].delete(lambda row: _day(row[_BY_DAY[table]]) == day)
             return
+        if match := re.fullmatch(r"ALTER TABLE dead_letter_rows UPDATE sha256 = '' WHERE (.*) SETTINGS .*", text):
+            for row in filter(self._condition(match[1]), self._tables["dead_letter_rows"].rows):
+                row["sha256"] = ""
+            return
         match = re.fullmatch(r"ALTER TABLE (\w+) DELETE WHERE (.*) SETTINGS mutations_sync = 2", text)
         assert match, f"the store of the simulation does not know this statement: {text}"
         self._tables[match[1]].delete(self._condition(match[2]))
@@ -291,6 +295,9 @@ class Store:
 
     def _no_cases(self) -> tuple[list[str], list[tuple[Any, ...]]]:
         return ["case_id"], []
+
+    def _nothing_told(self) -> tuple[list[str], list[tuple[Any, ...]]]:
+        return ["count", "oldest"], [(0, 0)]
 
     def _closings(self, given: str, condition: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         for name in ("span_start", "span_end"):
@@ -431,6 +438,7 @@ _SHAPES: Final[Sequence[tuple[str, str, Callable[..., tuple[list[str], list[tupl
         r">= fromUnixTimestamp64Milli\((\d+), 'UTC'\) .*",
         Store._visits_over,
     ),
+    ("FROM published_rows", r".*", Store._nothing_told),
     ("FROM report_set", r".*", Store._no_cases),
     (
         " LIMIT 1 BY ",
