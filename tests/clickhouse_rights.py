@@ -22,17 +22,17 @@ GRAFANA = ("grafana/clickhouse-user.sql", "grafana/clickhouse-tracing-user.sql")
 FILES = SERVER + GRAFANA
 
 _CREATE = r"CREATE {} IF NOT EXISTS (\w+)"
-_PROFILE = re.compile(_CREATE.format("SETTINGS PROFILE") + r" SETTINGS (.+)")
+_REPLACE = r"CREATE {} OR REPLACE (\w+)"
+_NEW_PROFILE = re.compile(_CREATE.format("SETTINGS PROFILE"))
+_PROFILE = re.compile(r"ALTER SETTINGS PROFILE (\w+) SETTINGS (.+)")
 _ROLE = re.compile(_CREATE.format("ROLE") + r"(?: SETTINGS PROFILE '(\w+)')?")
 _GRANT_ROLE = re.compile(r"GRANT (\w+) TO (\w+)")
 _GRANT = re.compile(r"(GRANT .+ ON \S+) TO (\w+)")
-_POLICY = re.compile(_CREATE.format("ROW POLICY") + r" ON (\w+)\.(\w+) USING (.+) TO (\w+)")
-_USER = re.compile(
-    _CREATE.format("USER") + r" IDENTIFIED WITH sha256_password BY 'CHANGE-ME' DEFAULT ROLE (\w+)(?: SETTINGS (.+))?"
-)
-_DEFAULT_ROLE = re.compile(r"ALTER USER (\w+) DEFAULT ROLE (\w+)")
+_POLICY = re.compile(_REPLACE.format("ROW POLICY") + r" ON (\w+)\.(\w+) USING (.+) TO (\w+)")
+_USER = re.compile(_CREATE.format("USER") + r" IDENTIFIED WITH sha256_password BY 'CHANGE-ME' DEFAULT ROLE (\w+)")
+_DEFAULT_ROLE = re.compile(r"ALTER USER (\w+) DEFAULT ROLE (\w+)(?: SETTINGS (.+))?")
 _REVOKE = re.compile(r"REVOKE ALL ON checkins\.\* FROM (\w+)")
-_QUOTA = re.compile(_CREATE.format("QUOTA") + r" KEYED BY user_name FOR INTERVAL .+")
+_QUOTA = re.compile(_REPLACE.format("QUOTA") + r" KEYED BY user_name FOR INTERVAL .+")
 _SETTING = re.compile(r"(\w+) = '?(\w+)'?( READONLY| CHANGEABLE_IN_READONLY)?")
 
 
@@ -67,7 +67,11 @@ class _Rights:
 
     def read(self, statement: str) -> None:
         """Take a statement up. Raises ValueError where it is not understood, or speaks of a role that was not made."""
-        if found := _PROFILE.fullmatch(statement):
+        if found := _NEW_PROFILE.fullmatch(statement):
+            self.settings.setdefault(found[1], [])
+        elif found := _PROFILE.fullmatch(statement):
+            if found[1] not in self.settings:
+                raise ValueError(f"unknown profile: {found[1]}")
             self.settings[found[1]] = _settings(found[2])
         elif found := _ROLE.fullmatch(statement):
             self._make(found[1], self.settings[found[2]] if found[2] else [])
@@ -79,7 +83,7 @@ class _Rights:
             self.policies.append((found[2], found[3], found[4], self._known(found[5])))
         elif found := _USER.fullmatch(statement):
             self._known(found[2])
-            self._make(found[1], _settings(found[3]) if found[3] else [])
+            self._make(found[1], [])
             self.users.add(found[1])
         elif found := _REVOKE.fullmatch(statement):
             self._of(found[1], self.grants).clear()
@@ -87,6 +91,7 @@ class _Rights:
             # A role that is held and not a default one would have to be asked for.
             if self._of(found[1], self.roles) != [found[2]]:
                 raise ValueError(f"not understood: {statement}")
+            self.settings[found[1]] = _settings(found[3]) if found[3] else []
         elif not _QUOTA.fullmatch(statement):
             raise ValueError(f"not understood: {statement}")
 

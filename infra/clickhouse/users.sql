@@ -2,12 +2,15 @@
 -- tables (`pipeline worker`, or any other command that opens the store), and again after an upgrade: it may be repeated. Put your
 -- own passwords in the place of CHANGE-ME, or name certificates or LDAP. The user for Grafana is in infra/grafana/.
 
--- Limits. Readers cannot write, nor change their limits; a question that takes too much of the machine is broken off.
-CREATE SETTINGS PROFILE IF NOT EXISTS checkins_reading SETTINGS
+-- Limits. Readers cannot write, nor change their limits; a question that takes too much of the machine is broken off. They are made
+-- once and changed each time: a profile that were made anew would be another one, and the roles would have none.
+CREATE SETTINGS PROFILE IF NOT EXISTS checkins_reading;
+CREATE SETTINGS PROFILE IF NOT EXISTS checkins_writing;
+ALTER SETTINGS PROFILE checkins_reading SETTINGS
     readonly = 1 READONLY, max_execution_time = 30 READONLY, max_memory_usage = 4000000000 READONLY,
     max_result_rows = 1000000 READONLY, result_overflow_mode = 'throw' READONLY, log_queries = 1 READONLY,
     max_query_size = 67108864 READONLY;
-CREATE SETTINGS PROFILE IF NOT EXISTS checkins_writing SETTINGS max_memory_usage = 16000000000 READONLY;
+ALTER SETTINGS PROFILE checkins_writing SETTINGS max_memory_usage = 16000000000 READONLY;
 
 CREATE ROLE IF NOT EXISTS checkins_viewer SETTINGS PROFILE 'checkins_reading';
 CREATE ROLE IF NOT EXISTS checkins_tracer SETTINGS PROFILE 'checkins_reading';
@@ -62,22 +65,23 @@ GRANT SELECT ON checkins.interval_rows TO checkins_investigator;
 GRANT SELECT ON checkins.visits TO checkins_investigator;
 GRANT SELECT ON checkins.visit_rows TO checkins_investigator;
 
--- Rows: a tracer sees the exposures of cases that stand, and not what is left of those withdrawn. A policy on a table holds for
--- everybody, so the pipeline is let through explicitly.
-CREATE ROW POLICY IF NOT EXISTS checkins_standing ON checkins.exposure_rows
+-- Rows: a tracer sees the exposures of cases that stand, and not what is left of those withdrawn; so does the Grafana for tracers
+-- (infra/grafana/clickhouse-tracing-user.sql). A policy on a table holds for everybody, so the pipeline is let through explicitly.
+CREATE ROW POLICY OR REPLACE checkins_standing ON checkins.exposure_rows
     USING case_id NOT IN (SELECT case_id FROM checkins.case_rows FINAL WHERE status = 'withdrawn') TO checkins_tracer;
-CREATE ROW POLICY IF NOT EXISTS checkins_everything ON checkins.exposure_rows USING 1 TO checkins_pipeline;
+CREATE ROW POLICY OR REPLACE checkins_everything ON checkins.exposure_rows USING 1 TO checkins_pipeline;
 
 -- The workers: everything in their database, and nothing outside it but the list of parts and columns.
 GRANT SELECT, INSERT, ALTER, CREATE DATABASE, CREATE TABLE, CREATE VIEW, DROP VIEW, TRUNCATE, OPTIMIZE, SHOW ON checkins.*
     TO checkins_pipeline;
 GRANT SELECT ON system.parts TO checkins_pipeline;
+GRANT SELECT ON system.detached_parts TO checkins_pipeline;
 GRANT SELECT ON system.columns TO checkins_pipeline;
 GRANT SELECT ON system.tables TO checkins_pipeline;
 GRANT SELECT ON system.databases TO checkins_pipeline;
 
 -- Nobody asks without end.
-CREATE QUOTA IF NOT EXISTS checkins_readers KEYED BY user_name
+CREATE QUOTA OR REPLACE checkins_readers KEYED BY user_name
     FOR INTERVAL 1 minute MAX queries = 600, errors = 60, execution_time = 120,
     FOR INTERVAL 1 hour MAX result_rows = 50000000
     TO checkins_viewer, checkins_tracer, checkins_investigator;

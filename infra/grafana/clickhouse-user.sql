@@ -23,9 +23,9 @@ GRANT SELECT ON checkins.dead_letter_rows TO checkins_boards;
 GRANT SELECT ON checkins.crowding_alerts TO checkins_boards;
 GRANT SELECT ON checkins.alert_rows TO checkins_boards;
 
-CREATE USER IF NOT EXISTS grafana IDENTIFIED WITH sha256_password BY 'CHANGE-ME' DEFAULT ROLE checkins_boards
-SETTINGS readonly = 1, max_execution_time = 30 CHANGEABLE_IN_READONLY, max_memory_usage = 4000000000;
+CREATE USER IF NOT EXISTS grafana IDENTIFIED WITH sha256_password BY 'CHANGE-ME' DEFAULT ROLE checkins_boards;
 -- An earlier version of this file gave it rights of its own, those of Contact tracing among them.
 REVOKE ALL ON checkins.* FROM grafana;
 GRANT checkins_boards TO grafana;
-ALTER USER grafana DEFAULT ROLE checkins_boards;
+ALTER USER grafana DEFAULT ROLE checkins_boards
+SETTINGS readonly = 1, max_execution_time = 30 CHANGEABLE_IN_READONLY, max_memory_usage = 4000000000;

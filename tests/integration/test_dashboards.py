@@ -281,9 +281,9 @@ def test_the_statements_that_make_grafanas_users_are_statements_that_give_nothin
     assert all(answers["grants"]), _GRANTS
     known = (
         r"CREATE ROLE IF NOT EXISTS checkins_\w+",
-        r"CREATE USER IF NOT EXISTS grafana\w* IDENTIFIED WITH sha256_password BY 'CHANGE-ME' DEFAULT ROLE checkins_\w+\s+"
-        r"SETTINGS readonly = 1,.*",
-        r"ALTER USER grafana\w* DEFAULT ROLE checkins_\w+",
+        r"CREATE USER IF NOT EXISTS grafana\w* IDENTIFIED WITH sha256_password BY 'CHANGE-ME' DEFAULT ROLE checkins_\w+",
+        r"ALTER USER grafana\w* DEFAULT ROLE checkins_\w+\s+SETTINGS readonly = 1,.*",
+        r"CREATE ROW POLICY OR REPLACE checkins_standing_on_boards ON checkins\.exposure_rows\s+USING case_id NOT IN .*",
         r"REVOKE ALL ON checkins\.\* FROM grafana",
         r"GRANT SELECT ON checkins\.\w+ TO checkins_(?:boards|tracing_board)",
         r"GRANT checkins_boards TO (?:grafana|checkins_tracing_board)",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.person_reads import about_persons
-from tests.clickhouse_rights import SERVER, granted, statements
+from tests.clickhouse_rights import FILES, SERVER, granted, statements
 from tests.isolated import run_isolated
 
 #: What cannot be parsed, tables, what each view rests on, tables that tell of persons.
@@ -82,3 +82,32 @@ def test_nothing_that_viewers_read_tells_one_person_from_another(server: Known) 
     told = {f"checkins.{name}" for name in server[3]}
     assert {"checkins.scans", "checkins.visits", "checkins.exposures"} <= told
     assert grants("checkins_viewer").isdisjoint(told)
+
+
+def test_limits_and_row_policies_that_were_changed_hold_once_the_files_are_run_again() -> None:
+    """What is there already stays as it is, so it is only made with what never changes; the rest is altered, or made anew."""
+    for sql in statements(FILES):
+        if " IF NOT EXISTS " in sql:
+            limits = re.search(r" SETTINGS (?!PROFILE )| USING | FOR INTERVAL ", sql.partition(" IF NOT EXISTS ")[2])
+            assert limits is None, sql
+        # Made anew it would be another one, and whoever held it, or was held to it, would not any more.
+        assert not re.match(r"CREATE (?:USER|ROLE|SETTINGS PROFILE) OR REPLACE", sql), sql
+
+
+def test_whoever_reads_exposures_reads_none_of_cases_that_were_withdrawn() -> None:
+    readers = {
+        found[1]
+        for found in map(re.compile(r"GRANT SELECT ON checkins\.exposure_rows TO (\w+)").fullmatch, statements(FILES))
+        if found
+    }
+    form = re.compile(
+        r"CREATE ROW POLICY OR REPLACE \w+ ON checkins\.exposure_rows USING case_id NOT IN .+'withdrawn'\) TO (\w+)"
+    )
+    assert (
+        readers
+        == {found[1] for found in map(form.fullmatch, statements(FILES)) if found}
+        == {
+            "checkins_tracer",
+            "checkins_tracing_board",
+        }
+    )
