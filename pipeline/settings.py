@@ -172,7 +172,11 @@ class Settings(BaseSettings):
     purposes: tuple[str, ...] = Field(
         ("contact-tracing", "data-quality", "legal-request"), description="Why persons may be read about."
     )
-    reads_per_minute: int = Field(1_200, ge=1, description="Requests to the API that one holder of a token may make.")
+    reads_per_minute: int = Field(
+        1_200,
+        ge=1,
+        description="Requests to the API that one holder of a token may make, and to /released all without one.",
+    )
     person_reads_per_minute: int = Field(60, ge=1, description="Requests about persons that one caller may make.")
     closing_by_second_person: bool = Field(
         False,

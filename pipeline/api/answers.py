@@ -19,7 +19,12 @@ from pipeline.one_line import one_line
 def answer(request: Request, model: BaseModel, max_age: int) -> Response:
     """The model as JSON; 304 without a body where the client has just that already. `max_age` in seconds."""
     body = model.model_dump_json().encode()
-    tag = f'W/"{sha256(body).hexdigest()[:16]}"'
+    return answer_bytes(request, body, sha256(body).hexdigest(), max_age)
+
+
+def answer_bytes(request: Request, body: bytes, digest: str, max_age: int) -> Response:
+    """The same for JSON that is made already; `digest` is another for other bytes."""
+    tag = f'W/"{digest[:16]}"'
     headers = {"ETag": tag, "Cache-Control": f"public, max-age={max_age}"}
     if tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)

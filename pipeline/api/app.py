@@ -19,7 +19,7 @@ from pipeline.api.models import Health, Problem
 from pipeline.api.pages import ADDRESSES, Pages
 from pipeline.api.planning import planning_routes
 from pipeline.api.reader import Reader
-from pipeline.api.released import public_routes, released_routes
+from pipeline.api.released import Bodies, public_routes, released_routes
 from pipeline.api.status import StatusBook
 from pipeline.api.venues import venue_routes
 
@@ -77,12 +77,13 @@ def build_app(
     api = APIRouter(prefix="/api/v1", responses=_REFUSED)
     api.include_router(venue_routes(live, reader, book))
     api.include_router(planning_routes(live, reader))
-    api.include_router(released_routes(reader, settled))
+    released = Bodies(reader, settled)
+    api.include_router(released_routes(released))
     api.include_router(_own_routes(live))
     if persons is not None:
         api.include_router(persons)
     app.include_router(api)
-    app.include_router(public_routes(reader, settled), responses={code: _REFUSED[code] for code in (404, 422, 503)})
+    app.include_router(public_routes(released), responses={code: _REFUSED[code] for code in (404, 422, 429, 503)})
     _add_pages(app)
     _add_operations(app, exposition, probes)
     app.add_exception_handler(RequestError, _refuse)

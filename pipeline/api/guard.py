@@ -1,5 +1,7 @@
 """Nothing under /api is answered to who may not ask; pages, probes and metrics hold nothing that is guarded.
 
+What is released to everybody is answered without a token, so often a minute in all.
+
 Whatever is answered, a browser takes it for what it says it is, and shows an answer of the API in no page.
 """
 
@@ -17,6 +19,7 @@ from pipeline.access.roles import AUDITS, ERASURES, PERSONS, Identity, Role
 from pipeline.addresses import names_loopback
 from pipeline.api.answers import refusal
 from pipeline.api.errors import RequestError
+from pipeline.api.released import PUBLIC
 from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -26,6 +29,8 @@ _TELL_SECONDS: Final = 10.0
 
 _GUARDED: Final = "/api/"
 _KEY: Final = "checkins.identity"
+#: No caller's name.
+_ANYBODY: Final = ""
 #: Of what is no page, nothing is loaded, run or framed.
 _NO_PAGE: Final = "default-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 
@@ -48,7 +53,7 @@ class Guard:
     """The application behind a door. Whatever is wrong with a token, the answer is the same."""
 
     def __init__(self, app: Any, door: Door, per_minute: int) -> None:
-        """`per_minute`: so many requests each holder of a token may make."""
+        """`per_minute`: so many requests each holder of a token may make, and all together who ask for what is everybody's."""
         self._app = app
         self._door = door
         self._budget = Budget(per_minute)
@@ -59,6 +64,10 @@ class Guard:
         """Answer one request, or hand it on with who sent it."""
         send = _with(_plain, send)
         if scope["type"] != "http" or not scope["path"].startswith(_GUARDED):
+            # By no address: behind the process at the door, or a proxy, all have the same.
+            if scope["type"] == "http" and scope["path"].startswith(PUBLIC) and not self._budget.take(_ANYBODY):
+                await refusal(_TOO_MANY)(scope, receive, send)
+                return
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
