@@ -21,8 +21,12 @@ class Deduced:
     most: float
 
     def tells(self, below: int) -> bool:
-        """Whether it says of a number that it is small, or, of one that may be small, what it is to within `below`."""
-        return self.most < below or (self.least < below and self.most - self.least < below)
+        """Whether it says of a number that it is small, or what it is to within `below`."""
+        return self.most < below or self.most - self.least < below
+
+    def leaves_open(self, below: int) -> bool:
+        """Whether the number may be nothing, and may be `below` or more: what is promised of those hidden for being small."""
+        return self.least == 0 and self.most >= below
 
 
 def deduce(rows: Sequence[tuple[Cell, int | None]], base: int) -> list[Deduced]:

@@ -1,7 +1,7 @@
 """A day's release: made from the store once, kept there, and the same whenever it is asked for again."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -60,18 +60,30 @@ def release(
     return keep_first(client, made, decisions, rivals)
 
 
-def exposed(rows: Sequence[Figure], base: int) -> list[str]:
-    """What the rows of a suppressed table give away of small numbers, hour by hour, in sentences; empty: nothing."""
+def exposed(rows: Sequence[Figure], base: int, small: Collection[tuple[int, Cell]] = ()) -> list[str]:
+    """What the rows of a suppressed table give away of hidden numbers, hour by hour, in sentences; empty: nothing.
+
+    `small`: hour and cell of those that are small, where that is known. They are of few visitors, and may be of many persons;
+    each must be hidden, and may have been nobody, or `BELOW` persons or more.
+    """
     found = []
     for hour in sorted({row.hour for row in rows}):
         shown = [(Cell(row.area, row.category), row.arrivals) for row in rows if row.hour == hour]
-        for each in deduce(shown, base):
-            if each.tells(BELOW):
-                where = f"{each.cell.area or 'all areas'}, {each.cell.category or 'all categories'}"
-                found.append(
-                    f"{datetime.fromtimestamp(hour, UTC):%F %H:%M} {where}: between {each.least:g} and {each.most:g}"
-                )
+        found += [
+            f"{_where(hour, cell)}: shown" for cell, value in shown if value is not None and (hour, cell) in small
+        ]
+        found += [
+            f"{_where(hour, each.cell)}: between {each.least:g} and {each.most:g}"
+            for each in deduce(shown, base)
+            if each.tells(BELOW) or ((hour, each.cell) in small and not each.leaves_open(BELOW))
+        ]
     return found
+
+
+def _where(hour: int, cell: Cell) -> str:
+    return (
+        f"{datetime.fromtimestamp(hour, UTC):%F %H:%M} {cell.area or 'all areas'}, {cell.category or 'all categories'}"
+    )
 
 
 def _suppressed(client: Client, day: date, base: int) -> Release:
@@ -86,9 +98,15 @@ def _suppressed(client: Client, day: date, base: int) -> Release:
         for hour in range(start, start + _HOURS * 3600, 3600)
         for figure in _hour(layout, hour, by_hour.get(hour, {}), base)
     ]
+    small = {
+        (hour, cell)
+        for hour in range(start, start + _HOURS * 3600, 3600)
+        for cell in layout.cells
+        if by_hour.get(hour, {}).get(cell, (0, 0))[1] < BELOW
+    }
     method = {"below": BELOW, "base": base, "unit": "persons", "small": "fewer than `below` visitors"}
     made = Release("suppressed", day, _now(), 0.0, method, figures)
-    if told := exposed(made.figures, base):
+    if told := exposed(made.figures, base, small):
         raise UserError(
             f"nothing is released: {len(told)} hidden numbers can be worked out, such as {told[0]}; report this, it is a fault"
         )

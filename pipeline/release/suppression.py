@@ -36,8 +36,9 @@ def protect(layout: Layout, counts: NDArray[np.int64], small: NDArray[np.bool_],
     """Round a table and hide its small cells, and as few others as are found to be needed.
 
     `counts`: persons, adding up as the layout says; `small`: the cells to be hidden, all with under `below` persons among them.
-    Afterwards each whole number from 0 to `below` is possible for each small cell, given everything that is shown. Raises
-    ValueError where the counts do not add up, or `below` is no multiple of `base`.
+    Others may be small, too: of few visitors who came with many. Afterwards each whole number from 0 to `below` is possible for
+    each small cell, given everything that is shown. Raises ValueError where the counts do not add up, or `below` is no multiple
+    of `base`.
     """
     for total, parts in layout.sums:
         if counts[total] != counts[list(parts)].sum():

@@ -8,8 +8,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.release.attack import deduce
-from pipeline.release.suppression import Hidden, protect
+from pipeline.release.publish import exposed
+from pipeline.release.suppression import Hidden, protect, rounded
 from pipeline.release.table import Cell, Layout, layout_of
+from pipeline.store.releases import Figure
 
 BELOW = 10
 
@@ -86,6 +88,61 @@ def test_the_solver_never_excludes_the_truth(counts: dict[tuple[str, str], int],
     truth = dict(zip(layout.cells, true, strict=True))
     for each in deduce(rows, base):
         assert each.least <= truth[each.cell] <= each.most
+
+
+#: Visitors of a pair, and the persons whom they brought.
+PARTIES = st.dictionaries(
+    st.tuples(st.sampled_from("abcd"), st.sampled_from("wxy")),
+    st.one_of(st.integers(0, 14), st.integers(0, 60)).flatmap(
+        lambda visitors: st.tuples(st.just(visitors), st.integers(visitors, 50 * visitors))
+    ),
+    min_size=1,
+)
+
+
+@given(PARTIES, BASES)
+@example({("a", "w"): (4, 45), ("a", "x"): (20, 20), ("b", "w"): (30, 30), ("b", "x"): (40, 40)}, 5)
+@settings(max_examples=60)
+def test_few_visitors_are_hidden_however_many_persons_they_bring(
+    parties: dict[tuple[str, str], tuple[int, int]], base: int
+) -> None:
+    layout, persons = table_of({pair: persons for pair, (_, persons) in parties.items()})
+    _, visitors = table_of({pair: visitors for pair, (visitors, _) in parties.items()})
+    small = visitors < BELOW
+    rows = shown(layout, protect(layout, persons, small, BELOW, base))
+    figures = [Figure(0, *cell, value) for cell, value in rows]
+    assert exposed(figures, base, {(0, layout.cells[place]) for place in np.flatnonzero(small)}) == []
+    deduced = {each.cell: each for each in deduce(rows, base)}
+    for place in np.flatnonzero(small):
+        each = deduced[layout.cells[place]]
+        assert each.least == 0, each
+        assert each.most >= BELOW, each
+
+
+@pytest.mark.parametrize("persons", [4, 45, 300])
+def test_a_small_number_of_any_size_that_is_hidden_alone_or_shown_is_found_out(persons: int) -> None:
+    layout, true = table_of({("a", "w"): persons, ("a", "x"): 20, ("b", "w"): 30, ("b", "x"): 40})
+    cell = Cell("a", "w")
+    small = np.array([each == cell for each in layout.cells])
+    values = rounded(layout, true, 5) * 5
+    alone = [Figure(0, *each, value) for each, value in shown(layout, Hidden(values, small, small))]
+    assert [line for line in exposed(alone, 5) if "a, w" in line]
+    everything = [Figure(0, *each, int(value)) for each, value in zip(layout.cells, values, strict=True)]
+    assert exposed(everything, 5, {(0, cell)}) == ["1970-01-01 00:00 a, w: shown"]
+
+
+def test_a_small_number_that_cannot_have_been_nothing_is_found_out_by_who_knows_that_it_is_small() -> None:
+    # Of two hidden numbers in one line either may be less, but not nothing: the line is known.
+    rows = [
+        *((Cell("a", category), None) for category in "wx"),
+        *((Cell("b", category), None) for category in "wx"),
+        *((Cell(area, None), total) for area, total in (("a", 300), ("b", 40))),
+        *((Cell(None, category), total) for category, total in (("w", 200), ("x", 140))),
+        (Cell(None, None), 340),
+    ]
+    figures = [Figure(0, *cell, value) for cell, value in rows]
+    assert exposed(figures, 5) == []
+    assert exposed(figures, 5, {(0, Cell("a", "w"))}) == ["1970-01-01 00:00 a, w: between 156 and 204"]
 
 
 def test_hiding_the_small_number_alone_is_found_out() -> None:
