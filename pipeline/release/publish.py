@@ -12,7 +12,7 @@ from pipeline.release.attack import deduce
 from pipeline.release.private import CELLS, draw
 from pipeline.release.suppression import protect
 from pipeline.release.table import Cell, Layout, layout_of
-from pipeline.store.closed_days import closed_days
+from pipeline.store.closed_days import covered_days
 from pipeline.store.decisions import Decisions
 from pipeline.store.releases import (
     Figure,
@@ -156,19 +156,19 @@ def _now() -> datetime:
 
 
 def _newest(client: Client) -> date:
-    days = closed_days(client)
-    if not days:
-        raise UserError(
-            "no day with visits is closed yet: a day is so twelve hours after its end (UTC), by the store's clock"
-        )
-    return days[-1]
+    covered = covered_days(client)
+    if covered is None or covered[1] < covered[0]:
+        raise UserError("no day is closed yet: a day is so twelve hours after its end (UTC), by the store's clock")
+    return covered[1]
 
 
 def _check_day(client: Client, day: date) -> None:
-    if day not in closed_days(client):
+    # Not whether anybody was there that day: one visitor would decide whether there is a release.
+    covered = covered_days(client)
+    if covered is None or not covered[0] <= day <= covered[1]:
         raise UserError(
-            f"{day} cannot be released: it has no visits, or is not closed; a day is so twelve hours after its end (UTC), by the "
-            "store's clock"
+            f"{day} cannot be released: it is before the first day with anybody, or not closed; a day is so twelve hours after "
+            "its end (UTC), by the store's clock"
         )
     if start_of(day) * 1000 < bounds_in_force(client).closed_before:
         raise UserError(

@@ -41,6 +41,17 @@ def closed_days(client: Client) -> list[date]:
     ]
 
 
+def covered_days(client: Client) -> tuple[date, date] | None:
+    """The first UTC day with anybody ever, though its visits may be gone, and the last that is closed by the store's clock.
+
+    The last may be before the first. None of a store without anybody. Raises StoreUnavailableError.
+    """
+    with store_errors():
+        rows, first = client.query("SELECT count(), toDate(min(hour)) FROM hour_rows").result_rows[0]
+    last = clock_of(client) - timedelta(1) - CLOSED_AFTER
+    return (first, last.date()) if rows else None
+
+
 def clock_of(client: Client) -> datetime:
     """The store's clock (`as_of`), UTC; 1970 of an empty store. Raises StoreUnavailableError."""
     with store_errors():

@@ -1,6 +1,7 @@
 """`pipeline release`: each day once, the same after a crash and after corrections; a visitor moves no more of it than is said."""
 
 import json
+import math
 import random
 import subprocess
 import sys
@@ -288,6 +289,51 @@ def test_a_day_is_drawn_once_whatever_crashes(home: Path, told: tuple[Any, list[
     assert file["sha256"] == kept["budget"][0][2]
     assert kept["budget"][0][2] in said[4][1]
     assert sorted(tuple(row[1:]) for row in file["rows"]) == sorted(row[1:] for row in kept["private"])
+
+
+def test_what_is_released_has_as_much_noise_as_its_epsilon_says(
+    home: Path, filled: dict[str, Any], told: tuple[Any, list[tuple[int, str]], Any]
+) -> None:
+    rows, true = told[0]["private"], filled["bounded without"]
+    scale = CELLS / (told[0]["budget"][0][1] / 2)
+    method = json.loads((home / "told.json").read_text())["method"]
+    assert method["scale"] == pytest.approx({"arrivals": scale, "occupancy": scale})
+    noise = [row[3 + which] - true.get((row[1], row[2], row[0]), (0, 0))[which] for row in rows for which in range(2)]
+    # The mean distance of discrete Laplace noise is about its scale, and so is that distance's deviation: six of them either way.
+    assert sum(map(abs, noise)) / len(noise) == pytest.approx(scale, abs=6 * scale / math.sqrt(len(noise)))
+    assert noise.count(0) < len(noise) / 4
+    # Nobody is there in most cells, so without noise none of this is possible.
+    assert min(row[3] for row in rows) < 0
+    assert min(row[4] for row in rows) < 0
+
+
+def without_visits(folder: str) -> Any:
+    """In an interpreter of its own: days of a store to which nobody came in between, as they are asked for; then all releases."""
+    scans = [
+        Scan("v-0", f"p-{day}-{i}", "check_in", SUNDAY + day * 24 * HOUR + 9 * HOUR, 1, f"e-{day}-{i}")
+        for day in (0, 3, 5)
+        for i in range(12)
+    ]
+    client = feed(folder, scans)
+    asked = [*(f"2021-09-{day}" for day in range(18, 25)), None]
+    said = {
+        f"{kind} {day}": ask(folder, kind, *(("--day", day) if day else ()))
+        for kind in ("private", "suppressed")
+        for day in asked
+    }
+    cells = client.query("SELECT kind, toString(day), length(hour) FROM release_rows ORDER BY ALL").result_rows
+    return {name: status for name, (status, _) in said.items()}, cells
+
+
+def test_each_day_is_released_whether_or_not_anybody_was_there(tmp_path: Path) -> None:
+    said, cells = run_isolated(without_visits, str(tmp_path))
+    days = [f"2021-09-{day}" for day in (19, 20, 21, 22)]
+    # Not before anybody ever was there, and not before the day is closed; 22 is the newest.
+    allowed = {f"{kind} {day}" for kind in ("private", "suppressed") for day in [*days, None]}
+    assert {name for name, status in said.items() if status == 0} == allowed
+    assert [row[:2] for row in cells] == [(kind, day) for kind in ("private", "suppressed") for day in days]
+    # And each tells of the same cells.
+    assert len({(kind, length) for kind, _, length in cells}) == 2
 
 
 def test_what_was_released_stays_when_scans_come_late(home: Path, told: tuple[Any, list[tuple[int, str]], Any]) -> None:
