@@ -18,19 +18,19 @@ _LONGEST: Final = 8_192
 
 
 class Door:
-    """Identifies callers. Without tokens and an identity provider aggregates are open on loopback, and nothing else is."""
+    """Identifies callers. Without a file of tokens and a provider aggregates are open on loopback, and nothing else is."""
 
     def __init__(self, settings: Settings) -> None:
         """Raises UserError where the settings make no sense."""
         self._tokens = TokenFile(settings.tokens_path)
         self._bearer = BearerTokens(settings) if settings.oidc_issuer else None
         self._loopback = is_loopback(settings.http_host)
-        self._tokens.tokens()
+        self._tokens.is_there()
 
     @property
     def configured(self) -> bool:
-        """Whether anybody can prove who they are."""
-        return self._bearer is not None or bool(self._tokens.tokens())
+        """Whether callers must prove who they are: also where the last token has been taken back, and nobody can."""
+        return self._bearer is not None or self._tokens.is_there()
 
     @property
     def is_open(self) -> bool:

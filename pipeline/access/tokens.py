@@ -67,6 +67,11 @@ class TokenFile:
             self._seen = state
         return self._tokens
 
+    def is_there(self) -> bool:
+        """Whether there is such a file, be it without a token: taking the last one back opens nothing. Raises UserError."""
+        self.tokens()
+        return self._seen is not None
+
     def create(self, name: str, roles: tuple[Role, ...], days: int) -> str:
         """Add a token; returns it, for the only time. Raises UserError if the name is taken."""
         token = PREFIX + secrets.token_urlsafe(32)
@@ -79,13 +84,14 @@ class TokenFile:
             tokens.append(StaticToken(name, tuple(map(str, roles)), digest, _text(now), _text(expires)))
         return token
 
-    def revoke(self, name: str) -> None:
-        """Remove a token. Raises UserError if there is none of that name."""
+    def revoke(self, name: str) -> int:
+        """Remove a token; returns how many are left. Raises UserError if there is none of that name."""
         with self._changing() as tokens:
             kept = [each for each in tokens if each.name != name]
             if len(kept) == len(tokens):
                 raise UserError(f"there is no token {name}: see `pipeline tokens list`")
             tokens[:] = kept
+        return len(kept)
 
     def identify(self, token: str, now: datetime) -> Identity | None:
         """Whose token it is; None if it is nobody's or has expired. Takes as long for each."""

@@ -41,5 +41,8 @@ def list_() -> None:
 @click.argument("name")
 def revoke(name: str) -> None:
     """Make a token worthless, from the next request on; a live page that it opened is told no more within five minutes."""
-    TokenFile(load_settings().tokens_path).revoke(name)
+    path = load_settings().tokens_path
+    left = TokenFile(path).revoke(name)
     click.echo(f"{name} is revoked")
+    if not left:
+        click.echo(f"it was the last: nobody gets in by a token; to open aggregates to loopback again remove {path}")

@@ -11,6 +11,7 @@ from typing import Any
 
 import jwt
 import pytest
+from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -18,7 +19,9 @@ from pipeline.access.bearer import BearerTokens
 from pipeline.access.door import Budget, Door
 from pipeline.access.roles import AGGREGATES, PERSONS, Identity, Role
 from pipeline.access.tokens import PREFIX, TokenFile
+from pipeline.cli import cli
 from pipeline.errors import UserError
+from pipeline.person_reads import checked_purpose
 from pipeline.settings import Settings
 
 ISSUER, AUDIENCE = "https://login.example", "check-in-pipeline"
@@ -156,6 +159,23 @@ def test_without_tokens_loopback_sees_aggregates_and_nobody_sees_persons(tmp_pat
         f"Bearer {signed()}",
     ):
         assert door.identify(wrong) is None
+
+
+def test_revoking_the_last_token_lets_nobody_in_and_commands_still_want_a_purpose(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    file, door = TokenFile(settings.tokens_path), Door(settings)
+    token = file.create("ann", (Role.TRACER,), 1)
+    assert (
+        "the last" in CliRunner().invoke(cli, ["tokens", "revoke", "ann"], env={"PIPELINE_HOME": str(tmp_path)}).output
+    )
+    for each in (door, Door(settings)):
+        assert each.identify(None) is None
+        assert each.identify(f"Bearer {token}") is None
+        assert not each.is_open
+    with pytest.raises(UserError, match="say with --purpose"):
+        checked_purpose(settings, None)
+    settings.tokens_path.unlink()
+    assert door.is_open
 
 
 def test_only_tracers_read_about_persons() -> None:
