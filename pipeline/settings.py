@@ -213,7 +213,10 @@ class Settings(BaseSettings):
 
     gateway_host: str = Field(
         "127.0.0.1",
-        description="Where the gateway listens. Anything but loopback needs gateway_devices and gateway_certificate.",
+        description=(
+            "Where the gateway listens. Anything but loopback needs gateway_devices, gateway_certificate, and gateway_venues or "
+            "required venue_codes."
+        ),
     )
     gateway_port: int = Field(8081, ge=0, le=65535, description="The gateway's port; 0 takes a free one.")
     gateway_devices: Path | None = Field(

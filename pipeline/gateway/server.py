@@ -168,3 +168,9 @@ def _check_exposure(settings: Settings) -> None:
             f"identifiers would go to {settings.gateway_host} in clear: set PIPELINE_GATEWAY_CERTIFICATE and "
             "PIPELINE_GATEWAY_CERTIFICATE_KEY, or listen on loopback behind a proxy that speaks TLS"
         )
+    if settings.venue_codes == "optional" and settings.gateway_venues is None:
+        raise UserError(
+            f"the gateway would take any venue_id from {settings.gateway_host}, and a phone number sent as one goes to Kafka in "
+            "clear: set PIPELINE_VENUE_CODES=required with PIPELINE_VENUE_CODE_KEYS (pipeline venues signing-key), or "
+            "PIPELINE_GATEWAY_VENUES to the registry's file, or listen on loopback"
+        )

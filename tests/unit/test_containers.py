@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.errors import UserError
+from pipeline.gateway.server import _check_exposure
 from pipeline.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,3 +103,12 @@ def test_what_is_spoken_to_in_clear_is_reached_from_inside_only() -> None:
         assert "ports" not in SERVICES[name]
     assert SERVICES["serve"]["ports"] == ["127.0.0.1:8080:8080"], "it has no TLS of its own"
     assert "PIPELINE_GATEWAY_CERTIFICATE" in SERVICES["gateway"]["environment"]
+
+
+def test_the_gateway_is_given_all_that_it_wants_beyond_loopback() -> None:
+    given = {
+        name.removeprefix("PIPELINE_").lower(): value for name, value in SERVICES["gateway"]["environment"].items()
+    }
+    _check_exposure(Settings(**given))
+    with pytest.raises(UserError, match="PIPELINE_VENUE_CODES=required"):
+        _check_exposure(Settings(**given | {"venue_codes": "optional"}))

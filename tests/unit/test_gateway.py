@@ -493,3 +493,25 @@ def test_only_devices_with_tokens_over_tls_may_come_from_elsewhere(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"PIPELINE_GATEWAY_(DEVICES|CERTIFICATE)"):
         serve_gateway(load_settings(gateway_host="0.0.0.0", **given), print)
+
+
+def test_from_elsewhere_venues_come_by_signed_code_or_from_a_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given: dict[str, Any] = {
+        "gateway_host": "0.0.0.0",
+        "gateway_devices": "devices",
+        "gateway_certificate": "chain.pem",
+    }
+    given |= {"gateway_certificate_key": "key.pem", "keys": "keys"}
+    keys = {"venue_code_keys": "venue-keys.json"}
+    # With keys alone a forger leaves the code out.
+    for open_to_any in ({}, keys):
+        with pytest.raises(
+            UserError, match=r"any venue_id .* PIPELINE_VENUE_CODES=required .* PIPELINE_GATEWAY_VENUES"
+        ):
+            serve_gateway(load_settings(**given, **open_to_any), print)
+    for closed in ({"venue_codes": "required", **keys}, {"venue_codes": "fresh", **keys}, {"gateway_venues": "v.csv"}):
+        with pytest.raises(UserError, match=r"there is no .*ring\.json"):  # nothing before that was refused
+            serve_gateway(load_settings(**given, **closed), print)
