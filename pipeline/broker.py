@@ -317,27 +317,36 @@ def _wait_until_it_answers(broker: RunningBroker) -> None:
 def _format(folder: Path, classpath: str) -> None:
     """Make the data folder a fresh cluster's, with its users, if it is to have any."""
     tool = ["-cp", classpath, "kafka.tools.StorageTool", "format", "--standalone", "--cluster-id", _cluster_id()]
-    for user, password in _passwords(_secured(folder)).items():
-        tool += ["--add-scram", f"SCRAM-SHA-512=[name={user},password={password}]"]
-    done = subprocess.run(
-        [_java(), *_FORMAT_OPTIONS, *tool, "--config", "server.properties"],
-        cwd=folder,
-        env=_environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    with _users(_secured(folder)) as users:
+        done = subprocess.run(
+            [_java(), *_FORMAT_OPTIONS, *tool, "--config", "server.properties", *users],
+            cwd=folder,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
     if done.returncode:
         _log(folder).write_text(done.stdout + done.stderr)
         raise _explained(_log(folder), done.stdout + done.stderr)
 
 
-def _passwords(secured: Path | None) -> dict[str, str]:
+@contextmanager
+def _users(secured: Path | None) -> Iterator[list[str]]:
+    """What tells the tool which users there are: a file of arguments, one a line, as a command line is everybody's to read."""
     if secured is None:
-        return {}
-    return {path.stem: read_secret_file(path) for path in sorted(secured.glob("*.password"))}
+        yield []
+        return
+    passwords = {path.stem: read_secret_file(path) for path in sorted(secured.glob("*.password"))}
+    file = secured / "users.args"
+    lines = (f"--add-scram\nSCRAM-SHA-512=[name={user},password={word}]\n" for user, word in passwords.items())
+    write_secret_file(file, "".join(lines))
+    try:
+        yield [f"@{file}"]
+    finally:
+        file.unlink()
 
 
 def _cluster_id() -> str:

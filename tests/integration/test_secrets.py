@@ -5,12 +5,16 @@ import os
 import secrets
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
 import pytest
 from pydantic import SecretStr
 
+from pipeline.broker import start_broker
 from pipeline.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -184,6 +188,37 @@ with serve_http(settings, prometheus_client.generate_latest, {}) as port:
             if sys.argv[2] not in path:
                 print(path.split("?")[0], answer.status, answer.headers, answer.read().decode())
 """
+
+
+@pytest.mark.kafka
+def test_no_password_stands_on_a_command_line_while_a_secured_broker_is_made(tmp_path: Path) -> None:
+    """Command lines can be read by every user of the machine, as long as a process runs."""
+    seen: set[str] = set()
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.02):
+            for child in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    seen.add("\0".join(child.cmdline()))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        with start_broker(tmp_path, 0, tied_to_us=True, secured=True) as broker:
+            assert broker.secured is not None
+            passwords = {path.stem: path.read_text() for path in broker.secured.glob("*.password")}
+            said = broker.log.read_text()
+    finally:
+        ended.set()
+        watching.join()
+    assert {"admin", "broker", "worker"} <= set(passwords)
+    for program in ("kafka.tools.StorageTool", "kafka.Kafka"):
+        assert any(program in each for each in seen), "it was not watched"
+    assert leaked("\n".join(seen) + said, passwords) == []
+    # Nor is what told the tool left lying about.
+    left = {path.name for path in (tmp_path / "kafka" / "secured").iterdir()}
+    assert left == {"ca.pem", "broker.pem", *(f"{user}.password" for user in passwords)}
 
 
 def test_no_file_metric_or_log_holds_a_token_or_a_key(folder: Path) -> None:
