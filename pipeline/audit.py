@@ -18,6 +18,7 @@ from socket import gethostname
 from typing import Any, Final
 
 from pipeline.errors import UserError
+from pipeline.privacy.secret_files import make_folder
 
 #: What the first entry of a log is chained to.
 _BEGINNING: Final = "0" * 64
@@ -71,7 +72,7 @@ class AuditLog:
     def _append(self, who: str, abouts: Iterable[Entry]) -> list[Entry]:
         written: list[Entry] = []
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._path.parent)
             descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o600)
             with os.fdopen(descriptor, "r+b") as file:
                 flock(file, LOCK_EX)

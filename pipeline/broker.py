@@ -29,7 +29,7 @@ from pipeline.kafka_access import KafkaAccess
 from pipeline.kafka_acls import declared_rights
 from pipeline.kafka_identity import ADMIN, BROKER, authority_file, make_identity, password_file
 from pipeline.kafka_jars import infra_file, kafka_jars
-from pipeline.privacy.secret_files import read_secret_file, write_secret_file
+from pipeline.privacy.secret_files import close_folder, read_secret_file, write_secret_file
 from pipeline.processes import end_process, find_process, tied
 from pipeline.progress import progress_bar
 
@@ -118,7 +118,7 @@ def start_broker(home: Path, port: int, *, tied_to_us: bool = False, secured: bo
     """
     folder = _folder(home)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        close_folder(folder)
         with _alone(folder):
             if secured and _secured(folder) is None:
                 _secure(folder)

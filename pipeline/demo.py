@@ -31,6 +31,7 @@ from pipeline.errors import UserError
 from pipeline.interrupts import stop_on_interrupt
 from pipeline.kafka_access import KafkaAccess
 from pipeline.parts import Part, PartFailedError, Parts
+from pipeline.privacy.secret_files import make_folder
 from pipeline.produce import ScanProducer
 from pipeline.progress import progress_bar
 from pipeline.settings import Settings
@@ -286,7 +287,7 @@ class _Demo:
 def _only_demo(folder: Path) -> Iterator[None]:
     """The demo's folder, empty, and nobody else's until the end of the block."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with (folder.with_name("demo.lock")).open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -298,7 +299,7 @@ def _only_demo(folder: Path) -> Iterator[None]:
             if left is not None:
                 left.stop()
             shutil.rmtree(folder)
-            folder.mkdir()
+            make_folder(folder)
             yield
     except OSError as error:
         raise UserError(f"the demo cannot write to {folder}: {error.strerror}; or set PIPELINE_HOME") from None

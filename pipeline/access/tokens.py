@@ -21,7 +21,7 @@ from typing import Final
 from pipeline.access.roles import Identity, Role
 from pipeline.errors import UserError
 from pipeline.file_state import FileState, state_of
-from pipeline.privacy.secret_files import write_secret_file
+from pipeline.privacy.secret_files import make_secret_folder, write_secret_file
 
 #: What a token begins with, so that one in a log or a repository is recognised.
 PREFIX: Final = "checkins_"
@@ -104,7 +104,7 @@ class TokenFile:
 
     @contextmanager
     def _changing(self) -> Iterator[list[StaticToken]]:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_secret_folder(self._path.parent)
         lock = os.open(self._path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)
         try:
             flock(lock, LOCK_EX)

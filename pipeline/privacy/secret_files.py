@@ -1,10 +1,17 @@
-"""Files that nobody else may read: checked when read, and replaced whole when written."""
+"""Files that nobody else may read: checked when read, and replaced whole when written; and folders that are closed to others."""
 
+import logging
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from pipeline.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 def read_secret_file(path: Path) -> str:
@@ -16,7 +23,7 @@ def read_secret_file(path: Path) -> str:
                 raise UserError(
                     f"{path} belongs to another user, who could read or change it; make it yours with: chown"
                 )
-            if stat.S_IMODE(found.st_mode) & 0o077:
+            if found.st_mode & _OTHERS:
                 raise UserError(f"{path} can be opened by others than its owner; close it with: chmod 600 {path}")
             return file.read().decode()
     except FileNotFoundError:
@@ -28,11 +35,42 @@ def read_secret_file(path: Path) -> str:
 
 
 def make_secret_folder(folder: Path) -> None:
-    """Make the folder, for us alone, if it is not there."""
+    """Make the folder, and those above it that are not there, for us alone; what is there stays as it is. Raises UserError."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be made: {error.strerror or error}") from None
+
+
+def make_folder(folder: Path) -> None:
+    """What `make_secret_folder` does. Raises OSError."""
+    # Not by `parents`, which closes the last one alone.
+    for each in reversed((folder, *folder.parents)):
+        if not each.is_dir():
+            each.mkdir(mode=0o700, exist_ok=True)
+
+
+def close_folder(folder: Path) -> None:
+    """Have a folder that only we write to be for us alone: make it, or close one that others can open, and say so in the log.
+
+    One that cannot be closed, as it is another user's or its file system knows no rights, is used all the same: the log says what
+    to do. Raises OSError where it cannot be made.
+    """
+    make_folder(folder)
+    found = folder.stat()
+    if not found.st_mode & _OTHERS:
+        return
+    if found.st_uid == os.getuid():
+        with suppress(OSError):
+            folder.chmod(stat.S_IMODE(found.st_mode) & ~_OTHERS)
+    if folder.stat().st_mode & _OTHERS:
+        log.warning(
+            "other users of this machine may read what is in %s, and we cannot close it: have its owner run chmod 700 on it, or "
+            "use a folder of our own",
+            folder,
+        )
+    else:
+        log.warning("closed %s to other users of this machine: its mode was %03o", folder, stat.S_IMODE(found.st_mode))
 
 
 def write_secret_file(path: Path, text: str) -> None:

@@ -16,6 +16,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from pipeline.addresses import split_address
 from pipeline.errors import StoreAwayError, UserError
+from pipeline.privacy.secret_files import close_folder
 from pipeline.settings import Settings
 from pipeline.store.damage import look_for_parts_set_aside, raise_if_damaged
 from pipeline.store.decisions import decisions_of, share_decisions
@@ -50,7 +51,8 @@ def _lock(path: Path) -> None:
     if path in _locks:
         return
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        # Of the store's own folder, which the user names, what the engine writes is all that is private.
+        close_folder(path / "clickhouse")
         descriptor = os.open(path / "pipeline.lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise UserError(
