@@ -1,7 +1,7 @@
 """From a scan with a raw identifier to the record that goes to Kafka: the same for the gateway and the producer library."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
@@ -37,6 +37,15 @@ class Record:
     code: VenueCode | None
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a good scan is of: the venue by its code or its id, and the person in the canonical spelling, to be kept nowhere."""
+
+    venue_id: str
+    code: VenueCode | None
+    person: str = field(repr=False)
+
+
 class Admission:
     """Judges scans and pseudonymises them. Holds no state: the same scan always becomes the same record."""
 
@@ -59,7 +68,10 @@ class Admission:
 
         Raises ProblemError, whose text holds no value of the scan.
         """
-        at = scan.occurred_at
+        return self.pseudonymise(scan, self.judge(scan, received_at), scan.stay_began_at, sender)
+
+    def judge(self, scan: GatewayScan, received_at: int) -> Judged:
+        """The first half of `admit`: what the scan is of. Raises ProblemError where it cannot be taken."""
         self._check_times(scan, received_at)
         venue_id, code = self._venue(scan, received_at)
         raw = scan.identifier
@@ -69,9 +81,17 @@ class Admission:
             raise ProblemError(IDENTIFIER, f"identifier: {error}") from None
         if _holds(venue_id, raw.kind, person):
             raise ProblemError(INVALID, "venue_id: holds the identifier")
-        began = at if scan.stay_began_at is None else scan.stay_began_at
+        return Judged(venue_id, code, person)
+
+    def pseudonymise(self, scan: GatewayScan, judged: Judged, stay_began_at: int | None, sender: str) -> Record:
+        """The second half: the record of a scan that was judged, and of the stay that began then; None: with it.
+
+        Raises ProblemError where its period has no key.
+        """
+        at = scan.occurred_at
+        began = at if stay_began_at is None else stay_began_at
         try:
-            visitor_id = self._pseudonymiser.visitor_id(raw.kind, person, began)
+            visitor_id = self._pseudonymiser.visitor_id(scan.identifier.kind, judged.person, began)
             event_id = self._pseudonymiser.event_id(sender, scan.event_id, began)
         except NoKeyError as error:
             if error.lasting:
@@ -81,14 +101,14 @@ class Admission:
             {
                 "event_id": event_id,
                 "event_type": scan.event_type,
-                "venue_id": venue_id,
+                "venue_id": judged.venue_id,
                 "visitor_id": visitor_id,
                 "occurred_at": format_instant(at),
                 "party_size": scan.party_size,
                 "source": scan.source,
             }
         )
-        return Record(venue_id.encode(), value, event_id, visitor_id, code)
+        return Record(judged.venue_id.encode(), value, event_id, visitor_id, judged.code)
 
     def _check_times(self, scan: GatewayScan, received_at: int) -> None:
         at, began = scan.occurred_at, scan.stay_began_at

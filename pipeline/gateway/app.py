@@ -264,16 +264,12 @@ class Gateway:
     def _judged(self, scan: GatewayScan, device: str, now: int) -> tuple[Record, bool]:
         """The record, and whether it is to be sent: not if Kafka has it already. Raises ProblemError."""
         record = self.admission.admit(scan, device, now)
-        known = self.recent.known(record)
-        if known == "same":
+        if self.recent.has(record):
             return record, False
-        if known == "other":
-            raise ProblemError(problems.REUSED, "event_id: each scan needs one of its own")
         venue, clock = record.key.decode(), time.monotonic()
         if wait := self.venue_quotas.wait(venue, clock):
             raise ProblemError(problems.QUOTA, "more scans were sent of this venue than its quota", wait)
-        if self.recent.replayed(record, scan.event_type, now):
-            raise ProblemError(problems.REPLAYED, "venue_code: was used for another scan; scan the display again")
+        self.recent.use_code(record, scan.event_type, now)
         self.venue_quotas.take(venue, 1, clock)
         return record, True
 
@@ -286,7 +282,7 @@ class Gateway:
             self.metrics.scans(problem.kind.name, len(records))
             raise
         for record in records:
-            self.recent.confirm(record)
+            self.recent.remember(record)
         self.metrics.scans("accepted", len(records))
 
     async def _description(self, _request: Request) -> Response:

@@ -28,14 +28,26 @@ class Stays:
 
     def began_at(self, key: Hashable, event_type: Literal["check_in", "check_out"], at: int) -> int | None:
         """The `stay_began_at` of a scan at `at` (ms since the epoch), to be told in order of time; None begins a stay."""
-        began, last = self._open.pop(key, (at, at - _HARD_LIMIT_MS - 1))
+        began = self.look(key, event_type, at)
+        self.note(key, event_type, at)
+        return began
+
+    def look(self, key: Hashable, event_type: Literal["check_in", "check_out"], at: int) -> int | None:
+        """What `began_at` returns, of a scan that may still be refused and is not to be remembered then."""
+        began, last = self._open.get(key, (at, at - _HARD_LIMIT_MS - 1))
         if event_type == "check_out":
             return began if last <= at <= last + _HARD_LIMIT_MS else None
         # No longer than a hard limit from the beginning: somebody who never checks out must not keep a pseudonym for ever.
         goes_on = last <= at < last + self._longest_ms and at <= began + _HARD_LIMIT_MS
-        self._open[key] = (began if goes_on else at, at)
-        self._forget(at)
         return began if goes_on else None
+
+    def note(self, key: Hashable, event_type: Literal["check_in", "check_out"], at: int) -> None:
+        """Remember what a scan did to a stay."""
+        began = self.look(key, event_type, at)
+        self._open.pop(key, None)
+        if event_type == "check_in":
+            self._open[key] = (at if began is None else began, at)
+            self._forget(at)
 
     def _forget(self, now: int) -> None:
         while self._open:
