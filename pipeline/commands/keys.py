@@ -1,6 +1,7 @@
 """`pipeline keys`: the ring of keys that pseudonyms are made with. No command prints a key."""
 
 import os
+import re
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +28,12 @@ class InstantOption(click.ParamType):
 
 
 INSTANT = InstantOption()
+
+
+def _case_id(_context: click.Context, _parameter: click.Parameter, case: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._:-]{1,64}", case):
+        raise click.BadParameter("an id has 1 to 64 of A-Za-z0-9._:-, such as c-17")
+    return case
 
 
 def _now() -> int:
@@ -157,16 +164,18 @@ def destroy(folder: Path | None, period: str | None, over: bool, early: bool) ->
 
 
 @command.command(
-    epilog="Example: pipeline keys link p202109052000.AbCdEfGhIjKlMnOpQrStUv --days 14 --purpose contact-tracing"
+    epilog="Example: pipeline keys link p202109052000.AbCdEfGhIjKlMnOpQrStUv --case c-17 --purpose contact-tracing"
 )
 @_FOLDER
 @click.argument("pseudonym")
 @click.option("--days", type=click.IntRange(1, 366), default=14, show_default=True, help="How far back, from now.")
-@click.option("--purpose", help="Why: one of the setting purposes. It is noted in the audit log.")
-def link(folder: Path | None, pseudonym: str, days: int, purpose: str | None) -> None:
+@click.option("--case", required=True, callback=_case_id, help="The case, or the person's own request, that it is for.")
+@click.option("--purpose", required=True, help="Why: one of the setting purposes.")
+def link(folder: Path | None, pseudonym: str, days: int, case: str, purpose: str) -> None:
     """The tracer's question: a person's pseudonyms in the periods of the last days, one a line, without learning who it is.
 
-    Only who has the periods' keys gets an answer: the tracer's linking key is enough, and can do nothing else.
+    Only who has the periods' keys gets an answer: the tracer's linking key is enough, and can do nothing else. Case and purpose
+    are noted in the audit log before it, and not held against the store: whoever holds the keys is trusted with them.
     """
     from pipeline.person_reads import checked_purpose, note_read
     from pipeline.privacy.master import open_master
@@ -176,7 +185,7 @@ def link(folder: Path | None, pseudonym: str, days: int, purpose: str | None) ->
     why = checked_purpose(settings, purpose)
     linker = Linker(settings.keys_path, lambda: open_master(settings))
     found = linker.link(pseudonym, _now() - timedelta(days=days) // _MS, _now())
-    note_read(settings, "link", why, case=None, persons=1, what=f"{days} days")
+    note_read(settings, "link", why, case=case, persons=1, what=f"{days} days")
     for each in found:
         click.echo(each)
 

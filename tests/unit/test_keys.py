@@ -4,6 +4,7 @@ import hmac
 import json
 import os
 import threading
+import time
 from base64 import b64decode, b64encode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -539,11 +540,17 @@ def test_no_command_shows_key_material(tmp_path: Path, keys: Any, monkeypatch: p
     assert keys("rotate", "--at", "2021-09-16T20:00:00Z").exit_code == 0
     assert "delete the old one with its copy of the ring" in keys("rotate", "--master").output
     masters.append((folder / "master.key").read_text())
-    assert keys("link", after, "--purpose", "contact-tracing").output.split() == [before, after]
+    asked = ("link", after, "--case", "c-17", "--purpose")
+    assert keys(*asked, "contact-tracing").output.split() == [before, after]
     noted = json.loads((tmp_path / ".pipeline" / "audit.jsonl").read_text().splitlines()[-1])
-    assert (noted["action"], noted["purpose"], noted["persons"]) == ("link", "contact-tracing", 1)
+    assert (noted["action"], noted["purpose"], noted["case"], noted["persons"]) == (
+        "link",
+        "contact-tracing",
+        "c-17",
+        1,
+    )
     assert after not in str(noted)
-    assert keys("link", after, "--purpose", "curiosity").exit_code == 1
+    assert keys(*asked, "curiosity").exit_code == 1
     assert keys("linking-key", "tracer.key").exit_code == 0
     masters.append(Path("tracer.key").read_text())
     assert keys("destroy", "--over").exit_code == 0
@@ -563,6 +570,19 @@ def test_no_command_shows_key_material(tmp_path: Path, keys: Any, monkeypatch: p
     everything = "".join(keys.shown)
     assert [each for each in material if each in everything] == []
     assert all(path.stat().st_mode & 0o077 == 0 for path in folder.rglob("*"))
+
+
+def test_nobody_is_linked_without_a_case_and_a_purpose_even_where_no_access_is_configured(keys: Any) -> None:
+    assert keys("create").exit_code == 0
+    somebody = pseudonymiser(Path(".pipeline/keys")).visitor_id("phone", SOMEBODY, time.time_ns() // 1_000_000)
+    reasons = {"--case": "c-17", "--purpose": "contact-tracing"}
+    for lacking in reasons:
+        given = [word for option, value in reasons.items() if option != lacking for word in (option, value)]
+        refused = keys("link", somebody, *given)
+        assert (refused.exit_code, f"Missing option '{lacking}'" in refused.output) == (2, True)
+    assert "such as c-17" in keys("link", somebody, "--case", "a\nb", "--purpose", "contact-tracing").output
+    assert somebody not in "".join(keys.shown)
+    assert not Path(".pipeline/audit.jsonl").exists()
 
 
 def test_a_second_ring_is_refused(keys: Any) -> None:
