@@ -107,7 +107,11 @@ def list_(folder: Path | None) -> None:
 @command.command(epilog="Example: pipeline keys rotate --at 2021-09-15T20:00:00Z")
 @_FOLDER
 @click.option("--at", type=INSTANT, help="End the period in which this lies, and begin another then.")
-@click.option("--master", is_flag=True, help="Wrap everything with a new master key instead, and forget the old one.")
+@click.option(
+    "--master",
+    is_flag=True,
+    help="Wrap everything with a new master key instead, and forget the old one.",
+)
 def rotate(folder: Path | None, at: int | None, master: bool) -> None:
     """Draw the keys of the periods to come. Run it daily: it does nothing where they are there already.
 
@@ -123,10 +127,13 @@ def rotate(folder: Path | None, at: int | None, master: bool) -> None:
     ring, key = KeyRing.open(settings.keys_path), open_master(settings)
     if master:
         ring.renew(key)
-        click.echo(
-            "everything is wrapped with the new master key; make the tracer's linking key again, and delete the old one with its "
-            "copy of the ring"
-        )
+        if settings.vault_url is not None:
+            click.echo("everything is wrapped with the newest keys of the vault: have it forget older versions of them")
+        else:
+            click.echo(
+                "everything is wrapped with the new master key; make the tracer's linking key again, and delete the old one with "
+                "its copy of the ring"
+            )
     elif at is not None:
         new = ring.cut(key, at, _now())
         click.echo(f"the period {new.id} will begin at {format_instant(new.starts_at)}")

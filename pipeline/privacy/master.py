@@ -52,6 +52,13 @@ class MasterKey(Protocol):
         """
         ...
 
+    #: What to do where `is_newest` holds of everything, and so nothing would change by wrapping it again.
+    how_to_renew: str
+
+    def is_newest(self, scope: Scope, name: str, wrapped: str) -> bool:
+        """Whether what was wrapped was wrapped with the key that would wrap it now. Raises UserError."""
+        ...
+
     def begin_renewal(self) -> None:
         """From here on wrap with a new key; the old one still unwraps. Only where `renewable`."""
         ...
@@ -94,6 +101,11 @@ class LocalMaster:
     The newest of its lines wraps; all of them unwrap. From a file it is renewed by itself, from the environment by whoever
     sets it: NEW,OLD.
     """
+
+    how_to_renew = (
+        "set PIPELINE_MASTER_KEY to NEW,OLD, the new key before the one in use, run this again, and then leave OLD out; where "
+        "that is done, everything is wrapped with NEW already"
+    )
 
     def __init__(self, lines: list[_Line], file: Path | None) -> None:
         self._lines = lines
@@ -154,6 +166,16 @@ class LocalMaster:
             except InvalidTag:
                 continue
         raise UserError(f"this master key did not wrap the key {name}: give the one that belongs to this ring")
+
+    def is_newest(self, scope: Scope, name: str, wrapped: str) -> bool:
+        if self._lines[0].wrapping_key(scope) is None:
+            raise self._not_ours(scope)
+        self.unwrap(scope, name, wrapped)
+        try:
+            LocalMaster(self._lines[:1], None).unwrap(scope, name, wrapped)
+        except UserError:
+            return False
+        return True
 
     def may_unwrap(self, scope: Scope) -> bool:
         return any(line.wrapping_key(scope) is not None for line in self._lines)

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import UserError
 from pipeline.privacy.derive import KEY_BYTES, derive
-from pipeline.privacy.master import MasterKey
+from pipeline.privacy.master import MasterKey, Scope
 from pipeline.privacy.secret_files import make_secret_folder, read_secret_file, write_secret_file
 from pipeline.settings import HARD_LIMIT
 from schemas.fields import EARLIEST, LATEST, format_instant
@@ -255,15 +255,22 @@ class KeyRing:
         return [each.id for each in self.periods if each.state(now, retention) == "over" or self._broken_off(each)]
 
     def renew(self, master: MasterKey) -> None:
-        """Wrap everything with a new master key and forget the old one. Raises UserError where it is not ours to renew.
+        """Wrap everything with a new master key and forget the old one.
 
-        With a key from the environment, NEW,OLD: wraps everything with NEW, after which OLD can be left out.
+        With a key from the environment, NEW,OLD: wraps everything with NEW, after which OLD can be left out. With a vault: with
+        the newest versions of its keys. Raises UserError where no key is newer than what everything is wrapped with.
         """
         with self._changing():
             if master.renewable:
                 self._renew(master, self.periods)
-            else:
-                self._save(self._rewrapped(master, self.periods))
+                return
+            wrapped: list[tuple[Scope, str, str]] = [("identity", self.ring, self.identity.wrapped)]
+            wrapped += [
+                ("period", self._name(each.id), each.wrapped) for each in self.periods if each.wrapped is not None
+            ]
+            if all(master.is_newest(scope, name, text) for scope, name, text in wrapped):
+                raise UserError(f"the master key has not changed, so nothing was done: {master.how_to_renew}")
+            self._save(self._rewrapped(master, self.periods))
 
     def _destroy(self, master: MasterKey, period: Period, now: int) -> Receipt:
         """Every step, whatever was done of them before; the receipt last. Its instant is when they were all done."""

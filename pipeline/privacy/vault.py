@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from pipeline.addresses import split_address
 from pipeline.errors import UserError
+from pipeline.privacy.derive import KEY_BYTES
 from pipeline.privacy.master import Scope
 from pipeline.settings import Settings
 
@@ -36,6 +37,7 @@ class VaultMaster:
     """A transit engine under a mount, with a token that may use the keys whose names begin with `prefix`."""
 
     renewable = False
+    how_to_renew = "rotate its transit keys in the vault (vault write -f MOUNT/keys/NAME/rotate), then run this again"
 
     def __init__(self, url: str, token: str, mount: str, prefix: str) -> None:
         """Asks nothing yet. Raises UserError for an address that is none."""
@@ -73,6 +75,10 @@ class VaultMaster:
             raise UserError(f"the key {name} was not wrapped by a vault; unset PIPELINE_VAULT_URL")
         body = {"ciphertext": wrapped, "associated_data": _bound(scope, name)}
         return base64.b64decode(self._ask("POST", f"decrypt/{self._key(scope, name)}", body)["data"]["plaintext"])
+
+    def is_newest(self, scope: Scope, name: str, wrapped: str) -> bool:
+        # The version that a key has now is told by what it wraps: to be asked for it would need another right.
+        return _version(wrapped) == _version(self.wrap(scope, name, bytes(KEY_BYTES)))
 
     def may_unwrap(self, scope: Scope) -> bool:  # noqa: ARG002
         return True  # only the vault's policy knows
@@ -129,6 +135,11 @@ class VaultMaster:
         if response.status == HTTPStatus.BAD_REQUEST and _NO_SUCH_KEY in text:
             raise _NoSuchKeyError(f"the vault at {address} has no key for {method} {path}")
         raise UserError(f"the vault at {address} answered {method} {path} with status {response.status}")
+
+
+def _version(wrapped: str) -> str:
+    """`vault:v2` of `vault:v2:…`."""
+    return wrapped.rpartition(":")[0]
 
 
 def _bound(scope: Scope, name: str) -> str:

@@ -323,6 +323,43 @@ def test_keys_from_the_environment_are_renewed_by_naming_the_new_before_the_old(
     assert before == after
 
 
+def test_a_master_key_that_has_not_changed_is_not_said_to_be_new(keys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    new, old = (urlsafe_b64encode(os.urandom(32)).decode() for _ in range(2))
+    monkeypatch.setenv("PIPELINE_MASTER_KEY", old)
+    assert keys("create").exit_code == 0
+    ring = Path(".pipeline/keys/ring.json")
+    before = ring.read_bytes()
+    for unchanged in (old, f"{old},{new}", f"{old},{old}"):
+        monkeypatch.setenv("PIPELINE_MASTER_KEY", unchanged)
+        refused = keys("rotate", "--master")
+        assert "has not changed, so nothing was done: set PIPELINE_MASTER_KEY to NEW,OLD" in str(refused.exception)
+        assert (refused.output, ring.read_bytes()) == ("", before)
+    monkeypatch.setenv("PIPELINE_MASTER_KEY", f"{new},{old}")
+    assert "everything is wrapped with the new master key" in keys("rotate", "--master").output
+    assert "wrapped with NEW already" in str(keys("rotate", "--master").exception)
+    monkeypatch.setenv("PIPELINE_MASTER_KEY", new)
+    assert keys("rotate").exit_code == 0
+    # Whoever names neither is told what it always was: another key than the ring's.
+    monkeypatch.setenv("PIPELINE_MASTER_KEY", old)
+    assert "did not wrap" in str(keys("rotate", "--master").exception)
+
+
+def test_a_vaults_keys_are_renewed_in_the_vault_and_then_by_us(tmp_path: Path) -> None:
+    with transit() as (vault, stand_in):
+        ring, _ = new_ring(tmp_path, vault)
+        made = Pseudonymiser(tmp_path, lambda: vault).visitor_id("phone", SOMEBODY, NOW)
+        with pytest.raises(UserError, match=r"has not changed, .* rotate its transit keys in the vault"):
+            ring.renew(vault)
+        for versions in stand_in.keys.values():
+            versions.append(token_bytes(32))
+        ring.renew(vault)
+        for versions in stand_in.keys.values():
+            versions[0] = token_bytes(32)  # as good as forgotten
+        assert Pseudonymiser(tmp_path, lambda: vault).visitor_id("phone", SOMEBODY, NOW) == made
+        with pytest.raises(UserError, match="has not changed"):
+            ring.renew(vault)
+
+
 @pytest.mark.parametrize("file", ["master.key", "ring.json"])
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
 def test_a_file_that_others_can_open_is_refused(tmp_path: Path, file: str, mode: int) -> None:
@@ -351,7 +388,8 @@ def test_what_is_wrapped_is_bound_to_its_scope_and_name(tmp_path: Path) -> None:
 class _Transit(BaseHTTPRequestHandler):
     """A stand-in of the part of Vault's transit engine that is asked for, by its API documentation; no real Vault."""
 
-    keys: dict[str, bytes]
+    #: By name, every version of a key.
+    keys: dict[str, list[bytes]]
     deletable: set[str]
     token: str
     seen: list[str]
@@ -375,7 +413,7 @@ class _Transit(BaseHTTPRequestHandler):
         match self.path.split("/")[3:]:
             case ["keys", name]:
                 assert body == {"type": "aes256-gcm96"}
-                self.keys.setdefault(name, token_bytes(32))
+                self.keys.setdefault(name, [token_bytes(32)])
                 return self._answer(204)
             case ["keys", _, "config"] if "config" in self.failing:
                 return self._answer(self.failing["config"])
@@ -386,12 +424,13 @@ class _Transit(BaseHTTPRequestHandler):
                 self.deletable.add(name)
                 return self._answer(204)
             case [("encrypt" | "decrypt") as what, name] if name in self.keys:
-                cipher, bound = AESGCM(self.keys[name]), b64decode(body["associated_data"])
+                versions, bound = self.keys[name], b64decode(body["associated_data"])
                 if what == "encrypt":
-                    sealed = cipher.encrypt(bytes(12), b64decode(body["plaintext"]), bound)
-                    return self._answer(200, {"ciphertext": f"vault:v1:{sealed.hex()}"})
+                    sealed = AESGCM(versions[-1]).encrypt(bytes(12), b64decode(body["plaintext"]), bound)
+                    return self._answer(200, {"ciphertext": f"vault:v{len(versions)}:{sealed.hex()}"})
+                _, version, text = body["ciphertext"].split(":")
                 try:
-                    opened = cipher.decrypt(bytes(12), bytes.fromhex(body["ciphertext"][9:]), bound)
+                    opened = AESGCM(versions[int(version[1:]) - 1]).decrypt(bytes(12), bytes.fromhex(text), bound)
                 except InvalidTag:
                     return self._answer(400, {})
                 return self._answer(200, {"plaintext": b64encode(opened).decode()})
