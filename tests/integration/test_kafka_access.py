@@ -11,16 +11,26 @@ import pytest
 from click.testing import CliRunner, Result
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import (
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
     NewPartitions,
     NewTopic,
+    ResourcePatternType,
     ResourceType,
 )
-from kafka.protocol.admin import DescribeGroupsRequest
+from kafka.protocol.admin import (
+    DeleteGroupsRequest,
+    DescribeGroupsRequest,
+    DescribeTransactionsRequest,
+    ListPartitionReassignmentsRequest,
+)
 from kafka.protocol.consumer import FetchRequest, OffsetCommitRequest
+from kafka.protocol.producer import InitProducerIdRequest
 
 from pipeline.audit import Head
 from pipeline.audit_heads import tell_head, told_heads
@@ -46,6 +56,10 @@ RIGHTS = declared_rights(GROUP)
 USERS = sorted({right.principal for right in RIGHTS})
 TOPICS = [topic.name for topic in declared_topics(1, None)]
 GROUPS = sorted({right.name for right in RIGHTS if right.kind == "group"})
+CLUSTER = "kafka-cluster"
+#: Nobody of ours sends in transactions; an id of one could be any.
+TRANSACTIONS = [GROUP, "worker-1"]
+BROKER_ID = "1"
 #: What Kafka lets follow from a right.
 IMPLIED = {
     "Read": "Describe",
@@ -110,7 +124,11 @@ class Trial:
     def may(self) -> set[tuple[str, str, str]]:
         """(kind, name, operation) of all that it may, but for deleting topics: that would end the trial of the others."""
         found = {("topic", topic, operation) for operation, tried in self._of_topics().items() for topic in tried}
-        return found | {("group", group, operation) for group in GROUPS for operation in self._of_group(group)}
+        found |= {("group", group, operation) for group in GROUPS for operation in self._of_group(group)}
+        found |= {
+            ("transactional_id", name, operation) for name in TRANSACTIONS for operation in self._of_sending(name)
+        }
+        return found | {("cluster", CLUSTER, operation) for operation in self._of_cluster()}
 
     def deletes(self) -> set[str]:
         """The topics that it has deleted."""
@@ -144,16 +162,18 @@ class Trial:
     def _seen(self) -> set[str]:
         return {topic for topic in TOPICS if permitted(self._admin.list_topics(topic, ANSWER).topics[topic].error)}
 
-    def _read(self) -> set[str]:
+    def _read(self, replica: int = -1) -> set[str]:
+        """The topics that it can read, as a consumer or as another broker, which asks for the right to act as one."""
         topic, partition = FetchRequest.FetchTopic, FetchRequest.FetchTopic.FetchPartition
         asked = [
             topic(topic=each, partitions=[partition(partition=0, fetch_offset=0, partition_max_bytes=1)])
             for each in TOPICS
         ]
-        answer = self._ask(FetchRequest(max_wait_ms=0, min_bytes=0, topics=asked, max_version=12))
+        answer = self._ask(FetchRequest(replica_id=replica, max_wait_ms=0, min_bytes=0, topics=asked, max_version=12))
         errors = {each.topic: each.partitions[0].error_code for each in answer.responses}
-        assert set(errors.values()) <= {0, KafkaError.TOPIC_AUTHORIZATION_FAILED}
-        return {topic for topic, error in errors.items() if error == 0}
+        # No partition has a second replica, so who may act as one hears that.
+        assert set(errors.values()) <= {0, KafkaError.TOPIC_AUTHORIZATION_FAILED} or replica >= 0
+        return {topic for topic, error in errors.items() if error != KafkaError.TOPIC_AUTHORIZATION_FAILED}
 
     def _written(self) -> set[str]:
         errors: dict[str, Any] = {}
@@ -179,6 +199,45 @@ class Trial:
         )
         if self._ask(request).topics[0].partitions[0].error_code != KafkaError.GROUP_AUTHORIZATION_FAILED:
             yield "Read"
+        (deleted,) = self._ask(DeleteGroupsRequest(groups_names=[group], max_version=2)).results
+        if deleted.error_code != KafkaError.GROUP_AUTHORIZATION_FAILED:
+            yield "Delete"
+
+    def _of_sending(self, transaction: str) -> Iterator[str]:
+        (described,) = self._ask(DescribeTransactionsRequest([transaction], max_version=0)).transaction_states
+        if described.error_code != KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+            yield "Describe"
+        if self._starts(transaction) != KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+            yield "Write"
+
+    def _starts(self, transaction: str | None) -> int:
+        """The error of asking for a producer's number, in transactions or without any."""
+        request = InitProducerIdRequest(transactional_id=transaction, transaction_timeout_ms=10_000, max_version=5)
+        return int(self._ask(request).error_code)
+
+    def _of_cluster(self) -> Iterator[str]:
+        """Each operation on the cluster, by a request that wants it and changes nothing if it is allowed."""
+        broker = [ConfigResource(ResourceType.BROKER, BROKER_ID)]
+        entry = ConfigEntry("background.threads", "4", incremental_operation=AlterConfigOpType.SET)
+        changed = [ConfigResource(ResourceType.BROKER, BROKER_ID, incremental_configs=[entry])]
+        # Rights of somebody who has none.
+        nobodys = AclBindingFilter(
+            *(ResourceType.ANY, None, ResourcePatternType.ANY, "User:nobody", None),
+            *(AclOperation.ANY, AclPermissionType.ANY),
+        )
+        reassignments = ListPartitionReassignmentsRequest(timeout_ms=10_000, topics=None, max_version=0)
+        tried: dict[str, Callable[[], bool]] = {
+            "Create": lambda: bool(self._done(self._admin.create_topics([NewTopic("another", 1)], validate_only=True))),
+            "Describe": lambda: self._ask(reassignments).error_code != KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+            "Alter": lambda: bool(self._done(self._admin.delete_acls([nobodys]))),
+            "DescribeConfigs": lambda: bool(self._done(self._admin.describe_configs(broker))),
+            "AlterConfigs": lambda: bool(
+                self._done(self._admin.incremental_alter_configs(changed, validate_only=True))
+            ),
+            "ClusterAction": lambda: bool(self._read(replica=2)),
+            "IdempotentWrite": lambda: self._starts(None) != KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        }
+        return (operation for operation, ask in tried.items() if ask())
 
     def _ask(self, request: Any) -> Any:
         """A bare request, as clients say little of why they wait."""
@@ -190,7 +249,12 @@ def permitted(error: Any) -> bool:
     """Whether it was not the authorizer that said no; any other error stops the test."""
     if error is None:
         return True
-    assert error.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED), error
+    refusals = (
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    )
+    assert error.code() in refusals, error
     return False
 
 
@@ -207,6 +271,9 @@ def expected(user: str) -> set[tuple[str, str, str]]:
     """By the file, with what follows from it."""
     mine = {(right.kind, right.name, right.operation) for right in RIGHTS if right.principal == user}
     implied = {(kind, name, IMPLIED[operation]) for kind, name, operation in mine if operation in IMPLIED}
+    # Whoever may write some topic may do so with a number of its own: since Kafka 2.8 that needs no further right.
+    if any(kind == "topic" and operation == "Write" for kind, _, operation in mine):
+        implied.add(("cluster", CLUSTER, "IdempotentWrite"))
     return mine | implied
 
 
@@ -268,8 +335,20 @@ def test_what_a_user_may_not_is_said_in_one_sentence(broker: RunningBroker, tmp_
 
 @pytest.mark.parametrize("user", USERS)
 def test_each_user_may_do_what_the_file_says_and_nothing_else(broker: RunningBroker, user: str) -> None:
-    wanted = {each for each in expected(user) if each[2] != "Delete"}
+    wanted = {each for each in expected(user) if (each[0], each[2]) != ("topic", "Delete")}
     assert Trial(broker.access(user)).may() == wanted
+
+
+def test_a_trial_finds_whatever_somebody_may(broker: RunningBroker) -> None:
+    """The super user, who may do everything, is found to: so a right that nobody should have would be found, too."""
+    of_topics = {"Create", "Alter", "DescribeConfigs", "AlterConfigs", "Describe", "Read", "Write"}
+    everything = {("topic", topic, operation) for topic in TOPICS for operation in of_topics}
+    everything |= {("group", group, operation) for group in GROUPS for operation in ("Describe", "Read", "Delete")}
+    everything |= {
+        ("transactional_id", name, operation) for name in TRANSACTIONS for operation in ("Describe", "Write")
+    }
+    of_cluster = ("Create", "Describe", "Alter", "DescribeConfigs", "AlterConfigs", "ClusterAction", "IdempotentWrite")
+    assert Trial(broker.access(ADMIN)).may() == everything | {("cluster", CLUSTER, each) for each in of_cluster}
 
 
 def test_only_who_may_delete_topics_does(broker: RunningBroker) -> None:
