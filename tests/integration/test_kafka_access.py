@@ -4,9 +4,11 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from click.testing import CliRunner, Result
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -34,7 +36,7 @@ from kafka.protocol.producer import InitProducerIdRequest
 
 from pipeline.audit import Head
 from pipeline.audit_heads import tell_head, told_heads
-from pipeline.broker import RunningBroker, start_broker
+from pipeline.broker import RunningBroker, free_port, start_broker
 from pipeline.cli import cli
 from pipeline.cluster import open_admin
 from pipeline.errors import UserError
@@ -47,7 +49,11 @@ from pipeline.produce import ScanProducer
 from pipeline.streaming.log_ranges import wait_for_kafka
 from pipeline.topic_admin import ensure_topics
 from pipeline.topics import declared_topics
+from tests.gateway import make_ring, scan
 from tests.integration.checkins import World
+from tests.integration.test_gateway import Running, gateway
+from tests.integration.test_secrets import leaked
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -310,6 +316,37 @@ async def _through_the_gateway(access: KafkaAccess) -> None:
     await outbox.send([Record(b"v-1", b"{}", "1", "p-1", None)])
     assert await outbox.answers()
     await outbox.close()
+
+
+def test_parts_that_get_in_tell_their_passwords_to_no_output_metric_probe_page_or_file(
+    broker: RunningBroker, tmp_path: Path
+) -> None:
+    assert broker.secured is not None
+    passwords = {path.stem: path.read_text() for path in broker.secured.glob("*.password")}
+    port = free_port()
+    world = World(broker.address, tmp_path, **settings(broker.access("worker")), PIPELINE_HTTP_PORT=str(port))
+    world.group = GROUP
+    make_ring(tmp_path / "keys")
+    own = {name.removeprefix("PIPELINE_"): value for name, value in settings(broker.access("gateway")).items()}
+    with closing(world), gateway(tmp_path, broker.address, **own) as gate:
+        worker = world.start_worker(tmp_path / "store")
+        serving = Running(port, psutil.Process(worker.process.pid), tmp_path / "worker-0.log")
+        wait_until(serving.is_ready)
+        assert gate.ask("POST", "/v1/scans", scan())[0] == 200
+        said = [gate.ask("GET", path) for path in ("/metrics", "/readyz", "/livez", "/v1/openapi.json", "/none")]
+        wait_until(lambda: serving.ask("GET", "/api/v1/venues/mall-0042/now")[0] == 200)
+        paths = ("/metrics", "/readyz", "/livez", "/api/v1/health", "/", "/api/docs", "/api/v1/none")
+        said += [serving.ask("GET", path) for path in paths]
+        assert [status for status, _ in said[:3] + said[5:9]] == [200] * 7
+        lines = ["\0".join(each.process.cmdline()) for each in (gate, serving)]
+        assert worker.stop() == 0
+    texts = [body.decode() for _, body in said] + lines
+    for user, words in {"operator": "topics", "worker": "config --format json", "auditor": "audit verify"}.items():
+        done = command(broker.access(user), *words.split(), PIPELINE_HOME=str(tmp_path / "home"))
+        texts.append(f"{done.output} {done.exception}")
+    kept = [path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file()]
+    assert leaked("\n".join(texts + kept), passwords) == []
+    assert "as declared" in "".join(texts)
 
 
 def test_what_a_user_may_not_is_said_in_one_sentence(broker: RunningBroker, tmp_path: Path) -> None:
