@@ -40,7 +40,7 @@ lint: install  ## ruff, mypy --strict and the import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: install  ## scans/s beside a bare read of the same topic, and the race; live; growth; tracing over two weeks of a nation (4 GB of disk); requests/s; estimates
+bench: install  ## scans/s beside a bare read of the same topic, and the race; live; growth; tracing over two weeks of a nation (4 GB of disk); requests/s; estimates; what habits tell of people
 	$(BIN)/python -m benchmarks.main
 	$(BIN)/python -m benchmarks.race
 	$(BIN)/python -m benchmarks.live
@@ -50,6 +50,7 @@ bench: install  ## scans/s beside a bare read of the same topic, and the race; l
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.gateway
 	$(BIN)/python -m benchmarks.presence
+	$(BIN)/python -m benchmarks.linkage
 
 race: install  ## the same job by Faust, Quix Streams, Bytewax, Pathway, Kafka Streams and ClickHouse alone; installs them into .race/
 	$(BIN)/python -m benchmarks.race

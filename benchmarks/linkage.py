@@ -7,12 +7,14 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.report import run, table
+from benchmarks.report import ROOT, run, setting, table, write_between
 from pipeline.simulate.day import DayPlan
 from pipeline.simulate.options import MINUTE, SimulationOptions
 
 #: Kinds of place that people have habits of: how many there are, how many of them somebody goes to, visits in 14 days. Assumed.
 _HABITS: Final = ((400, 1, 10), (1_000, 3, 6), (1_028, 8, 8))
+#: Where the figures are told.
+PAGE: Final = ROOT / "docs" / "security.md"
 #: Within how many minutes the next visit is looked for, and how long the way takes: lognormal, as the simulator has it.
 _AHEAD: Final = 90
 _WAY_MEDIAN, _WAY_SIGMA = 15, 0.5
@@ -27,7 +29,8 @@ Floats = NDArray[np.float64]
     "--check-ins", type=click.IntRange(1_000), default=200_000, show_default=True, help="Of the day of visits."
 )
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
-def command(persons: int, check_ins: int, seed: int) -> None:
+@click.option("--write", is_flag=True, help="Write the figures into docs/security.md.")
+def command(persons: int, check_ins: int, seed: int, write: bool) -> None:
     """First, people with habits visit an office, minimarkets and other places in two periods with pseudonyms of their own each.
 
     The attacker holds every visit of both periods by pseudonym, weighs places by how few go there in the first, and links each
@@ -37,17 +40,26 @@ def command(persons: int, check_ins: int, seed: int) -> None:
     in which minute, as a viewer does, and how long ways take, and says where they went; or has numbers by hour, area and
     category alone, as they are released.
     """
+    told = setting(f"python -m benchmarks.linkage --persons {persons} --check-ins {check_ins} --seed {seed}")
+    text = "\n\n".join([told, *tables(persons, check_ins, seed)])
+    click.echo(text)
+    if write:
+        write_between("linkage", text, PAGE)
+
+
+def tables(persons: int, check_ins: int, seed: int) -> list[str]:
+    """The success of both attacks, in Markdown: the same for the same numbers."""
     random = np.random.default_rng(seed)
     rows = [["by guessing", f"{100 / persons:.2f} %"]]
     rows += [
         [f"by habits, {share:.0%} of the first period known", f"{100 * rate:.1f} %"]
         for share, rate in habits(random, persons).items()
     ]
-    click.echo(table(("linked to the right pseudonym of the next period", "persons"), rows) + "\n")
     rates = sequences(random, check_ins, seed)
-    click.echo(
-        table(("told rightly where somebody goes next", "moves"), [[n, f"{100 * r:.2f} %"] for n, r in rates.items()])
-    )
+    return [
+        table(("linked to the right pseudonym of the next period", "persons"), rows),
+        table(("told rightly where somebody goes next", "moves"), [[n, f"{100 * r:.2f} %"] for n, r in rates.items()]),
+    ]
 
 
 def habits(random: np.random.Generator, persons: int) -> dict[float, float]:
