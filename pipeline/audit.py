@@ -3,26 +3,33 @@
 A file of JSON lines. An entry is on the disk before its answer is given; if it cannot be written, there is no answer. `hash` is
 the SHA-256 of the entry without it, which holds the hash of the entry before: no entry can be changed or taken out of the middle
 without changing all later ones. A cut tail, or a log written anew, is found by the heads told to Kafka (topic `audit-heads`).
+
+A last line without an end is no change: its write was broken off, so nothing was answered. The next entry takes its place, after
+one that says so.
 """
 
-import getpass
 import json
 import os
-from collections.abc import Iterable, Iterator
+import pwd
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from fcntl import LOCK_EX, flock
+from fcntl import LOCK_EX, LOCK_SH, LOCK_UN, flock
 from hashlib import sha256
+from io import FileIO
 from pathlib import Path
 from socket import gethostname
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from pipeline.errors import UserError
 from pipeline.privacy.secret_files import make_folder
 
 #: What the first entry of a log is chained to.
 _BEGINNING: Final = "0" * 64
-_TAIL_BYTES: Final = 65_536
+#: No line is longer.
+_LINE_BYTES: Final = 65_536
+#: An entry's fields, as every line has them.
+_FIELDS: Final = ("log", "number", "at", "who", "action", "purpose", "case", "persons", "what", "previous", "hash")
 
 Entry = dict[str, Any]
 
@@ -54,29 +61,30 @@ class AuditLog:
     ) -> Entry:
         """Write an entry and have it on the disk. Raises UserError if it cannot be: then nothing may be answered.
 
-        `persons`: of how many (at most) the answer tells. `what`: the question, which must hold no pseudonym.
+        `persons`: of how many (at most) the answer tells; None: that is not known. `what`: the question, which must hold no
+        pseudonym.
         """
-        about = {"action": action, "purpose": purpose, "case": case, "persons": persons, "what": what}
-        return self._append(who, [about])[0]
+        return self._append(who, [_about(action, purpose, case, persons, what)])[-1]
 
     def append_cases(self, who: str, cases: Iterable[tuple[str, str]], *, purpose: str) -> None:
         """Write an entry for each (action, case), of one person each, as `append` does, but with one wait for the disk.
 
         Raises what it raises. An entry for all would be found by none of the cases, and could be longer than one is read back.
         """
-        self._append(
-            who,
-            [{"action": action, "purpose": purpose, "case": case, "persons": 1, "what": ""} for action, case in cases],
-        )
+        self._append(who, [_about(action, purpose, case, 1) for action, case in cases])
 
     def _append(self, who: str, abouts: Iterable[Entry]) -> list[Entry]:
         written: list[Entry] = []
         try:
             make_folder(self._path.parent)
             descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o600)
-            with os.fdopen(descriptor, "r+b") as file:
+            with os.fdopen(descriptor, "r+b", buffering=0) as file:
                 flock(file, LOCK_EX)
-                last = _last(file)
+                last, unfinished = _end(file)
+                if unfinished:
+                    what = f"{len(unfinished)} bytes of an unfinished entry taken off, SHA-256 {sha256(unfinished).hexdigest()}"
+                    abouts = [_about("mends the log", "audit", None, 0, what), *abouts]
+                    file.truncate(file.seek(0, os.SEEK_END) - len(unfinished))
                 for about in abouts:
                     entry: Entry = {
                         "log": last["log"] if last else self._place(),
@@ -87,15 +95,13 @@ class AuditLog:
                         "previous": last["hash"] if last else _BEGINNING,
                     }
                     entry["hash"] = _hash(entry)
-                    # In ASCII: who asked is named by others, and must not begin a line or steer the terminal of who reads it.
-                    file.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
                     written.append(entry)
                     last = entry
-                file.flush()
-                os.fsync(file.fileno())
+                _write(file, b"".join(map(_line, written)))
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
-                f"the audit log {self._path} cannot be written ({error}): nothing about persons is read without it"
+                f"the audit log {self._path} cannot be written ({error}): without it nothing about persons is read, and nothing "
+                "about access is changed"
             ) from None
         return written
 
@@ -105,61 +111,148 @@ class AuditLog:
 
     def entries(self) -> Iterator[Entry]:
         """All entries, oldest first; none without a file. Raises UserError at a line that is no entry."""
-        try:
-            with self._path.open("rb") as file:
-                for number, line in enumerate(file, 1):
-                    try:
-                        entry = json.loads(line)
-                        entry["hash"], entry["number"], entry["log"], entry["previous"]
-                    except (ValueError, KeyError, TypeError):
-                        raise UserError(f"{self._path}: line {number} is no entry: the log was changed") from None
-                    yield entry
-        except FileNotFoundError:
-            return
+        for number, line in enumerate(self._lines(), 1):
+            if line.endswith(b"\n"):
+                yield self._entry(number, line)
 
     def head(self) -> Head | None:
         """The last entry's; None of an empty log. Raises UserError if it cannot be read."""
         try:
             with self._path.open("rb") as file:
-                last = _last(file)
+                last, _ = _end(file)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             raise UserError(f"the audit log {self._path} cannot be read ({error})") from None
         return Head(last["log"], last["number"], last["hash"]) if last else None
 
-    def faults(self, heads: Iterable[Head] = ()) -> tuple[int, list[str]]:
-        """How many entries there are, and every change, gap or cut tail that shows. `heads`: those that were told to Kafka."""
-        count, found, previous, hashes = 0, [], _BEGINNING, {}
+    def reading(self) -> "Reading":
+        """What the log says by itself. Raises UserError at a line that is no entry."""
+        found, previous, hashes = [], _BEGINNING, {}
         log = None
-        for count, entry in enumerate(self.entries(), 1):
+        for count, line in enumerate(self._lines(), 1):
+            if not line.endswith(b"\n"):
+                found.append(
+                    f"the last line, {count}, is unfinished: its write was broken off (a full disk, a power cut), and nothing "
+                    "was answered; the next entry takes it off, and says so"
+                )
+                break
+            entry = self._entry(count, line)
             log = log or entry["log"]
             if entry["number"] != count:
                 found.append(f"entry {count} has the number {entry['number']}: entries are missing or were added")
                 break
             if entry["previous"] != previous or entry["log"] != log:
                 found.append(f"entry {count} does not follow from the one before it")
-            if entry["hash"] != _hash(entry):
+            if entry["hash"] != _hash(entry) or entry.keys() != set(_FIELDS) or line != _line(entry):
                 found.append(f"entry {count} was changed")
             previous = hashes[count] = entry["hash"]
-        told: dict[str, int] = {}
-        for head in heads:
-            if head.log in (log, self._place()) and hashes.get(head.number) != head.hash:
-                told[head.log] = max(told.get(head.log, 0), head.number)
-        found += [
-            f"Kafka was told of an entry {number} that is {'not there' if number > count else 'another one'}: "
-            "the log was cut or written anew"
-            for number in told.values()
-        ]
-        return count, found
+        return Reading(self._path, log, hashes, found)
+
+    def faults(self) -> tuple[int, list[str]]:
+        """How many entries there are, and every change or gap that shows by the log itself. Raises what `reading` raises."""
+        reading = self.reading()
+        return len(reading.hashes), list(reading.faults)
+
+    def _lines(self) -> Iterator[bytes]:
+        """All lines as they stand; the last may lack its end, if nobody is about to write it."""
+        try:
+            with self._path.open("rb") as file:
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        flock(file, LOCK_SH)
+                        line += file.readline()
+                        flock(file, LOCK_UN)
+                    yield line
+        except FileNotFoundError:
+            return
+
+    def _entry(self, number: int, line: bytes) -> Entry:
+        try:
+            entry: Entry = json.loads(line)
+            entry["hash"], entry["number"], entry["log"], entry["previous"]
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{self._path}: line {number} is no entry: the log was changed") from None
+        return entry
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a log says by itself: its name (None: it is empty), each entry's hash by its number, and every change or gap."""
+
+    path: Path
+    log: str | None
+    hashes: Mapping[int, str]
+    faults: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ToldHead:
+    """A head that Kafka was told of, and where it has it: `partition/offset`."""
+
+    head: Head
+    place: str
+
+
+def unaccounted(readings: Sequence[Reading], told: Sequence[ToldHead], elsewhere: Collection[str] = ()) -> list[str]:
+    """What Kafka was told of and these logs do not bear out, in sentences; `elsewhere`: names of logs that others verify.
+
+    A log that was cut or written anew, one that is not there any more, and one that Kafka has heard nothing of.
+    """
+    newest: dict[tuple[str, int], ToldHead] = {}
+    for each in told:
+        head = each.head
+        here = [place for place, reading in enumerate(readings) if reading.log == head.log]
+        wrong = [place for place in here if readings[place].hashes.get(head.number) != head.hash]
+        for place in wrong or ([] if here or head.log in elsewhere else [-1]):
+            before = newest.setdefault((head.log, place), each)
+            if head.number > before.head.number:
+                newest[head.log, place] = each
+    found = []
+    for (log, place), each in newest.items():
+        number = each.head.number
+        if place < 0:
+            found.append(
+                f"Kafka was told of a log {log}, up to entry {number} (at {each.place}), that is not verified here: it was "
+                "deleted, replaced or renamed. If another machine keeps it, verify it there and name it here with "
+                f"--elsewhere {log}, or give a copy of it with --log"
+            )
+        else:
+            what = "not there" if number > len(readings[place].hashes) else "another one"
+            found.append(
+                f"{readings[place].path}: Kafka was told of an entry {number} (at {each.place}) that is {what}: the log was cut "
+                "or written anew"
+            )
+    heard = {each.head.log for each in told}
+    found += [
+        f"{reading.path}: Kafka has no head of this log, {reading.log}: if it was never told of one, do so with `pipeline audit "
+        "anchor`; if it was, heads were deleted, and a cut would not be found"
+        for reading in readings
+        if reading.log is not None and reading.log not in heard
+    ]
+    return found
 
 
 def operator() -> str:
-    """Who calls a command, for the log: the user of this machine."""
+    """Who calls a command, for the log: the user of this machine whose process it is, and who became root for it by sudo.
+
+    By the system's own account of it: the environment could name anybody.
+    """
+    uid = os.getuid()
+    caller = os.environ.get("SUDO_UID", "") if uid == 0 else ""
+    by = f" (sudo {_user(int(caller))})" if caller.isascii() and caller.isdecimal() else ""
+    return f"cli:{_user(uid)}{by}"
+
+
+def _user(uid: int) -> str:
     try:
-        return f"cli:{getpass.getuser()}"
-    except (KeyError, OSError):
-        return f"cli:{os.getuid()}"
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OverflowError):
+        return str(uid)
+
+
+def _about(action: str, purpose: str, case: str | None, persons: int | None, what: str = "") -> Entry:
+    return {"action": action, "purpose": purpose, "case": case, "persons": persons, "what": what}
 
 
 def _hash(entry: Entry) -> str:
@@ -167,13 +260,34 @@ def _hash(entry: Entry) -> str:
     return sha256(json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
 
 
-def _last(file: Any) -> Entry | None:
+def _line(entry: Entry) -> bytes:
+    """An entry as it stands in the log, and in no other spelling."""
+    # In ASCII: who asked is named by others, and must not begin a line or steer the terminal of who reads it.
+    return json.dumps({name: entry[name] for name in _FIELDS}, separators=(",", ":")).encode() + b"\n"
+
+
+def _write(file: BinaryIO | FileIO, lines: bytes) -> None:
+    """Put lines at the end and have them on the disk, all or none."""
+    end = file.seek(0, os.SEEK_END)
+    try:
+        left = lines
+        while left:
+            left = left[file.write(left) :]
+        os.fsync(file.fileno())
+    except BaseException:
+        file.truncate(end)
+        raise
+
+
+def _end(file: BinaryIO | FileIO) -> tuple[Entry | None, bytes]:
+    """The last entry (None: there is none), and what stands after it, of a line whose write was broken off."""
     size = file.seek(0, os.SEEK_END)
-    if not size:
-        return None
-    file.seek(max(0, size - _TAIL_BYTES))
-    tail = file.read()
-    if not tail.endswith(b"\n"):
-        raise ValueError("its last line is not whole")
-    last: Entry = json.loads(tail[:-1].rsplit(b"\n", 1)[-1])
-    return last
+    start = max(0, size - 2 * _LINE_BYTES)
+    file.seek(start)
+    lines, newline, unfinished = file.read().rpartition(b"\n")
+    if not newline:
+        if start:
+            raise ValueError("its last line is longer than any entry")
+        return None, unfinished
+    last: Entry = json.loads(lines.rsplit(b"\n", 1)[-1])
+    return last, unfinished

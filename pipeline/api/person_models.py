@@ -222,11 +222,13 @@ class AuditEntry(BaseModel):
     log: str = Field(description="Which log: by the machine and the file where it began.")
     number: int = Field(ge=1, description="From 1 on, without gaps.")
     at: str = Field(description="RFC 3339, as it stands in the log and in its hash.")
-    who: str = Field(description="token:NAME, oidc:SUBJECT or cli:USER.")
+    who: str = Field(description="token:NAME, oidc:SUBJECT or cli:USER; by sudo cli:root (sudo USER).")
     action: str
     purpose: str
     case: str | None
-    persons: int | None = Field(description="Of how many (at most) the answer told.")
+    persons: int | None = Field(
+        description="Of how many (at most) the answer told; null: not known, of all of them perhaps."
+    )
     what: str = Field(description="The question, of the command line; without any pseudonym.")
     previous: str = Field(description="The hash of the entry before.")
     hash: str = Field(description="SHA-256 of this entry without it.")

@@ -3,10 +3,11 @@
 import json
 import sys
 from collections import deque
+from pathlib import Path
 
 import click
 
-from pipeline.audit import AuditLog
+from pipeline.audit import AuditLog, unaccounted
 from pipeline.settings import load_settings
 
 
@@ -40,18 +41,43 @@ def anchor() -> None:
     click.echo(f"entry {head.number} of log {head.log} is told")
 
 
-@command.command(epilog="Example: pipeline audit verify --offline")
+@command.command(epilog="Example: pipeline audit verify --elsewhere 5f2b9c0d1e8a7746")
 @click.option("--offline", is_flag=True, help="The file alone: finds changes and gaps, but no cut tail.")
-def verify(offline: bool) -> None:
-    """Look for changed, missing or added entries and, by the heads in Kafka, a cut tail. Exit status 1 if there are any."""
-    from pipeline.audit_heads import told_heads
+@click.option(
+    "--log",
+    "logs",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A log, or a copy of another machine's, instead of the setting audit_log. May be given again.",
+)
+@click.option(
+    "--elsewhere", multiple=True, metavar="NAME", help="A log that is verified on its own machine. May be given again."
+)
+@click.option(
+    "--disregard",
+    multiple=True,
+    metavar="PARTITION/OFFSET",
+    help="A head in Kafka that was found to be false. May be given again.",
+)
+def verify(offline: bool, logs: tuple[Path, ...], elsewhere: tuple[str, ...], disregard: tuple[str, ...]) -> None:
+    """Look for changed, missing or added entries and, by the heads in Kafka, a cut tail. Exit status 1 if there are any.
+
+    Each head in Kafka must be borne out by a log that is verified here, or be of one that is named with --elsewhere: otherwise a
+    log that was deleted, replaced or renamed would not be missed. And each log must have a head there.
+    """
+    from pipeline.audit_heads import ToldHeads, told_heads
 
     settings = load_settings()
-    heads = [] if offline else told_heads(settings.kafka_access)
-    count, faults = AuditLog(settings.audit_path).faults(heads)
+    readings = [AuditLog(path).reading() for path in logs or (settings.audit_path,)]
+    told = ToldHeads() if offline else told_heads(settings.kafka_access, disregard)
+    faults = [f"{reading.path}: {fault}" for reading in readings for fault in reading.faults] + told.faults
+    if not offline:
+        faults += unaccounted(readings, told.heads, elsewhere)
     for fault in faults:
         click.echo(fault)
     if faults:
         sys.exit(1)
-    compared = "by itself" if offline else f"and {len(heads):,} heads in Kafka"
-    click.echo(f"{count:,} entries follow from one another, {compared}")
+    compared = "by itself" if offline else f"and {len(told.heads):,} heads in Kafka"
+    for reading in readings:
+        name = f" of log {reading.log}" if reading.log else ""
+        click.echo(f"{len(reading.hashes):,} entries{name} follow from one another, {compared}")

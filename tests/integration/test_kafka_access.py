@@ -25,6 +25,9 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
+from kafka import TopicPartition
+from kafka.admin import OffsetSpec
+from kafka.errors import KafkaError as KafkaPythonError
 from kafka.protocol.admin import (
     DeleteGroupsRequest,
     DescribeGroupsRequest,
@@ -48,7 +51,7 @@ from pipeline.kafka_identity import ADMIN, authority_file
 from pipeline.produce import ScanProducer
 from pipeline.streaming.log_ranges import wait_for_kafka
 from pipeline.topic_admin import ensure_topics
-from pipeline.topics import declared_topics
+from pipeline.topics import AUDIT_HEADS, declared_topics
 from tests.gateway import make_ring, scan
 from tests.integration.checkins import World
 from tests.integration.test_gateway import Running, gateway
@@ -386,6 +389,19 @@ def test_a_trial_finds_whatever_somebody_may(broker: RunningBroker) -> None:
     }
     of_cluster = ("Create", "Describe", "Alter", "DescribeConfigs", "AlterConfigs", "ClusterAction", "IdempotentWrite")
     assert Trial(broker.access(ADMIN)).may() == everything | {("cluster", CLUSTER, each) for each in of_cluster}
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_nobody_but_the_administrator_takes_heads_of_the_audit_log_away(broker: RunningBroker, user: str) -> None:
+    harmful = {"Delete", "Alter", "AlterConfigs", "ClusterAction", "All"}
+    assert not harmful & {what for kind, name, what in expected(user) if name == AUDIT_HEADS}
+    with open_admin(broker.access(user)) as admin:
+        first = TopicPartition(AUDIT_HEADS, 0)
+        with pytest.raises((KafkaPythonError, UserError)) as refused:
+            admin.delete_records({first: 1})
+        assert "Authorization" in type(refused.value).__name__ or "does not let" in str(refused.value), refused.value
+    with open_admin(broker.access(ADMIN)) as admin:
+        assert admin.list_partition_offsets({first: OffsetSpec.EARLIEST})[first].offset == 0
 
 
 def test_only_who_may_delete_topics_does(broker: RunningBroker) -> None:
