@@ -7,6 +7,7 @@ from typing import Final
 from pipeline.access.door import Door
 from pipeline.audit import AuditLog, operator
 from pipeline.errors import UserError
+from pipeline.query import selects
 from pipeline.settings import Settings
 
 #: Views and tables with a row for a person, or about a case.
@@ -26,6 +27,18 @@ def about_persons(statement: str) -> bool:
     return _ABOUT_PERSONS.search(statement) is not None
 
 
+def refuse_what_tells_beside_rows(statement: str) -> None:
+    """Raise UserError for a statement about persons whose answer is not rows and may all the same hold values of theirs.
+
+    A plan, or a type, holds what a subquery answered.
+    """
+    if not selects(statement) and re.search(r"\b(?:EXPLAIN|SELECT|WITH)\b", statement):
+        raise UserError(
+            f"{statement.split(maxsplit=1)[0]} of a question about persons is refused: a plan or a type can hold what is stored "
+            "about them; ask the question itself"
+        )
+
+
 def checked_purpose(settings: Settings, purpose: str | None) -> str:
     """The purpose as it is noted. Raises UserError for one that is not known, and for none where access is configured."""
     known = ", ".join(settings.purposes)
@@ -39,10 +52,19 @@ def checked_purpose(settings: Settings, purpose: str | None) -> str:
 
 
 def note_read(
-    settings: Settings, action: str, purpose: str, *, case: str | None, persons: Collection[str] | int, what: str = ""
+    settings: Settings,
+    action: str,
+    purpose: str,
+    *,
+    case: str | None,
+    persons: Collection[str] | int | None,
+    what: str = "",
 ) -> None:
-    """Note a read before it is answered. `persons`: whose pseudonyms, or how many at most. Raises UserError if it cannot be."""
-    count = persons if isinstance(persons, int) else len(set(persons))
+    """Note a read before it is answered. `persons`: whose pseudonyms, or how many at most; None: not known.
+
+    Raises UserError if it cannot be.
+    """
+    count = persons if persons is None or isinstance(persons, int) else len(set(persons))
     AuditLog(settings.audit_path).append(operator(), action, purpose=purpose, case=case, persons=count, what=what)
 
 

@@ -32,8 +32,8 @@ Cell = str | None
 
 _DATABASE: Final = "checkins"
 _READS: Final = ("SELECT", "WITH", "SHOW", "DESCRIBE", "EXISTS", "EXPLAIN")
-#: A spreadsheet takes a cell that begins with one of these for a formula.
-_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
+#: A spreadsheet takes a cell that begins with one of these for a formula: also in the wide forms of East Asian text.
+_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 #: The widths of a table's columns come from its first rows, so that the others can stream.
 _ROWS_MEASURED: Final = 1_000
 _CHUNK_BYTES: Final = 1 << 20
@@ -41,25 +41,37 @@ _CHUNK_BYTES: Final = 1 << 20
 _NUMBER_TYPE: Final = re.compile(r"(?:Nullable\(|LowCardinality\()*(?:U?Int|B?Float|Decimal)")
 _TSV_ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
 _TSV_ESCAPED: Final = {"t": "\t", "n": "\n", "r": "\r", "b": "\b", "f": "\f", "0": "\0"}
+_QUOTED: Final = re.compile(r"[`']([\w.]+)[`']")
+_WORD: Final = re.compile(r"[\w.]+")
+_UNTOLD: Final = "ClickHouse's own words are not shown, as they may repeat what is stored about persons"
 _REASON_ENDS: Final = re.compile(
     r"\. Expected one of|[.:]? In scope | \(version |: [Ww]hile |: \(in query| \([A-Z_]+\)$"
 )
 
 
-def answer(
-    client: Client, sql: str, form: Format, out: BinaryIO, told: Callable[[str], None] = lambda _statement: None
-) -> None:
+def answer(client: Client, sql: str, form: Format, out: BinaryIO, *, discreet: bool = False) -> None:
     """Run one read statement and write its answer to `out`, in UTF-8 but for Parquet; names are those of `checkins`.
 
     `client` can only read from then on. Times are UTC. CSV puts an apostrophe before text that a spreadsheet would take
-    for a formula; JSON is one object a line. Text formats stream; Parquet is held in memory once. `told` is called with the
-    statement, in ClickHouse's own spelling, before anything is answered.
-    Raises UserError with ClickHouse's own reason, or when the text is anything but one read statement.
+    for a formula; JSON is one object a line. Text formats stream; Parquet is held in memory once. Raises UserError with
+    ClickHouse's own reason, `discreet`: with no value that is stored, or when the text is anything but one read statement.
+    """
+    write_answer(client, one_read(client, sql), form, out, discreet=discreet)
+
+
+def one_read(client: Client, sql: str) -> str:
+    """The one read statement in the text, as ClickHouse itself spells it; `client` can only read from then on.
+
+    Raises UserError with ClickHouse's own reason, or when the text is anything but one read statement. Nothing was read then.
     """
     with explained():
         make_read_only(client)
-        statement = read_statement(client, sql)
-        told(statement)
+        return read_statement(client, sql)
+
+
+def write_answer(client: Client, statement: str, form: Format, out: BinaryIO, *, discreet: bool = False) -> None:
+    """Run a statement of `one_read` and write its answer as `answer` does. Raises what it raises."""
+    with explained(statement if discreet else None):
         if form in ("json", "parquet"):
             for chunk in _chunks(client, statement, "JSONEachRow" if form == "json" else "Parquet"):
                 out.write(chunk)
@@ -126,17 +138,24 @@ class _Counted:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """What ClickHouse refuses in the block becomes a UserError with its own reason."""
+def explained(discreet: str | None = None) -> Iterator[None]:
+    """What ClickHouse refuses in the block becomes a UserError with its own reason.
+
+    `discreet`: a statement about persons, of whose errors only the kind is told: their text may repeat values that are stored.
+    """
     try:
         yield
     except ClickHouseError as error:
-        raise UserError(f"the query failed: {reason(error)}") from None
+        told = reason(error) if discreet is None else f"{kind(error, discreet)}; {_UNTOLD}"
+        raise UserError(f"the query failed: {told}") from None
 
 
-def count_rows(client: Client, statement: str) -> int:
-    """How many rows a statement answers with; 0 for what is no SELECT. Raises ClickHouseError."""
-    return int(client.query(f"SELECT count() FROM (\n{statement}\n)").result_rows[0][0]) if _selects(statement) else 0
+def kind(error: ClickHouseError, statement: str = "") -> str:
+    """The name and code of an error, and what it is about where that is a word of the statement itself."""
+    code = getattr(error, "code", None)
+    name = f"{getattr(error, 'name', None) or 'an error'} (code {code})" if code else "an error without a code"
+    about = _QUOTED.search(str(error))
+    return f"{name} at `{about[1]}`" if about and about[1] in _WORD.findall(statement) else name
 
 
 def write_table(table: pa.Table, form: Format, out: BinaryIO) -> None:
@@ -202,7 +221,7 @@ def _chunks(client: Client, statement: str, form: str) -> Iterator[bytes]:
 
 def _rows(client: Client, statement: str) -> tuple[list[str], list[str], Iterator[list[Cell]]]:
     """Column names, their types, and the rows as they come."""
-    if _selects(statement):
+    if selects(statement):
         # The embedded engine streams only formats without a header, so the header is asked for first.
         return *_columns(client, statement), map(_cells, _lines(client, statement, "TabSeparated"))
     rows = map(_cells, _lines(client, statement, "TabSeparatedWithNamesAndTypes"))
@@ -230,7 +249,7 @@ def _stream(client: Client, statement: str, form: str) -> io.BufferedReader:
     # The embedded engine streams nothing but a SELECT; the other reads are short.
     raw: Any = (
         client.raw_stream(statement, fmt=form)
-        if _selects(statement)
+        if selects(statement)
         else io.BytesIO(client.raw_query(statement, fmt=form))
     )
     if hasattr(raw, "auto_close"):
@@ -240,7 +259,8 @@ def _stream(client: Client, statement: str, form: str) -> io.BufferedReader:
     return io.BufferedReader(raw, _CHUNK_BYTES)
 
 
-def _selects(statement: str) -> bool:
+def selects(statement: str) -> bool:
+    """Whether a statement, as ClickHouse spells it, answers with the rows of a SELECT."""
     return statement.lstrip("(\n ").startswith(("SELECT", "WITH"))
 
 

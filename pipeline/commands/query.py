@@ -11,8 +11,8 @@ from typing import BinaryIO
 import click
 
 from pipeline.errors import UserError
-from pipeline.person_reads import about_persons, checked_purpose, note_read
-from pipeline.query import Format, answer, count_rows
+from pipeline.person_reads import about_persons, checked_purpose, note_read, refuse_what_tells_beside_rows
+from pipeline.query import Format, one_read, write_answer
 from pipeline.settings import load_settings
 
 
@@ -35,7 +35,8 @@ def command(sql: str, form: Format, store: Path | None, output: Path | None, pur
     """Run one read-only SQL statement on the database `checkins` and print the answer. `-` reads it from stdin.
 
     The views are scans, visits, occupancy_minutes, occupancy_hours, rolling_occupancy, occupancy_now and dead_letters;
-    all times are UTC. Questions about persons (scans, visits, cases, exposures, venue_warnings) are noted in the audit log.
+    all times are UTC. Questions about persons (scans, visits, cases, exposures, venue_warnings) are noted in the audit log
+    before they are asked, and their files can be read by their owner only.
     """
     if form == "parquet" and output is None and sys.stdout.isatty():
         raise click.UsageError("Parquet is binary: name a file with --output, or pipe it.")
@@ -47,15 +48,16 @@ def command(sql: str, form: Format, store: Path | None, output: Path | None, pur
     text = sys.stdin.read() if sql == "-" else sql
     if not text.strip():
         raise UserError("the query is empty: give one SQL statement")
-    with closing(open_store(settings, read_only=True)) as client, output_file(output) as out:
-
-        def note(statement: str) -> None:
-            if about_persons(statement):
-                why = checked_purpose(settings, purpose)
-                digest = sha256(statement.encode()).hexdigest()
-                note_read(settings, "query", why, case=None, persons=count_rows(client, statement), what=digest)
-
-        answer(client, text, form, out, note)
+    with closing(open_store(settings, read_only=True)) as client:
+        statement = one_read(client, text)
+        persons = about_persons(statement)
+        if persons:
+            refuse_what_tells_beside_rows(statement)
+            # Of how many it tells is not known before, and one row can tell of all.
+            digest = sha256(statement.encode()).hexdigest()
+            note_read(settings, "query", checked_purpose(settings, purpose), case=None, persons=None, what=digest)
+        with output_file(output, private=persons) as out:
+            write_answer(client, statement, form, out, discreet=persons)
 
 
 @contextmanager

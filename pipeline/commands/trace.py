@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from pipeline.commands.query import output_file
 from pipeline.errors import StoreUnavailableError, UserError
-from pipeline.person_reads import checked_purpose, note_read
-from pipeline.query import Format, answer, write_table
+from pipeline.person_reads import checked_purpose, note_cases, note_read
+from pipeline.query import Format, answer, kind, write_table
 from pipeline.settings import Settings, load_settings
 from schemas.fields import format_instant
 
@@ -73,7 +74,8 @@ def command(
 
     Being at one place at one time is a venue exposure, no proof that two people met. All times are UTC.
 
-    Each call is noted in the audit log before it is answered.
+    Each call is noted in the audit log before it is answered, under each case that it names; files can be read by their owner
+    only.
     """
     asked = (queue is not None) + venues + (mixing is not None)
     if case is None and not asked:
@@ -100,14 +102,15 @@ def command(
             note_read(settings, "trace --venues", why, case=case, persons=told_of)
             _write(table, form, output)
         elif mixing is not None:
-            table = venue_mixing(tracing, judge, mixing, day and day.date(), window, every or window)
-            note_read(settings, "trace --mixing", why, case=None, persons=0)
+            table, counted = venue_mixing(tracing, judge, mixing, day and day.date(), window, every or window)
+            note_read(settings, "trace --mixing", why, case=None, persons=counted)
             _write(table, form, output)
         elif form == "text":
             assert case is not None
-            text = "\n".join(_told(case_story(tracing, judge, case)))
-            note_read(settings, "trace", why, case=case, persons=1)
-            with output_file(output) as out:
+            story = case_story(tracing, judge, case)
+            text = "\n".join(_told(story))
+            note_cases(settings, why, [("trace", case), *(("told by trace", other) for other in _others(story))])
+            with output_file(output, private=True) as out:
                 out.write(f"{text}\n".encode())
         else:
             assert case is not None
@@ -129,7 +132,10 @@ def _open(settings: Settings) -> "Iterator[tuple[TraceStore, CaseJudge]]":
         try:
             yield tracing, judge
         except StoreUnavailableError as error:
-            raise UserError(f"the store does not answer: {error}") from None
+            cause = error.__cause__
+            # What a server says of a question may repeat what is stored about persons.
+            told = kind(cause) if isinstance(cause, ClickHouseError) and getattr(cause, "code", None) else str(error)
+            raise UserError(f"the store does not answer: {told}") from None
 
 
 def _exposures(settings: Settings, case: str, form: Format, output: Path | None) -> None:
@@ -137,8 +143,8 @@ def _exposures(settings: Settings, case: str, form: Format, output: Path | None)
     from pipeline.store.writer import quoted
 
     sql = f"SELECT * FROM exposures WHERE case_id = {quoted(case)} ORDER BY overlap_from, venue_id, visitor_id, checked_in_at"
-    with closing(open_store(settings, read_only=True)) as client, output_file(output) as out:
-        answer(client, sql, form, out)
+    with closing(open_store(settings, read_only=True)) as client, output_file(output, private=True) as out:
+        answer(client, sql, form, out, discreet=True)
 
 
 def _form(form: str) -> Format:
@@ -146,7 +152,7 @@ def _form(form: str) -> Format:
 
 
 def _write(table: "pa.Table", form: str, output: Path | None) -> None:
-    with output_file(output) as out:
+    with output_file(output, private=True) as out:
         write_table(table, _form(form), out)
 
 
@@ -187,6 +193,13 @@ def _told(story: "Story") -> "Iterator[str]":
         "{first:%F %H:%M} – {last:%F %H:%M}  {venue_id}: {cases} cases ({members}) of {persons:,} persons; "
         "{infectious_later} infectious later, attack rate {attack_rate:.1%}, {onward:,} exposed onward",
     )
+
+
+def _others(story: "Story") -> list[str]:
+    """The other cases that `_told` names: their place and time are told, too."""
+    sources = story.sources["source_case"].slice(0, _MOST_SHOWN).to_pylist()
+    members = " ".join(story.clusters["members"].slice(0, _MOST_SHOWN).to_pylist()).split()
+    return sorted({*sources, *members} - {story.case.report.case_id})
 
 
 def _list(title: str, table: "pa.Table", line: str) -> "Iterator[str]":

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.case_reports import CaseJudge
 from pipeline.core.tracing.contact import ContactWindows, contact_windows
@@ -18,9 +19,12 @@ from pipeline.tracing.found import Coded
 _MINUTE: Final = 60_000
 
 
-def venue_mixing(store: TraceStore, judge: CaseJudge, venue: str, day: date | None, width: int, every: int) -> pa.Table:
-    """Windows of `width` minutes that begin every `every` minutes of a day of the setting `timezone`; None = the clock's.
+def venue_mixing(
+    store: TraceStore, judge: CaseJudge, venue: str, day: date | None, width: int, every: int
+) -> tuple[pa.Table, int]:
+    """How people mixed at a venue, and how many visitors were counted for it.
 
+    Windows of `width` minutes that begin every `every` minutes of a day of the setting `timezone`; None = the clock's.
     Those with anyone present, in order. `person_contact_minutes` counts as `occupancy_hours` does, with the whole automatic stay;
     `pairs` overlapped for at least the minimum of the policy in force, taking visits without a check-out for as long as it does;
     `pairs_low` and `pairs_high` if those lasted no time, or until the automatic end. `mixing_rate` is `pairs` over all pairs
@@ -57,7 +61,7 @@ def venue_mixing(store: TraceStore, judge: CaseJudge, venue: str, day: date | No
     middle = pairs(bound(MIDDLE))
     possible = high.possible_pairs
     rate = np.divide(middle, possible, out=np.zeros(len(middle)), where=possible > 0)
-    return pa.table(
+    table = pa.table(
         {
             "window_start": pa.array(high.start).cast(pa.timestamp("ms")),
             "window_end": pa.array(high.start + width * _MINUTE).cast(pa.timestamp("ms")),
@@ -69,3 +73,4 @@ def venue_mixing(store: TraceStore, judge: CaseJudge, venue: str, day: date | No
             "mixing_rate": pa.array(rate, mask=possible == 0),
         }
     )
+    return table, pc.count_distinct(visits["visitor_id"]).as_py()

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -55,7 +56,7 @@ def pipeline(folder: Path, *words: str, status: int = 0, **settings: str) -> "su
     return done
 
 
-def noted(folder: Path, action: str) -> list[tuple[str | None, int]]:
+def noted(folder: Path, action: str) -> list[tuple[str | None, int | None]]:
     """The case and the number of persons of each entry of the audit log with this action."""
     entries = map(json.loads, (folder / ".pipeline" / "audit.jsonl").read_text().splitlines())
     return [(each["case"], each["persons"]) for each in entries if each["action"] == action]
@@ -92,6 +93,9 @@ def test_a_case_is_reported_traced_read_and_exported(store: Path, tmp_path: Path
     assert "source at office: 120 min (120–120), exposed" in text
     assert "2021-09-18 10:00 – 2021-09-18 12:00  office: 2 cases (c source) of 3 persons; 1 infectious later" in text
     assert "close contact" not in text
+    # Where `source` was is told, too: who looks for its entries finds this one.
+    assert noted(tmp_path, "trace") == [("c", 1)]
+    assert noted(tmp_path, "told by trace") == [("source", 1)]
 
     rows = list(csv.DictReader(io.StringIO(pipeline(tmp_path, "trace", "c", "--format", "csv", *place).stdout)))
     assert {row["visitor_id"]: (row["tier"], row["tier_basis"]) for row in rows} == {
@@ -103,6 +107,11 @@ def test_a_case_is_reported_traced_read_and_exported(store: Path, tmp_path: Path
     assert sorted(json.loads(line)["exposure_id"] for line in lines) == sorted(row["exposure_id"] for row in rows)
     pipeline(tmp_path, "trace", "c", "--format", "parquet", "--output", "c.parquet", *place)
     assert pq.read_table(tmp_path / "c.parquet").num_rows == 3
+    for words in (("c",), ("c", "--queue", "1"), ("--venues",)):
+        pipeline(tmp_path, "trace", *words, "--output", "told", *place)
+        assert stat.S_IMODE((tmp_path / "told").stat().st_mode) == 0o600
+        (tmp_path / "told").unlink()
+    assert stat.S_IMODE((tmp_path / "c.parquet").stat().st_mode) == 0o600
 
     queue = pipeline(tmp_path, "trace", "c", "--queue", "1", "--format", "csv", *place)
     assert [row["visitor_id"] for row in csv.DictReader(io.StringIO(queue.stdout))] == ["long"]
@@ -116,12 +125,12 @@ def test_a_case_is_reported_traced_read_and_exported(store: Path, tmp_path: Path
     }
 
     pipeline(tmp_path, "trace", "c", "--venues", *place)
-    assert noted(tmp_path, "trace --venues") == [(None, 2), ("c", 1)]  # `ghost` was nowhere
+    assert noted(tmp_path, "trace --venues") == [(None, 2), (None, 2), ("c", 1)]  # `ghost` was nowhere
     warnings = pipeline(
         tmp_path, "query", "SELECT venue_id FROM venue_warnings ORDER BY ALL", "--format", "csv", *place
     )
     assert warnings.stdout.split()[1:] == ["cafe", "office"]
-    assert noted(tmp_path, "query") == [(None, 2)]
+    assert noted(tmp_path, "query") == [(None, None)]
 
     pipeline(tmp_path, "verify", *place, status=1)  # there are no scans behind these visits …
     checked = pipeline(tmp_path, "verify", *place, status=1).stdout
@@ -184,6 +193,7 @@ def test_how_people_mixed_at_a_venue_is_told_by_hour_and_by_rolling_window(store
         return {row["window_start"][11:16]: row for row in csv.DictReader(io.StringIO(done.stdout))}
 
     hours = told("--day", "2021-09-20")
+    assert noted(tmp_path, "trace --mixing") == [(None, 4)]
     # From ten to eleven: `ill` 60 min, `long` 40, `short` 5, `unsure` 30, the last of them and `long` together 20.
     assert {name: hours["10:00"][name] for name in ("persons", "pairs", "pairs_low", "pairs_high")} == {
         "persons": "4",

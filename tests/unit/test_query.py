@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import stat
 import subprocess
 import sys
 from contextlib import suppress
@@ -64,7 +65,8 @@ READS = {
 }
 
 ODD_CELLS = (
-    r"SELECT '=1+1' AS formula, '+1' AS plus, '-5' AS text, '@x' AS at_sign, '\t=1' AS tab, '\r=1' AS cr, "
+    r"SELECT '=1+1' AS formula, '+1' AS plus, '-5' AS text, '@x' AS at_sign, '\t=1' AS tab, '\r=1' AS cr, '\n=1' AS lf, "
+    "'＝1+1' AS wide_formula, '＋1' AS wide_plus, '－5' AS wide_minus, '＠x' AS wide_at, "
     r"-5 AS whole, toDecimal64(-1.5, 1) AS decimal, CAST(-0.5, 'Nullable(Float64)') AS nullable, "
     r"CAST(NULL, 'Nullable(String)') AS nothing, "
     r"'a,\"b\"\nc\\' AS quoted, 'é漢' AS wide, '\x1b[31mred' AS escape, 18446744073709551615 AS big, "
@@ -190,6 +192,8 @@ def test_csv_escapes_what_a_spreadsheet_would_run_and_leaves_numbers(
     (row,) = csv.DictReader(io.StringIO(body, newline=""))
     assert row["formula"] == "'=1+1"
     assert [row["plus"], row["text"], row["at_sign"], row["tab"], row["cr"]] == ["'+1", "'-5", "'@x", "'\t=1", "'\r=1"]
+    assert row["lf"] == "'\n=1"
+    assert [row[f"wide_{name}"] for name in ("formula", "plus", "minus", "at")] == ["'＝1+1", "'＋1", "'－5", "'＠x"]
     assert [row["whole"], row["decimal"], row["nullable"], row["nothing"]] == ["-5", "-1.5", "-0.5", ""]
     assert row["quoted"] == 'a,"b"\nc\\'
     assert row["big"] == "18446744073709551615"
@@ -298,4 +302,45 @@ def test_the_command_answers_on_stdout_or_into_a_file_and_fails_in_one_line(tmp_
     # What was read about persons is noted in the folder that PIPELINE_HOME is by default.
     assert sorted(path.name for path in tmp_path.iterdir()) == [".pipeline", "store", "visits.parquet"]
     noted = [json.loads(line) for line in (tmp_path / ".pipeline" / "audit.jsonl").read_text().splitlines()]
-    assert [(entry["action"], entry["persons"]) for entry in noted] == [("query", 2), ("query", 2)]
+    # One row can tell of all: of how many an answer tells is not known.
+    assert [(entry["action"], entry["persons"]) for entry in noted] == [("query", None), ("query", None)]
+    assert stat.S_IMODE((tmp_path / "visits.parquet").stat().st_mode) == 0o600
+
+
+def test_a_question_about_persons_is_noted_before_it_is_asked_and_its_failure_tells_no_value(tmp_path: Path) -> None:
+    run_isolated(made_store, str(tmp_path / "store"))
+    log = tmp_path / ".pipeline" / "audit.jsonl"
+    failing = {
+        "SELECT 1 FROM visits WHERE toUInt64(venue_id) = 1": "CANNOT_PARSE_TEXT (code 6)",
+        "SELECT venu FROM visits": "UNKNOWN_IDENTIFIER (code 47) at `venu`",
+    }
+    for place, (sql, kind) in enumerate(failing.items(), 1):
+        done = run(tmp_path, sql)
+        assert done.returncode == 1
+        assert done.stderr.decode().startswith(
+            f"pipeline: the query failed: {kind}; ClickHouse's own words are not shown"
+        )
+        assert b"mall-1" not in done.stdout + done.stderr
+        assert len(log.read_text().splitlines()) == place
+    # What is not rows, a plan or a type, can hold what a subquery answered.
+    for sql in (
+        "EXPLAIN actions = 1 SELECT (SELECT groupArray(venue_id) FROM visits)",
+        "DESCRIBE TABLE (SELECT CAST('x', (SELECT concat('Enum8(\\'x\\' = 1, \\'', max(venue_id), '\\' = 2)') FROM visits)))",
+    ):
+        done = run(tmp_path, sql)
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert b"of a question about persons is refused" in done.stderr
+    assert run(tmp_path, "DESCRIBE TABLE visits", "--format", "csv").stdout.startswith(b"name,type")
+    log.write_text("not an entry\n")
+    refused = run(tmp_path, "SELECT venue_id FROM visits")
+    assert (refused.returncode, refused.stdout) == (1, b"")
+
+
+def test_a_file_of_an_answer_without_persons_is_like_any_other(tmp_path: Path) -> None:
+    run_isolated(made_store, str(tmp_path / "store"))
+    before = os.umask(0o022)
+    try:
+        run(tmp_path, "SELECT 1", "--output", str(tmp_path / "one"))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "one").stat().st_mode) == 0o644
