@@ -17,7 +17,9 @@ _PERSONS: Final = (
 )
 #: Table functions that reach a table without its name in the question.
 _INDIRECT: Final = r"merge\w*|loop|view\w*|remote\w*|cluster\w*|dictionary|system\.\w*log\w*"
-_ABOUT_PERSONS: Final = re.compile(rf"\b(?:{_PERSONS})\b|\b(?:{_INDIRECT})\s*\(|system\.\w*log", re.IGNORECASE)
+_ABOUT_PERSONS: Final = re.compile(
+    rf"\b(?:{_PERSONS})\b|\b(?:{_INDIRECT})\s*\(|system\.(?:\w*log\w*|processes|mutations)\b", re.IGNORECASE
+)
 
 UNSTATED: Final = "unstated"
 

@@ -35,7 +35,8 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 class Check:
     """One comparison: of `rows`, `differences` (by key) differ; `examples` says how the first ones do.
 
-    `skipped`: why nothing was compared, empty where something was.
+    `skipped`: why nothing was compared, empty where something was. `persons`: of how many the examples tell at most (None: not
+    known), `cases`: which cases they name.
     """
 
     name: str
@@ -43,6 +44,8 @@ class Check:
     differences: int
     examples: tuple[str, ...] = ()
     skipped: str = ""
+    persons: int | None = 0
+    cases: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -153,8 +156,11 @@ def verify(client: Client, settings: Settings, advance: Advance | None = None) -
             if advance is not None:
                 advance(1, view.name)
     checks = [
-        _check("scans are unique", duplicates),
-        *(_check(view.name, tallies[view.name], _skipped(view, settings)) for view in _VIEWS),
+        _check("scans are unique", duplicates, of_persons=True),
+        *(
+            _check(view.name, tallies[view.name], _skipped(view, settings), of_persons="visitor_id" in view.key)
+            for view in _VIEWS
+        ),
     ]
     return Verdict((*checks, *_accounting(client, removed)))
 
@@ -330,10 +336,9 @@ def _time(milliseconds: int) -> str:
     return (_EPOCH + milliseconds * _MILLISECOND).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _check(name: str, tally: _Tally, skipped: str = "") -> Check:
-    return Check(
-        name, tally.rows, tally.differences, tuple(text for _, text in sorted(tally.examples)[:EXAMPLES]), skipped
-    )
+def _check(name: str, tally: _Tally, skipped: str = "", *, of_persons: bool = False) -> Check:
+    examples = tuple(text for _, text in sorted(tally.examples)[:EXAMPLES])
+    return Check(name, tally.rows, tally.differences, examples, skipped, len(examples) if of_persons else 0)
 
 
 def _skipped(view: _View, settings: Settings) -> str:

@@ -62,18 +62,22 @@ def verify_tracing(client: "Client", settings: Settings) -> list[Check]:
     warnings = {
         (venue, policy, *span[:2]): span[2:] for (venue, policy), some in intervals.items() for span in _union(some)
     }
-    of_exposures = [_compare(label, exposures, _stored_exposures(client, compared), keep=4)] if rows else []
-    return [*of_exposures, _compare("venue_warnings", warnings, _stored_warnings(client), keep=4)]
+    of_exposures = [_compare(label, exposures, _stored_exposures(client, compared), of_cases=True)] if rows else []
+    return [*of_exposures, _compare("venue_warnings", warnings, _stored_warnings(client), of_cases=False)]
 
 
-def _compare(name: str, true: Mapping[Any, Any], stored: Mapping[Any, Any], keep: int) -> Check:
+def _compare(name: str, true: Mapping[Any, Any], stored: Mapping[Any, Any], *, of_cases: bool) -> Check:
     differing = sorted(key for key in true.keys() | stored.keys() if true.get(key) != stored.get(key))
-    # A visitor's pseudonym is no business of a log: the last parts of an exposure's key are left out.
+    shown = differing[:EXAMPLES]
+    # A visitor's pseudonym is no business of a terminal: the last part of an exposure's key is left out.
     examples = tuple(
-        f"{' '.join(map(str, key[:keep]))}: stored {stored.get(key)}, recomputed {true.get(key)}"
-        for key in differing[:EXAMPLES]
+        f"{' '.join(map(str, key[:4]))}: stored {stored.get(key)}, recomputed {true.get(key)}" for key in shown
     )
-    return Check(name, len(true), len(differing), examples)
+    # An exposure is of its case and one other; a warning of as many cases as its values say, or said.
+    persons, cases = (
+        (2 * len(shown), tuple(sorted({key[0] for key in shown}))) if of_cases else (None if shown else 0, ())
+    )
+    return Check(name, len(true), len(differing), examples, persons=persons, cases=cases)
 
 
 def _read(client: "Client", where: str) -> list[_Visit]:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import stat
 import subprocess
 import sys
@@ -38,6 +39,16 @@ def make_store(folder: str) -> None:
     client.command(
         "INSERT INTO registry_rows (venue_id, name, category, floor_area_m2, air_changes_per_hour, version, is_deleted) "
         "VALUES ('cafe', '=HYPERLINK(1)', 'restaurant', 100, 3, 1, 0), ('office', 'Office', 'office', NULL, NULL, 1, 0)"
+    )
+
+
+def spoil_exposures(folder: str) -> None:
+    from pipeline.settings import Settings
+    from pipeline.store.client import open_store
+
+    client = open_store(Settings(store=Path(folder)))
+    client.command(
+        "INSERT INTO exposure_rows SELECT * REPLACE (version + 1 AS version, 1 AS is_deleted) FROM exposure_rows FINAL"
     )
 
 
@@ -136,6 +147,17 @@ def test_a_case_is_reported_traced_read_and_exported(store: Path, tmp_path: Path
     checked = pipeline(tmp_path, "verify", *place, status=1).stdout
     assert "exposures                            5 rows   equal" in checked  # … but exposures follow from the visits
     assert "venue_warnings" in checked
+    # Each of the visits that it showed is somebody's; sums of persons would be nobody's.
+    assert noted(tmp_path, "verify") == [(None, 5), (None, 5)]
+    assert noted(tmp_path, "told by verify") == []
+    run_isolated(spoil_exposures, str(store))
+    shown = pipeline(tmp_path, "verify", *place, status=1).stdout
+    assert re.search("^    c cafe .*stored None, recomputed", shown, re.MULTILINE)
+    assert noted(tmp_path, "verify")[2:] == [(None, 5 + 2 * 5)]
+    assert noted(tmp_path, "told by verify") == [("c", 1), ("source", 1)]
+    (tmp_path / ".pipeline" / "audit.jsonl").write_text("not an entry\n")
+    refused = pipeline(tmp_path, "verify", *place, status=1)
+    assert "cafe" not in refused.stdout + refused.stderr
 
 
 @pytest.mark.long

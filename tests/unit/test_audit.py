@@ -223,6 +223,9 @@ def test_who_calls_a_command_is_known_by_the_system_and_not_by_the_environment(m
         ("SELECT * FROM mergeTreeIndex('checkins', 'x')", True),
         ("SELECT venue_id, warn_from FROM venue_warnings", True),
         ("SELECT case_count FROM checkins.warning_rows", True),
+        ("SELECT query FROM system.query_log_1", True),
+        ("SELECT query FROM system.processes", True),
+        ("SELECT command FROM system.mutations", True),
     ],
 )
 def test_a_question_about_persons_is_told_from_one_about_venues(statement: str, persons: bool) -> None:

@@ -483,6 +483,7 @@ def test_the_command_says_for_each_view_whether_it_is_equal(tmp_path: Path, spoi
     assert lines["occupancy_minutes"].endswith("differ" if spoilt else "equal")
     assert ("eatery at 2021-" in run.stdout) is spoilt
     assert "Traceback" not in run.stderr
+    assert not (tmp_path / ".pipeline").exists(), "counts are nobody's: nothing is noted"
 
 
 def test_the_command_says_that_it_does_not_recompute_alerts_by_an_estimate(tmp_path: Path) -> None:
