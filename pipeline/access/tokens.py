@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -72,24 +72,29 @@ class TokenFile:
         self.tokens()
         return self._seen is not None
 
-    def create(self, name: str, roles: tuple[Role, ...], days: int) -> str:
-        """Add a token; returns it, for the only time. Raises UserError if the name is taken."""
+    def create(self, name: str, roles: tuple[Role, ...], days: int, first: Callable[[], object] = lambda: None) -> str:
+        """Add a token; returns it, for the only time. Raises UserError if the name is taken.
+
+        `first` is called once that is known, before anything is changed; what it raises prevents the change.
+        """
         token = PREFIX + secrets.token_urlsafe(32)
         now = datetime.now(UTC)
         with self._changing() as tokens:
             if any(each.name == name for each in tokens):
                 raise UserError(f"there is a token {name} already: revoke it, or choose another name")
+            first()
             expires = now + timedelta(days)
             digest = sha256(token.encode()).hexdigest()
             tokens.append(StaticToken(name, tuple(map(str, roles)), digest, _text(now), _text(expires)))
         return token
 
-    def revoke(self, name: str) -> int:
-        """Remove a token; returns how many are left. Raises UserError if there is none of that name."""
+    def revoke(self, name: str, first: Callable[[], object] = lambda: None) -> int:
+        """Remove a token; returns how many are left. Raises UserError if there is none of that name. `first` as in `create`."""
         with self._changing() as tokens:
             kept = [each for each in tokens if each.name != name]
             if len(kept) == len(tokens):
                 raise UserError(f"there is no token {name}: see `pipeline tokens list`")
+            first()
             tokens[:] = kept
         return len(kept)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from pipeline.access_changes import change_note
 from pipeline.errors import UserError
 from pipeline.settings import load_settings
 
@@ -34,11 +35,12 @@ def command(context: click.Context) -> None:
 def add_device(device: str, devices: Path | None) -> None:
     """Let a DEVICE send: print its token, once, and keep its hash in the file of devices.
 
-    A running gateway knows it within seconds. To shut a device out, remove its line.
+    A running gateway knows it within seconds. To shut a device out, remove its line. It is noted in the audit log.
     """
     from pipeline.gateway.devices import add_device as add
 
-    path = devices or load_settings().gateway_devices
+    settings = load_settings()
+    path = devices or settings.gateway_devices
     if path is None:
         raise UserError("which file of devices? Set PIPELINE_GATEWAY_DEVICES, or give --devices FILE")
-    click.echo(add(path, device))
+    click.echo(add(path, device, change_note(settings, "gateway add-device", device)))

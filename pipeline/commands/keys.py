@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from pipeline.access_changes import change_note
 from pipeline.errors import UserError
 from pipeline.settings import Settings, load_settings
 from schemas.fields import format_instant, parse_instant
@@ -54,7 +55,10 @@ _FOLDER = click.option(
 
 @click.group(epilog="Example: pipeline keys create && pipeline keys list")
 def command() -> None:
-    """Make, look at and destroy the keys of pseudonyms: one for each period, wrapped by a master key. None is ever shown."""
+    """Make, look at and destroy the keys of pseudonyms: one for each period, wrapped by a master key. None is ever shown.
+
+    What is changed is noted in the audit log first.
+    """
 
 
 @command.command(epilog="Example: pipeline keys create --keys /var/lib/check-in-keys --edge 2021-09-12T20:00:00Z")
@@ -81,6 +85,7 @@ def create(folder: Path | None, edge: int | None, days: int) -> None:
         settings.retention,
         timedelta(days=days),
         DEFAULT_EDGE if edge is None else edge,
+        change_note(settings, "keys create", str(settings.keys_path)),
     )
     click.echo(f"made the ring {ring.ring} in {settings.keys_path} with keys of {len(ring.periods)} periods")
     if settings.vault_url is None and settings.master_key is None:
@@ -124,7 +129,9 @@ def rotate(folder: Path | None, at: int | None, master: bool) -> None:
     if master and at is not None:
         raise click.UsageError("give --at or --master, not both: they are two steps")
     settings = _settings(folder)
-    ring, key = KeyRing.open(settings.keys_path), open_master(settings)
+    what = "the master key" if master else f"at {format_instant(at)}" if at is not None else "periods to come"
+    ring = KeyRing.open(settings.keys_path, change_note(settings, "keys rotate", what))
+    key = open_master(settings)
     if master:
         ring.renew(key)
         if settings.vault_url is not None:
@@ -161,10 +168,12 @@ def destroy(folder: Path | None, period: str | None, over: bool, early: bool) ->
     if (period is None) != over or (over and early):
         raise click.UsageError("give one PERIOD, or --over; --early goes with a PERIOD")
     settings = _settings(folder)
-    ring, now = KeyRing.open(settings.keys_path), _now()
-    names = ring.to_destroy(now, settings.retention) if over else [period]
+    now = _now()
+    names = KeyRing.open(settings.keys_path).to_destroy(now, settings.retention) if over else [period]
     for name in names:
         assert name is not None, "checked above"
+        note = change_note(settings, "keys destroy", f"{name}, early" if early else name)
+        ring = KeyRing.open(settings.keys_path, note)
         click.echo(ring.destroy(open_master(settings), name, now, settings.retention, early).model_dump_json(indent=2))
     if not names:
         click.echo("no period is over", err=True)
@@ -209,10 +218,12 @@ def linking_key(folder: Path | None, file: Path) -> None:
     from pipeline.privacy.master import LocalMaster, open_master
     from pipeline.privacy.secret_files import write_secret_file
 
-    master = open_master(_settings(folder))
+    settings = _settings(folder)
+    master = open_master(settings)
     if not isinstance(master, LocalMaster):
         raise UserError("with a vault the tracer gets a token of its own, whose policy allows decrypt of periods alone")
     if os.path.lexists(file):
         raise UserError(f"{file} is there already; remove it first")
+    change_note(settings, "keys linking-key", str(file))()
     write_secret_file(file, master.linking_text())
     click.echo(f"wrote the linking key to {file}")

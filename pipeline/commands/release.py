@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.access_changes import change_note
 from pipeline.commands.query import output_file
 from pipeline.errors import StoreUnavailableError, UserError
 from pipeline.settings import Settings, load_settings
@@ -34,7 +35,8 @@ def command() -> None:
     """Counts by area, category of venue and hour, of a day that is closed: twelve hours after its end (UTC).
 
     Each kind is made once for a day, and kept in the store before anything is told: asked again, also after a crash, the same
-    comes out, whatever was corrected since. The views released_suppressed, released_private and privacy_budget hold all of it.
+    comes out, whatever was corrected since. The views released_suppressed, released_private and privacy_budget hold all of it,
+    the audit log who asked.
     """
 
 
@@ -130,6 +132,7 @@ def _release(client: "Client", settings: Settings, kind: "Kind", day: datetime |
     from pipeline.store.releases import rivals_seconds
 
     asked: date | None = day.date() if day else None
+    change_note(settings, f"release {kind}", str(asked or "the newest closed day"))()
     return release(
         client,
         kind,

@@ -4,12 +4,13 @@ import click
 
 from pipeline.access.roles import Role
 from pipeline.access.tokens import TokenFile
+from pipeline.access_changes import change_note
 from pipeline.settings import load_settings
 
 
 @click.group(epilog="Example: pipeline tokens create dashboard --role viewer")
 def command() -> None:
-    """Tokens that the API takes as `Authorization: Bearer TOKEN`. Only their hashes are kept."""
+    """Tokens that the API takes as `Authorization: Bearer TOKEN`. Only hashes are kept; who made one is in the audit log."""
 
 
 @command.command(epilog="Example: pipeline tokens create district-7 --role tracer --days 30")
@@ -27,7 +28,9 @@ def command() -> None:
 )
 def create(name: str, roles: tuple[str, ...], days: int) -> None:
     """Make a token and print it, for the only time. NAME is what the audit log calls its holder: give each person their own."""
-    click.echo(TokenFile(load_settings().tokens_path).create(name, tuple(map(Role, roles)), days))
+    settings = load_settings()
+    note = change_note(settings, "tokens create", f"{name}, {' '.join(roles)}, {days} days")
+    click.echo(TokenFile(settings.tokens_path).create(name, tuple(map(Role, roles)), days, note))
 
 
 @command.command(name="list", epilog="Example: pipeline tokens list")
@@ -41,8 +44,10 @@ def list_() -> None:
 @click.argument("name")
 def revoke(name: str) -> None:
     """Make a token worthless, from the next request on; a live page that it opened is told no more within five minutes."""
-    path = load_settings().tokens_path
-    left = TokenFile(path).revoke(name)
+    settings = load_settings()
+    left = TokenFile(settings.tokens_path).revoke(name, change_note(settings, "tokens revoke", name))
     click.echo(f"{name} is revoked")
     if not left:
-        click.echo(f"it was the last: nobody gets in by a token; to open aggregates to loopback again remove {path}")
+        click.echo(
+            f"it was the last: nobody gets in by a token; to open aggregates to loopback again remove {settings.tokens_path}"
+        )

@@ -5,6 +5,7 @@ A token has 256 random bits, so its plain hash tells nothing; who reads the file
 
 import re
 import secrets
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -36,8 +37,11 @@ class Devices:
         return self._by_hash.get(_hash(token.strip()))
 
 
-def add_device(path: Path, device: str) -> str:
-    """Put a device into the file, which is made if need be; returns its token, which is kept nowhere. Raises UserError."""
+def add_device(path: Path, device: str, first: Callable[[], object] = lambda: None) -> str:
+    """Put a device into the file, which is made if need be; returns its token, which is kept nowhere. Raises UserError.
+
+    `first` is called before anything is changed, once it may be; what it raises prevents the change.
+    """
     known = _read(path) if path.exists() else []
     if device in (name for name, _ in known):
         raise UserError(f"{path} has the device {device} already; remove its line first to give it another token")
@@ -45,6 +49,7 @@ def add_device(path: Path, device: str) -> str:
     line = f"{device} {_hash(token)}"
     if not _LINE.fullmatch(line):
         raise UserError("a device's name has 1 to 64 of A-Za-z0-9._:-")
+    first()
     make_secret_folder(path.parent)
     write_secret_file(path, "".join(f"{name} {digest}\n" for name, digest in known) + f"{line}\n")
     return token

@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -108,25 +108,36 @@ class _File(BaseModel):
 
 
 class KeyRing:
-    """The ring in a folder. What changes it holds a lock and replaces the file whole."""
+    """The ring in a folder. What changes it holds a lock and replaces the file whole.
 
-    def __init__(self, folder: Path, file: _File) -> None:
+    `first` is called before each change, once it is known to be allowed; what it raises prevents the change.
+    """
+
+    def __init__(self, folder: Path, file: _File, first: Callable[[], object] = lambda: None) -> None:
         self._folder = folder
         self._file = file
+        self._first = first
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
+    def open(cls, folder: Path, first: Callable[[], object] = lambda: None) -> Self:
         """The ring as it is now; nothing is unwrapped. Raises UserError."""
         path = folder / RING_FILE
         text = read_secret_file(path)
         try:
-            return cls(folder, _File.model_validate_json(text))
+            return cls(folder, _File.model_validate_json(text), first)
         except ValidationError:
             raise UserError(f"{path} is damaged: it is no ring of keys; put back its copy") from None
 
     @classmethod
     def create(
-        cls, folder: Path, master: MasterKey, now: int, retention: timedelta, length: timedelta, edge: int
+        cls,
+        folder: Path,
+        master: MasterKey,
+        now: int,
+        retention: timedelta,
+        length: timedelta,
+        edge: int,
+        first: Callable[[], object] = lambda: None,
     ) -> Self:
         """A new ring with keys from the retention before `now` until two periods ahead. Raises UserError if there is one.
 
@@ -144,10 +155,11 @@ class KeyRing:
             ring = secrets.token_hex(4)
             secret = secrets.token_bytes(KEY_BYTES)
             identity = Identity(wrapped=master.wrap("identity", ring, secret), fingerprint=_fingerprint(secret))
-            first = _edge_before(now - (retention + OVERLAP) // _MS, edge, length_ms)
+            begins = _edge_before(now - (retention + OVERLAP) // _MS, edge, length_ms)
             empty = _File(version=1, ring=ring, edge=edge, length_ms=length_ms, identity=identity, periods=[])
-            opened = cls(folder, empty)
-            opened._extend(master, first, now)
+            opened = cls(folder, empty, first)
+            first()
+            opened._extend(master, begins, now)
             return opened
 
     @property
@@ -184,6 +196,8 @@ class KeyRing:
         """Draw the keys that are lacking until two periods ahead of `now`; returns the new ones."""
         with self._changing():
             before = len(self.periods)
+            if self.periods[-1].ends_at <= self._enough(now):
+                self._first()
             self._extend(master, self.periods[-1].ends_at, now)
             return self.periods[before:]
 
@@ -205,6 +219,7 @@ class KeyRing:
                 raise UserError(
                     f"{format_instant(at)} is an edge already, or beyond the last period: pipeline keys list"
                 )
+            self._first()
             old = self.periods[found]
             new = self._drawn(master, at, old.ends_at)
             shorter = old.model_copy(update={"ends_at": at})
@@ -239,6 +254,7 @@ class KeyRing:
                 )
             # Another vault, or another prefix in it, would say truthfully that it has no such key.
             self.identity_secret(master)
+            self._first()
             if period.wrapped is not None:
                 # A receipt from before a copy of the ring was put back, or of another ring, says nothing of this destruction.
                 self._receipt_file(period_id).unlink(missing_ok=True)
@@ -261,6 +277,7 @@ class KeyRing:
         the newest versions of its keys. Raises UserError where no key is newer than what everything is wrapped with.
         """
         with self._changing():
+            self._first()
             if master.renewable:
                 self._renew(master, self.periods)
                 return
@@ -322,12 +339,15 @@ class KeyRing:
 
     def _extend(self, master: MasterKey, starts_at: int, now: int) -> None:
         periods = list(self.periods)
-        enough = now + _AHEAD * self._file.length_ms
-        while starts_at <= enough:
+        while starts_at <= self._enough(now):
             ends_at = _edge_before(starts_at, self._file.edge, self._file.length_ms) + self._file.length_ms
             periods.append(self._drawn(master, starts_at, ends_at))
             starts_at = ends_at
         self._save(periods)
+
+    def _enough(self, now: int) -> int:
+        """Until when there is to be a key."""
+        return now + _AHEAD * self._file.length_ms
 
     def _drawn(self, master: MasterKey, starts_at: int, ends_at: int) -> Period:
         if not EARLIEST <= starts_at < ends_at <= LATEST:

@@ -6,11 +6,13 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.audit import AuditLog
 from tests.isolated import run_isolated
 from tests.over_http import answered
 from tests.reference import HOUR, MINUTE, Scan, line_of
@@ -238,8 +240,11 @@ def distance(left: Counts, right: Counts, which: int) -> int:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("release")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("release")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIPELINE_AUDIT_LOG", str(folder / "audit.jsonl"))
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -282,6 +287,12 @@ def test_a_day_is_drawn_once_whatever_crashes(home: Path, told: tuple[Any, list[
     assert kept["draws"] == [("private", "2021-09-19")]
     assert kept["budget"][0][:2] == ("2021-09-19", 1.0)
     assert [status for status, _ in said] == [0, 0, 0, 1, 0], said
+    noted = [(each["action"], each["what"]) for each in AuditLog(home / "audit.jsonl").entries()]
+    assert noted[:3] == [
+        ("release private", "2021-09-19"),
+        ("release private", "the newest closed day"),
+        ("release suppressed", "2021-09-19"),
+    ]
     assert "twelve hours after its end" in said[3][1]
     assert after["private"] == kept["private"]
     assert after["draws"] == [("private", "2021-09-19"), ("suppressed", "2021-09-19")]

@@ -11,7 +11,7 @@ from typing import Any
 
 import jwt
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -139,6 +139,38 @@ def test_a_static_token_holds_until_it_is_revoked_or_expires_and_only_its_hash_i
         monkeypatch.setattr("pipeline.access.tokens.os.getuid", lambda: path.stat().st_uid + 1)
     with pytest.raises(UserError, match="belongs to another user"):
         TokenFile(path).tokens()
+
+
+def test_a_change_of_access_is_noted_before_it_is_made_or_not_made_at_all(tmp_path: Path) -> None:
+    def run(*words: str) -> Result:
+        places = {"PIPELINE_HOME": str(tmp_path), "PIPELINE_GATEWAY_DEVICES": str(tmp_path / "devices")}
+        return CliRunner().invoke(cli, words, env=places)
+
+    made = [run("tokens", "create", "ann", "--role", "tracer", "--role", "viewer", "--days", "7")]
+    made.append(run("gateway", "add-device", "gate-7"))
+    assert run("tokens", "create", "ann", "--role", "admin").exit_code == 1
+    assert run("tokens", "revoke", "bo").exit_code == 1
+    assert run("gateway", "add-device", "gate-7").exit_code == 1
+    made.append(run("tokens", "revoke", "ann"))
+    assert [each.exit_code for each in made] == [0, 0, 0]
+    log = tmp_path / "audit.jsonl"
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(each["action"], each["what"], each["purpose"], each["persons"]) for each in entries] == [
+        ("tokens create", "ann, tracer viewer, 7 days", "access", 0),
+        ("gateway add-device", "gate-7", "access", 0),
+        ("tokens revoke", "ann", "access", 0),
+    ]
+    assert all(each["who"].startswith("cli:") for each in entries)
+    for each in made[:2]:
+        assert each.output.strip() not in log.read_text()
+
+    log.write_text("not an entry\n")
+    before = {path: path.read_bytes() for path in (tmp_path / "tokens.json", tmp_path / "devices")}
+    for words in (("tokens", "create", "bo", "--role", "admin"), ("gateway", "add-device", "gate-8")):
+        refused = run(*words)
+        assert "nothing about access is changed" in str(refused.exception)
+        assert refused.output == ""
+    assert before == {path: path.read_bytes() for path in before}
 
 
 def test_without_tokens_loopback_sees_aggregates_and_nobody_sees_persons(tmp_path: Path) -> None:

@@ -629,3 +629,41 @@ def test_a_second_ring_is_refused(keys: Any) -> None:
     again = keys("create")
     assert isinstance(again.exception, UserError)
     assert "is there already" in str(again.exception)
+
+
+def test_who_changes_keys_is_noted_before_and_without_a_note_no_key_is_changed(
+    tmp_path: Path, keys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, ring = tmp_path / ".pipeline" / "audit.jsonl", tmp_path / ".pipeline" / "keys" / "ring.json"
+    monkeypatch.setattr("pipeline.commands.keys._now", lambda: NOW)
+    assert keys("create", "--edge", "2021-09-12T20:00:00Z").exit_code == 0
+    for words in (
+        ("rotate",),  # there is nothing to do
+        ("rotate", "--at", "2021-09-16T20:00:00Z"),
+        ("rotate", "--at", "2021-09-16T20:00:00Z"),  # an edge already
+        ("rotate", "--master"),
+        ("linking-key", "tracer.key"),
+        ("destroy", "--over"),  # none is
+        ("destroy", "202108292000"),  # too early
+        ("destroy", "202108292000", "--early"),
+    ):
+        keys(*words)
+    monkeypatch.setattr("pipeline.commands.keys._now", lambda: NOW + 15 * 86_400_000)
+    assert keys("rotate").output.startswith("new keys: ")
+    noted = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(each["action"], each["what"]) for each in noted] == [
+        ("keys create", str(ring.parent)),
+        ("keys rotate", "at 2021-09-16T20:00:00.000Z"),
+        ("keys rotate", "the master key"),
+        ("keys linking-key", "tracer.key"),
+        ("keys destroy", "202108292000, early"),
+        ("keys rotate", "periods to come"),
+    ]
+
+    monkeypatch.setattr("pipeline.commands.keys._now", lambda: NOW + 60 * 86_400_000)
+    log.write_text("not an entry\n")
+    before = {path: path.read_bytes() for path in ring.parent.rglob("*") if path.is_file()}
+    for words in (("rotate", "--master"), ("destroy", "--over"), ("linking-key", "other.key")):
+        assert "nothing about access is changed" in str(keys(*words).exception), words
+    assert before == {path: path.read_bytes() for path in ring.parent.rglob("*") if path.is_file()}
+    assert not Path("other.key").exists()
