@@ -71,6 +71,12 @@ def test_a_service_cannot_write_its_root_gain_rights_or_be_root(service: dict[st
     assert re.search(r":v?\d+\.\d+", service["image"]), "a version, never whatever is newest"
 
 
+def test_each_audit_log_keeps_a_name_of_its_own_when_its_container_is_made_anew() -> None:
+    # Both begin a log at the same path: its name is of that and the host's.
+    writers = [SERVICES[name] for name in ("worker", "serve")]
+    assert len({service["hostname"] for service in writers}) == len(writers)
+
+
 @each_service
 def test_a_service_is_given_secrets_as_files_only(service: dict[str, Any]) -> None:
     for name, value in service.get("environment", {}).items():
