@@ -1,4 +1,4 @@
-"""`pipeline audit`: read and prove the log of who read what about persons."""
+"""`pipeline audit`: read and prove the log of who read what about persons, and who changed access."""
 
 import json
 import sys
@@ -13,7 +13,10 @@ from pipeline.settings import load_settings
 
 @click.group(epilog="Example: pipeline audit verify")
 def command() -> None:
-    """Every read about a person is noted: who, what, why, when, of how many. Nothing is answered that cannot be noted."""
+    """Every read about a person is noted: who, what, why, when, of how many. Nothing is answered that cannot be noted.
+
+    So are changes of access: tokens, devices, keys, releases.
+    """
 
 
 @command.command(epilog="Example: pipeline audit show --last 20")
@@ -68,8 +71,9 @@ def verify(offline: bool, logs: tuple[Path, ...], elsewhere: tuple[str, ...], di
     from pipeline.audit_heads import ToldHeads, told_heads
 
     settings = load_settings()
-    readings = [AuditLog(path).reading() for path in logs or (settings.audit_path,)]
+    # First what was told, then what it is compared with: entries may be added meanwhile.
     told = ToldHeads() if offline else told_heads(settings.kafka_access, disregard)
+    readings = [AuditLog(path).reading() for path in logs or (settings.audit_path,)]
     faults = [f"{reading.path}: {fault}" for reading in readings for fault in reading.faults] + told.faults
     if not offline:
         faults += unaccounted(readings, told.heads, elsewhere)

@@ -10,8 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from pipeline.audit import AuditLog, Head, ToldHead, operator, unaccounted
+from pipeline.audit_heads import ToldHeads
+from pipeline.commands.audit import command
 from pipeline.errors import UserError
 from pipeline.person_reads import about_persons
 
@@ -129,6 +132,21 @@ def test_a_log_of_which_kafka_has_heard_nothing_is_not_called_whole(tmp_path: Pa
     filled(tmp_path / "audit.jsonl", 2)
     assert told(log, [head]) == []
     assert told(AuditLog(tmp_path / "none.jsonl"), []) == []
+
+
+def test_an_entry_that_is_added_while_the_log_is_verified_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = filled(tmp_path / "audit.jsonl")
+
+    def told_meanwhile(*_: object) -> ToldHeads:
+        log.append("cli:x", "query", purpose="unstated")
+        return ToldHeads([ToldHead(head_of(log), "0/0")])
+
+    monkeypatch.setattr("pipeline.audit_heads.told_heads", told_meanwhile)
+    done = CliRunner().invoke(command, ["verify"], env={"PIPELINE_HOME": str(tmp_path)})
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("6 entries of log ")
 
 
 def _append(path: Path) -> None:
