@@ -167,7 +167,8 @@ class Settings(BaseSettings):
     )
     oidc_role_claim: str = Field("roles", description="The claim that holds the roles.")
     audit_log: Path | None = Field(
-        None, description="Every read about persons is noted here. Default: HOME/audit.jsonl."
+        None,
+        description="Every read about persons, and every change of access, is noted here. Default: HOME/audit.jsonl.",
     )
     purposes: tuple[str, ...] = Field(
         ("contact-tracing", "data-quality", "legal-request"), description="Why persons may be read about."
