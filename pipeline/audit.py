@@ -26,8 +26,7 @@ from pipeline.privacy.secret_files import make_folder
 
 #: What the first entry of a log is chained to.
 _BEGINNING: Final = "0" * 64
-#: No line is longer.
-_LINE_BYTES: Final = 65_536
+_TAIL_BYTES: Final = 65_536
 #: An entry's fields, as every line has them.
 _FIELDS: Final = ("log", "number", "at", "who", "action", "purpose", "case", "persons", "what", "previous", "hash")
 
@@ -281,13 +280,13 @@ def _write(file: BinaryIO | FileIO, lines: bytes) -> None:
 
 def _end(file: BinaryIO | FileIO) -> tuple[Entry | None, bytes]:
     """The last entry (None: there is none), and what stands after it, of a line whose write was broken off."""
-    size = file.seek(0, os.SEEK_END)
-    start = max(0, size - 2 * _LINE_BYTES)
-    file.seek(start)
-    lines, newline, unfinished = file.read().rpartition(b"\n")
-    if not newline:
-        if start:
-            raise ValueError("its last line is longer than any entry")
-        return None, unfinished
-    last: Entry = json.loads(lines.rsplit(b"\n", 1)[-1])
+    size, back = file.seek(0, os.SEEK_END), _TAIL_BYTES
+    while True:
+        start = max(0, size - back)
+        file.seek(start)
+        lines, newline, unfinished = file.read().rpartition(b"\n")
+        if not start or b"\n" in lines:
+            break
+        back *= 2
+    last: Entry | None = json.loads(lines.rsplit(b"\n", 1)[-1]) if newline else None
     return last, unfinished
