@@ -133,16 +133,6 @@ def test_keys_are_drawn_ahead_once(tmp_path: Path) -> None:
     assert made.covered_until(NOW + 14 * DAY) >= NOW + 42 * DAY
 
 
-def test_pseudonyms_of_different_periods_have_nothing_in_common_without_the_keys(tmp_path: Path) -> None:
-    new_ring(tmp_path)
-    made = pseudonymiser(tmp_path)
-    people = [f"+62812{number:07}" for number in range(500)]
-    before = {made.visitor_id("phone", each, EDGE - 1)[13:] for each in people}
-    after = {made.visitor_id("phone", each, EDGE)[13:] for each in people}
-    assert len(before) == len(after) == len(people)
-    assert not before & after
-
-
 def test_the_tracer_links_over_an_edge_with_a_key_that_can_do_nothing_else(tmp_path: Path) -> None:
     new_ring(tmp_path)
     made = pseudonymiser(tmp_path)
