@@ -296,8 +296,9 @@ class Store:
     def _no_cases(self) -> tuple[list[str], list[tuple[Any, ...]]]:
         return ["case_id"], []
 
-    def _nothing_told(self) -> tuple[list[str], list[tuple[Any, ...]]]:
-        return ["count", "oldest"], [(0, 0)]
+    def _nothing_told(self, columns: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        count = len(_split(columns))
+        return [""] * count, [(0,) * count]
 
     def _closings(self, given: str, condition: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         for name in ("span_start", "span_end"):
@@ -438,7 +439,7 @@ _SHAPES: Final[Sequence[tuple[str, str, Callable[..., tuple[list[str], list[tupl
         r">= fromUnixTimestamp64Milli\((\d+), 'UTC'\) .*",
         Store._visits_over,
     ),
-    ("FROM published_rows", r".*", Store._nothing_told),
+    ("FROM published_rows", r"SELECT (count\(\).*) FROM published_rows .*", Store._nothing_told),
     ("FROM report_set", r".*", Store._no_cases),
     (
         " LIMIT 1 BY ",
