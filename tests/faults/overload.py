@@ -63,7 +63,7 @@ class Overload:
         """Send at a rate, watching; then wait until all is stored, for `patience` seconds at the most."""
         if not self._started:
             self._started = True
-            self.load(50, 2, 180)
+            self.load(50, 2, 600)
         load = Load(rate)
         begun = time.monotonic()
         while (now := time.monotonic() - begun) < seconds:

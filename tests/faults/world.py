@@ -249,7 +249,7 @@ class World:
     # --- commands
 
     def run(
-        self, *arguments: object, status: int = 0, seconds: float = 300, module: str = "pipeline", **settings: str
+        self, *arguments: object, status: int = 0, seconds: float = 900, module: str = "pipeline", **settings: str
     ) -> str:
         """Run a command to its end, hold it to its exit status, and return what it said."""
         done = subprocess.run(
