@@ -75,6 +75,7 @@ def test_a_log_is_not_called_whole_by_a_kafka_that_has_no_heads_of_it_or_no_long
     assert (status, f"1 of 2 heads in partition {partition}" in said) == (1, True), said
 
 
+@pytest.mark.long
 def test_another_machines_log_and_what_was_planted_are_named_and_can_be_left_out(desk: Desk, tmp_path: Path) -> None:
     other = AuditLog(tmp_path / "copy.jsonl")
     other.append("token:bo", "api case", purpose="contact-tracing", case="c-2", persons=1)

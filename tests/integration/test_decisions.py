@@ -88,6 +88,7 @@ def draw_and_die(folder: str, where: str) -> None:
         assert child.returncode == 9, child.stderr
 
 
+@pytest.mark.long
 @pytest.mark.kafka
 def test_a_store_built_anew_keeps_the_erased_away_and_what_was_released(
     kafka_topics: Callable[..., str], tmp_path: Path
@@ -127,6 +128,7 @@ def test_what_was_decided_outlives_a_crash_and_the_store(tmp_path: Path, where: 
     assert releases["private"] == [(1632009600, "north", "bar", -3, 2), (1632013200, "", "mall", 0, 4)]
 
 
+@pytest.mark.long
 def test_a_store_that_was_moved_or_is_older_than_its_decisions_writes_them_beside_it(tmp_path: Path) -> None:
     draw_and_die(str(tmp_path), "")
     shutil.rmtree(tmp_path / "store.decisions")

@@ -277,6 +277,7 @@ def test_what_is_noted_of_telling_of_an_erased_case_goes_whoever_told_it(tmp_pat
     assert found == [everything, left, late, [("published_rows", 1)], left]
 
 
+@pytest.mark.long
 def test_a_detached_part_is_not_off_the_disk(tmp_path: Path) -> None:
     run_isolated(fill, str(tmp_path), SCANS, CASES)
     while_detached, after = run_isolated(detached, str(tmp_path))

@@ -328,6 +328,7 @@ async def _through_the_gateway(access: KafkaAccess) -> None:
     await outbox.close()
 
 
+@pytest.mark.long
 def test_parts_that_get_in_tell_their_passwords_to_no_output_metric_probe_page_or_file(
     broker: RunningBroker, tmp_path: Path
 ) -> None:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from pipeline.gateway.admission import Admission
 from pipeline.privacy.master import LocalMaster
 from pipeline.privacy.pseudonyms import Linker, Pseudonymiser
@@ -63,6 +65,7 @@ def joined(store: Path, table: str, at: str, keys: list[str]) -> tuple[list[int]
     return [count(before), count(after)], pairs, {tuple(row) for row in found.result_rows}
 
 
+@pytest.mark.long
 def test_visits_and_scans_of_two_periods_are_joined_by_nothing_but_the_tracers_key(tmp_path: Path) -> None:
     stored(tmp_path)
     # The name, what of it is of no period, and half of that; beside them what people have in common, as a trial of the join.
