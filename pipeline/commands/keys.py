@@ -1,17 +1,17 @@
 """`pipeline keys`: the ring of keys that pseudonyms are made with. No command prints a key."""
 
 import os
-import re
 import time
 from datetime import timedelta
 from pathlib import Path
 
 import click
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.access_changes import change_note
 from pipeline.errors import UserError
 from pipeline.settings import Settings, load_settings
-from schemas.fields import format_instant, parse_instant
+from schemas.fields import Identifier, format_instant, parse_instant
 
 _MS = timedelta(milliseconds=1)
 
@@ -32,9 +32,10 @@ INSTANT = InstantOption()
 
 
 def _case_id(_context: click.Context, _parameter: click.Parameter, case: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._:-]{1,64}", case):
-        raise click.BadParameter("an id has 1 to 64 of A-Za-z0-9._:-, such as c-17")
-    return case
+    try:
+        return TypeAdapter[str](Identifier).validate_python(case)
+    except ValidationError:
+        raise click.BadParameter("an id has 1 to 64 of A-Za-z0-9._:-, such as c-17") from None
 
 
 def _now() -> int:
@@ -112,11 +113,7 @@ def list_(folder: Path | None) -> None:
 @command.command(epilog="Example: pipeline keys rotate --at 2021-09-15T20:00:00Z")
 @_FOLDER
 @click.option("--at", type=INSTANT, help="End the period in which this lies, and begin another then.")
-@click.option(
-    "--master",
-    is_flag=True,
-    help="Wrap everything with a new master key instead, and forget the old one.",
-)
+@click.option("--master", is_flag=True, help="Wrap everything with a new master key instead, and forget the old one.")
 def rotate(folder: Path | None, at: int | None, master: bool) -> None:
     """Draw the keys of the periods to come. Run it daily: it does nothing where they are there already.
 

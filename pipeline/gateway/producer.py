@@ -61,7 +61,7 @@ class EdgeProducer:
         self._producer.send(record.key, record.value, now)
         self._recent.remember(record)
         if scan.stay_began_at is None:
-            self._stays.note(stay, scan.event_type, scan.occurred_at)
+            self._stays.note(stay, scan.event_type, scan.occurred_at, began)
         return record.event_id
 
     def flush(self) -> None:

@@ -29,7 +29,7 @@ class Stays:
     def began_at(self, key: Hashable, event_type: Literal["check_in", "check_out"], at: int) -> int | None:
         """The `stay_began_at` of a scan at `at` (ms since the epoch), to be told in order of time; None begins a stay."""
         began = self.look(key, event_type, at)
-        self.note(key, event_type, at)
+        self.note(key, event_type, at, began)
         return began
 
     def look(self, key: Hashable, event_type: Literal["check_in", "check_out"], at: int) -> int | None:
@@ -41,9 +41,8 @@ class Stays:
         goes_on = last <= at < last + self._longest_ms and at <= began + _HARD_LIMIT_MS
         return began if goes_on else None
 
-    def note(self, key: Hashable, event_type: Literal["check_in", "check_out"], at: int) -> None:
-        """Remember what a scan did to a stay."""
-        began = self.look(key, event_type, at)
+    def note(self, key: Hashable, event_type: Literal["check_in", "check_out"], at: int, began: int | None) -> None:
+        """Remember what a scan did to a stay; `began`: what `look` says of it."""
         self._open.pop(key, None)
         if event_type == "check_in":
             self._open[key] = (at if began is None else began, at)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.errors import StoreUnavailableError, UserError
+from pipeline.privacy.secret_files import make_folder
 from pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Decisions:
         if not lines:
             return
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self._folder)
             descriptor = os.open(self._erased, os.O_CREAT | os.O_RDWR, 0o600)
             with os.fdopen(descriptor, "r+b") as file:
                 flock(file, LOCK_EX)
@@ -107,7 +108,7 @@ class Decisions:
         path = self._path(kind, day)
         new = path.with_name(f".{path.name}.new")
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self._folder)
             descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(row)
@@ -155,7 +156,7 @@ def share_decisions(client: Client, decisions: Decisions) -> None:
 def _share(client: Client, decisions: Decisions) -> None:
     stored = dict(client.query("SELECT digest, any(receipt) FROM erased_rows GROUP BY digest").result_rows)
     kept = decisions.erased()
-    now = datetime.now(UTC).isoformat(" ", "milliseconds").removesuffix("+00:00")
+    now = as_stored(datetime.now(UTC))
     # Ended: of whoever is missing in the store's list there is nothing, unless an older copy was put back, which is looked at
     # whenever an erasure is asked for again.
     lacking = [
@@ -177,6 +178,11 @@ def _share(client: Client, decisions: Decisions) -> None:
             settings={"output_format_json_quote_64bit_integers": 0},
         )
         decisions.keep_release(kind, day, row)
+
+
+def as_stored(at: datetime) -> str:
+    """A time in UTC as it stands in a row of JSON."""
+    return at.isoformat(" ", "milliseconds").removesuffix("+00:00")
 
 
 def insert_release(client: Client, row: bytes) -> None:

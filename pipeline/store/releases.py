@@ -11,7 +11,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from pipeline.settings import Settings
-from pipeline.store.decisions import Decisions, insert_release
+from pipeline.store.decisions import Decisions, as_stored, insert_release
 from pipeline.store.writer import store_errors
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def keep_first(client: Client, release: Release, decisions: Decisions | None, ri
         {
             "kind": release.kind,
             "day": release.day.isoformat(),
-            "drawn_at": release.drawn_at.isoformat(" ", "milliseconds").removesuffix("+00:00"),
+            "drawn_at": as_stored(release.drawn_at),
             "epsilon": release.epsilon,
             "method": json.dumps(release.method, sort_keys=True),
             **{name: [getattr(each, name) for each in release.figures] for name in Figure._fields},
