@@ -64,8 +64,11 @@ COMMIT_TIMEOUT = 10.0
 class BatchListener(Protocol):
     """Who owns the positions of the batch topics. All methods are called in the event loop of the app."""
 
-    async def assigned(self, topic: str, partitions: Collection[int], epoch: int) -> Mapping[int, int | None]:
-        """Take over partitions of one topic; returns where to read on per partition, None = from the earliest."""
+    async def assigned(self, topic: str, partitions: Collection[int], epoch: int) -> Mapping[int, int | None] | None:
+        """Take over partitions of one topic; returns where to read on per partition, None = from the earliest.
+
+        None for the whole: the assignment has ended, and nothing is to be read under it.
+        """
 
     def starting(self, ranges: Mapping[Partition, tuple[int, int]]) -> None:
         """Reading is about to start: [first, end) per partition of one topic, `end` being where its log ends now."""
@@ -349,11 +352,16 @@ class BatchConsumer(faust_aiokafka.Consumer):  # type: ignore[misc]
         by_topic = {topic: {tp for tp in assigned if tp.topic == topic} for topic in self.transport.topics}
         listener = self.transport.listener
         try:
-            wanted = {
-                topic: await listener.assigned(topic, sorted(tp.partition for tp in partitions), epoch)
-                for topic, partitions in by_topic.items()
-                if partitions
-            }
+            wanted: dict[str, Mapping[int, int | None]] = {}
+            for topic, partitions in by_topic.items():
+                if partitions:
+                    # A rebalance may have come while the topic before was taken over.
+                    if epoch != self.epoch:
+                        return
+                    positions = await listener.assigned(topic, sorted(tp.partition for tp in partitions), epoch)
+                    if positions is None:
+                        return
+                    wanted[topic] = positions
             for topic, positions in wanted.items():
                 if epoch == self.epoch:
                     await self._start_reading(by_topic[topic], positions, epoch)

@@ -103,6 +103,8 @@ class Worker(Generic[W]):
 
         #: The assignment in force; None = none, and batches are dropped.
         self.epoch: int | None = None
+        #: No assignment up to this one is ever in force again, though its takeover may still be under way.
+        self._ended = 0
         #: Per partition, the offset up to which everything is stored (exclusive), since it was assigned.
         self.stored: dict[Partition, int] = {}
         #: Set to the exception that must stop the process.
@@ -217,28 +219,28 @@ class Worker(Generic[W]):
 
     # --- what the batch transport calls
 
-    async def assigned(self, topic: str, partitions: Collection[int], epoch: int) -> Mapping[int, int | None]:
+    async def assigned(self, topic: str, partitions: Collection[int], epoch: int) -> Mapping[int, int | None] | None:
         """Load the state of partitions; keeps trying while the store is away. One that is stopping takes nothing over."""
-        if self._stopping:
-            return dict.fromkeys(partitions)
+        if self._stopping or epoch <= self._ended:
+            return None
         self.epoch = epoch
         if topic == VENUES:
             return {partition: self._venues_next.get(partition) for partition in partitions}
         if topic == CASE_REPORTS and self._tracing is not None:
             return await self._tracing.assigned(partitions)
         self._metrics.rebalances.inc()
-        self._claimed |= set(partitions)
         begun = time.monotonic()
         nexts = None
-        while nexts is None and epoch == self.epoch:
-            # Two that take over at once may each find the other's claim: the last one has it.
-            with suppress(OwnershipLostError):
-                async with self._writing:
+        async with self._writing:
+            self._claimed |= set(partitions)
+            while nexts is None and epoch == self.epoch:
+                # Two that take over at once may each find the other's claim: the last one has it.
+                with suppress(OwnershipLostError):
                     nexts = await self._until_stored(
                         self._engine_thread, lambda: self._engine.assign(topic, partitions), lambda: epoch == self.epoch
                     )
         self._metrics.recovery_seconds.set(time.monotonic() - begun)
-        return nexts if nexts is not None else dict.fromkeys(partitions)
+        return nexts
 
     def starting(self, ranges: Mapping[Partition, tuple[int, int]]) -> None:
         """Note where reading starts, and where it will have caught up."""
@@ -602,10 +604,8 @@ class Worker(Generic[W]):
         # Who has stood still for too long is about to be told so by the group; whoever owns the partitions ends up the last to
         # have claimed them. Waiting lets the others finish theirs first.
         log.warning("%s: loading the state of its partitions anew", lost)
-        epoch, self.epoch = self.epoch, None
+        epoch = self._end_epoch()
         revocations = self._revocations
-        self._room.set()
-        self._venues_read.set()
         await self._forget(CHECK_INS, self._claimed)
         await self._in_engine_thread(self._let_go)
         self._venues_next.clear()
@@ -616,10 +616,19 @@ class Worker(Generic[W]):
         if epoch is not None and self.epoch is None and not rebalances and not self._stopping:
             self._take_over_again()
 
+    def _end_epoch(self) -> int | None:
+        # Its takeover may go on with the topics that it has not come to yet: that must not bring it back.
+        epoch, self.epoch = self.epoch, None
+        if epoch is not None:
+            self._ended = epoch
+            self._room.set()
+            self._venues_read.set()
+        return epoch
+
     async def _forget(self, topic: str, partitions: set[int]) -> None:
         async with self._writing:
             await self._in_engine_thread(self._engine.revoke, topic, sorted(partitions))
-        self._claimed -= partitions
+            self._claimed -= partitions
 
     def _reads_scans(self) -> bool:
         # Not while state is being loaded: that has the store for itself.
@@ -706,11 +715,8 @@ class Worker(Generic[W]):
 
     async def _finish(self, *, settle: bool = False) -> None:
         """Take no more batches; write and commit what has been processed, or give it up when the store is away."""
-        if self.epoch is None:
+        if self._end_epoch() is None:
             return
-        self.epoch = None
-        self._room.set()
-        self._venues_read.set()
         flush = asyncio.create_task(self._flush(settle))
         await self._first_of(flush, LAST_WRITE_SECONDS)
         if not flush.done() and not self.failure.done():

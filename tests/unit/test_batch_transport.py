@@ -1,6 +1,8 @@
 """The parts of the batch transport that need no broker; the rest is held by tests/integration/test_worker.py."""
 
+import asyncio
 from collections.abc import Sequence
+from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 from aiokafka.cluster import ClusterMetadata
@@ -85,6 +87,26 @@ def test_faust_keeps_read_offsets_of_single_message_topics_only() -> None:
     offsets[TP("case-reports", 0)] = 42
     assert offsets[TP("check-ins", 0)] is None
     assert offsets[TP("case-reports", 0)] == 42
+
+
+@pytest.mark.parametrize("ends", ["by a rebalance", "by the listener"])
+def test_nothing_is_read_under_an_assignment_that_ended_while_it_was_taken_over(ends: str) -> None:
+    consumer = MagicMock(epoch=1, _start_reading=AsyncMock())
+    consumer.transport.topics = ("venues", "check-ins", "case-reports")
+    asked = list[str]()
+
+    async def assigned(topic: str, *_: object) -> dict[int, int | None] | None:
+        asked.append(topic)
+        if topic == "check-ins" and ends == "by a rebalance":
+            consumer.epoch = 2
+        return {0: 7} if topic == "venues" or ends == "by a rebalance" else None
+
+    consumer.transport.listener.assigned = assigned
+    owned = {TP(topic, 0) for topic in consumer.transport.topics}
+    asyncio.run(batch_transport.BatchConsumer._take_over(consumer, owned, 1))
+    assert asked == ["venues", "check-ins"]
+    consumer._start_reading.assert_not_called()
+    consumer.app.crash.assert_not_called()
 
 
 class Cluster(ClusterMetadata):

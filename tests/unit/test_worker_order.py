@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from pipeline import erasure
 from pipeline.dead_letters import DeadLetter
 from pipeline.erasure import Receipt
-from pipeline.errors import StateLostError, StoreUnavailableError, UserError
+from pipeline.errors import OwnershipLostError, StateLostError, StoreUnavailableError, UserError
 from pipeline.settings import Settings, load_settings
 from pipeline.streaming import service
 from pipeline.streaming import worker as worker_module
@@ -202,9 +202,65 @@ def test_a_worker_that_is_stopping_takes_nothing_over() -> None:
     async def scene() -> None:
         worker, engine = _worker(asyncio.Event())
         worker._stopping = True
-        assert await worker.assigned("check-ins", [0, 1], 1) == {0: None, 1: None}
+        assert await worker.assigned("check-ins", [0, 1], 1) is None
         assert worker.epoch is None
         engine.assign.assert_not_called()
+
+    asyncio.run(scene())
+
+
+def test_an_assignment_that_has_ended_is_not_brought_back_by_its_own_takeover(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine has forgotten its partitions: batches of it would be a bug."""
+    monkeypatch.setattr(worker_module, "TAKEN_OVER_SECONDS", 0.1)
+
+    async def scene() -> None:
+        anew, assigning = asyncio.Event(), threading.Event()
+        worker, engine = _worker(asyncio.Event())
+        worker._take_over_again = anew.set
+        engine.assign.side_effect = lambda *_: {0: 7} if assigning.wait(10) else None
+        taking = asyncio.create_task(worker.assigned("check-ins", [0], 1))
+        while not engine.assign.called:
+            await asyncio.sleep(0.05)
+        beginning_anew = asyncio.create_task(worker._begin_anew(StateLostError("somebody claimed them")))
+        await asyncio.sleep(0.1)
+        assigning.set()
+        await taking
+        assert await worker.assigned("case-reports", [0], 1) is None
+        assert worker.epoch is None
+        await asyncio.wait_for(anew.wait(), 5)
+        await beginning_anew
+        assert await worker.assigned("check-ins", [0], 2) == {0: 7}
+        assert worker.epoch == 2
+
+    asyncio.run(scene())
+
+
+def test_nothing_is_written_while_two_workers_find_each_others_claim() -> None:
+    """What is in memory then is half of a recovery, and another's by now: a write would only lose the assignment again."""
+
+    async def scene() -> None:
+        worker, engine = _worker(asyncio.Event())
+        engine.settle_due = False
+        engine.turns_in = None
+        begun = list[str]()
+
+        def assign(*_: object) -> dict[int, int]:
+            begun.append("assign")
+            time.sleep(0.2)
+            if begun.count("assign") < 3:
+                raise OwnershipLostError
+            return {0: 7}
+
+        engine.assign.side_effect = assign
+        engine.take.side_effect = lambda **_: begun.append("take")
+        running = asyncio.create_task(worker.run())
+        taking = asyncio.create_task(worker.assigned("check-ins", [0], 1))
+        await asyncio.sleep(0)
+        flush = asyncio.create_task(worker._flush())
+        assert await asyncio.wait_for(taking, 5) == {0: 7}
+        assert begun[:3] == ["assign"] * 3
+        flush.cancel()
+        running.cancel()
 
     asyncio.run(scene())
 
