@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SEEDS := 10000
 TELLING_SEEDS := 500
+REBALANCE_SEEDS := 2000
 FUZZ_SECONDS := 600
 STAMP := $(VENV)/.installed
 
@@ -62,6 +63,7 @@ accuracy: install  ## error of the estimated occupancy against a simulated truth
 faults: install  ## hurt a running pipeline 1,200 times, plant bugs that must be caught, overload it: hours; see docs/reliability.md
 	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS)
 	$(BIN)/python -m tests.simulation.telling --seeds $(TELLING_SEEDS)
+	$(BIN)/python -m tests.simulation.rebalances --seeds $(REBALANCE_SEEDS)
 	$(BIN)/python -m tests.hostile.fuzz --seconds $(FUZZ_SECONDS)
 	$(BIN)/python -m tests.faults.run $(FAULTS)
 	$(BIN)/python -m pytest tests/simulation tests/faults tests/integration/test_worker_killed.py tests/integration/test_gateway.py --faults

@@ -183,7 +183,8 @@ class Writer:
     def write(self, write: Write) -> dict[tuple[str, int], int]:
         """Store all of it. Returns what may be committed: per (topic, partition) the first offset not stored.
 
-        Raises StoreUnavailableError; the same write may then be tried again, as often as needed.
+        Raises StoreUnavailableError; the same write may then be tried again, as often as needed. Raises OwnershipLostError if
+        another worker has claimed the partitions: what it read then may lack some of this, and its rows beat ours.
         """
         self.insert("dead_letter_rows", dead_letter_table(write.dead_letters, write.first_version))
         for table, rows in write.derived:
@@ -203,6 +204,8 @@ class Writer:
         self.insert("asked_rows", correction_table(write.answered, deleted=True))
         if write.followed is not None:
             self.insert("followed_rows", write.followed)
+        # Whoever claims them after this reads that progress row.
+        self._hold_claim()
         if self._accounted is accounted:  # else a new owner was announced meanwhile, whose progress has it all
             self._found, self._accounted = totals, write.progress
         return {(row.topic, row.partition): row.next_offset for row in write.progress}

@@ -70,8 +70,11 @@ class BatchListener(Protocol):
         None for the whole: the assignment has ended, and nothing is to be read under it.
         """
 
-    def starting(self, ranges: Mapping[Partition, tuple[int, int]]) -> None:
-        """Reading is about to start: [first, end) per partition of one topic, `end` being where its log ends now."""
+    def starting(self, ranges: Mapping[Partition, tuple[int, int]], known: Collection[Partition]) -> None:
+        """Reading is about to start: [first, end) per partition of one topic, `end` being where its log ends now.
+
+        `known`: those that start where `assigned` said.
+        """
 
     async def caught_up(self, topic: str) -> None:
         """Return when the next topic may be started."""
@@ -371,7 +374,7 @@ class BatchConsumer(faust_aiokafka.Consumer):  # type: ignore[misc]
                 await self.app.crash(error)
 
     async def _start_reading(self, partitions: set[TP], wanted: Mapping[int, int | None], epoch: int) -> None:
-        """Seek the partitions of one topic, let go of them, and tell Kafka what the store has."""
+        """Seek the partitions of one topic, and let go of them."""
         earliest, ends = await self._log_ranges(partitions)
         if epoch != self.epoch:
             return
@@ -386,10 +389,9 @@ class BatchConsumer(faust_aiokafka.Consumer):  # type: ignore[misc]
         if epoch != self.epoch:
             return
         self._next |= starts
-        self.transport.listener.starting({tuple(tp): (starts[tp], ends[tp]) for tp in partitions})
+        known = [tuple(tp) for tp in partitions if wanted[tp.partition] is not None]
+        self.transport.listener.starting({tuple(tp): (starts[tp], ends[tp]) for tp in partitions}, known)
         self.held -= partitions
-        # The worker that stored it may have died before it could say so.
-        await self.commit_stored({tp: offset for tp, offset in starts.items() if wanted[tp.partition] is not None})
 
     async def _log_ranges(self, partitions: set[TP]) -> tuple[Mapping[TP, int], Mapping[TP, int]]:
         async def fetch() -> Sequence[Any]:

@@ -242,12 +242,19 @@ class Worker(Generic[W]):
         self._metrics.recovery_seconds.set(time.monotonic() - begun)
         return nexts
 
-    def starting(self, ranges: Mapping[Partition, tuple[int, int]]) -> None:
-        """Note where reading starts, and where it will have caught up."""
+    def starting(self, ranges: Mapping[Partition, tuple[int, int]], known: Collection[Partition]) -> None:
+        """Note where reading starts, and where it will have caught up; of what is `known` Kafka is told, too.
+
+        The worker that stored it may have died before it could say so.
+        """
+        if self.epoch is None:  # it has ended while this went on
+            return
         for each, (first, end) in ranges.items():
             self._reading.add(each)
             self.stored[each] = self._read[each] = first
             self._ends = {**self._ends, each: end}
+        self._committable |= {each: self.stored[each] for each in known}
+        self._commit_wanted.set()
         numbers = sorted(partition for topic, partition in ranges if topic == CHECK_INS)
         if numbers:
             self._metrics.assigned.set(len(numbers))
@@ -274,17 +281,11 @@ class Worker(Generic[W]):
         self._revocations += 1
         await self._finish()
         topics = {topic for topic, _ in partitions} - {VENUES, CASE_REPORTS}
-        for topic in topics:
+        for topic in topics if not self._stopping else ():
             await self._forget(topic, {partition for name, partition in partitions if name == topic})
         if self._tracing is not None:
             await self._tracing.revoked()
-        self._reading.clear()
-        self._read.clear()
-        self._ends = {}
-        self.stored.clear()
-        self._committable.clear()
-        self._metrics.assigned.set(0)
-        self._metrics.lag.clear()
+        self._forget_positions()
 
     def skipped(self, topic: str, partition: int, count: int) -> None:
         """Count what Kafka's retention has taken."""
@@ -309,7 +310,7 @@ class Worker(Generic[W]):
                     async with self._writing:
                         await self._notice_others()
                         done = await self._write_once(idle) and (not self._settling or await self._settle_once(retain))
-                        if done and erasures:
+                        if done and erasures and self._reads_scans():
                             await self._erase(erasures)
                         await self._hand_on_alerts()
                         await self._count_undercounted()
@@ -364,6 +365,11 @@ class Worker(Generic[W]):
         await self._finish(settle=self._backlog() == 0)
         if self._tracing is not None:
             await self._tracing.stop()
+        # Whatever a rebalance has begun to write may end. Then it is the last: nobody gets another turn.
+        turn = asyncio.create_task(self._writing.acquire())
+        await self._first_of(turn, LAST_WRITE_SECONDS)
+        self._give_up = True
+        await turn
         await self._in_engine_thread(self._engine.close)
         self._engine_thread.shutdown()
         self._write_thread.shutdown()
@@ -539,6 +545,8 @@ class Worker(Generic[W]):
             if cut is None:
                 return True
             writes += 1
+        # A later turn would store what is processed, and its refused records would not have been told of.
+        await self._in_engine_thread(self._engine.revoke, CHECK_INS, sorted(self._claimed))
         await self._in_engine_thread(self._let_go)
         self._venues_next.clear()  # the registry's rows went with the write: read it again
         return False
@@ -606,15 +614,24 @@ class Worker(Generic[W]):
         log.warning("%s: loading the state of its partitions anew", lost)
         epoch = self._end_epoch()
         revocations = self._revocations
+        self._forget_positions()
         await self._forget(CHECK_INS, self._claimed)
         await self._in_engine_thread(self._let_go)
         self._venues_next.clear()
-        self._committable.clear()
         await asyncio.sleep(TAKEN_OVER_SECONDS)
         # After a rebalance it is given partitions anyway; before it is over, it would forget what it took over.
         rebalances = self._revocations != revocations
         if epoch is not None and self.epoch is None and not rebalances and not self._stopping:
             self._take_over_again()
+
+    def _forget_positions(self) -> None:
+        self._reading.clear()
+        self._read.clear()
+        self._ends = {}
+        self.stored.clear()
+        self._committable.clear()
+        self._metrics.assigned.set(0)
+        self._metrics.lag.clear()
 
     def _end_epoch(self) -> int | None:
         # Its takeover may go on with the topics that it has not come to yet: that must not bring it back.
@@ -729,17 +746,20 @@ class Worker(Generic[W]):
             return
         await self._commit_stored()
 
-    async def _first_of(self, flush: asyncio.Task[bool], timeout: float | None) -> None:
-        waited: set[asyncio.Future[Any]] = {flush, self.failure}
+    async def _first_of(self, task: asyncio.Task[bool], timeout: float | None) -> None:
+        waited: set[asyncio.Future[Any]] = {task, self.failure}
         await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
     async def _commit_when_wanted(self) -> None:
-        while True:
-            await self._commit_wanted.wait()
-            self._commit_wanted.clear()
-            if not await self._commit_stored():
-                await asyncio.sleep(1)
-                self._commit_wanted.set()
+        try:
+            while True:
+                await self._commit_wanted.wait()
+                self._commit_wanted.clear()
+                if not await self._commit_stored():
+                    await asyncio.sleep(1)
+                    self._commit_wanted.set()
+        except Exception as error:
+            self.fail(error)
 
     async def _commit_stored(self) -> bool:
         async with self._commit_lock:

@@ -73,6 +73,35 @@ def test_what_such_a_worker_had_sent_already_is_found_and_undone(tmp_path: Path)
     assert run_isolated(rows_that_come_late, str(tmp_path), True) == ("taken", True, "")
 
 
+def claimed_amid_a_write(folder: str) -> tuple[str, int]:
+    """In an interpreter of its own: what a worker says of a write whose account comes in after another has claimed its partition,
+    and where the next owner reads on.
+    """
+    from pipeline.errors import OwnershipLostError
+
+    _, (owner, other, heir) = _workers(folder, 3)
+    owner.assign("check-ins", [0])
+    write = _read(owner, 0, 0, _LINES)
+    client = owner._writer._client
+    insert = client.insert_arrow
+
+    def late(table: str, *arguments: Any, **options: Any) -> Any:
+        if table == "progress_rows":
+            other.assign("check-ins", [0])
+        return insert(table, *arguments, **options)
+
+    client.insert_arrow = late
+    try:
+        outcome = str(owner.write(write))
+    except OwnershipLostError:
+        outcome = "refused"
+    return outcome, heir.assign("check-ins", [0])[0]
+
+
+def test_what_another_has_claimed_before_it_was_accounted_for_is_not_said_to_be_stored(tmp_path: Path) -> None:
+    assert run_isolated(claimed_amid_a_write, str(tmp_path)) == ("refused", 0)
+
+
 def rules_that_come_back(folder: str) -> str:
     """In an interpreter of its own: what differs when a venue's record is replaced, put back before that was acted on, and
     replaced again: a worker that starts reads the registry from its beginning, and may give others the older record once more.

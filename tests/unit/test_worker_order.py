@@ -235,6 +235,82 @@ def test_an_assignment_that_has_ended_is_not_brought_back_by_its_own_takeover(mo
     asyncio.run(scene())
 
 
+def test_reading_that_starts_after_its_assignment_has_ended_counts_for_nothing() -> None:
+    """An erasure or a look for alerts would find an engine that has no partitions."""
+
+    async def scene() -> None:
+        worker, engine = _worker(asyncio.Event())
+        engine.assign.return_value = {0: 7}
+        await worker.assigned("check-ins", [0], 1)
+        worker.starting({("check-ins", 0): (7, 9)}, [])
+        beginning_anew = asyncio.create_task(worker._begin_anew(StateLostError("somebody claimed them")))
+        await asyncio.sleep(0.1)
+        worker.starting({("check-ins", 0): (7, 9)}, [])
+        worker.epoch = 2
+        assert not worker._reads_scans()
+        beginning_anew.cancel()
+
+    asyncio.run(scene())
+
+
+def test_what_the_store_had_at_the_start_is_committed_although_kafka_refuses_at_first() -> None:
+    async def scene() -> None:
+        answers, committed = [False, True], list[object]()
+
+        async def commit(offsets: object) -> bool:
+            committed.append(offsets)
+            return answers.pop(0)
+
+        worker = Worker(MagicMock(), load_settings(), Metrics(), commit, MagicMock())
+        worker.epoch = 1
+        committing = asyncio.create_task(worker._commit_when_wanted())
+        worker.starting({("check-ins", 0): (7, 9), ("check-ins", 1): (0, 9)}, [("check-ins", 0)])
+        while answers:
+            await asyncio.sleep(0.05)
+        assert committed == [{("check-ins", 0): 7}] * 2
+        committing.cancel()
+
+    asyncio.run(asyncio.wait_for(scene(), 30))
+
+
+def test_what_was_given_up_is_forgotten_at_once() -> None:
+    """Another turn would store it without its refused records having been told of."""
+
+    async def scene() -> None:
+        worker, engine = _worker(asyncio.Event())
+        engine.assign.return_value = {0: 7}
+        await worker.assigned("check-ins", [0], 1)
+        writing = asyncio.create_task(worker._write_once(idle=False))
+        await asyncio.sleep(0.1)
+        worker._give_up = True
+        assert not await asyncio.wait_for(writing, 5)
+        engine.revoke.assert_called_once_with("check-ins", [0])
+
+    asyncio.run(scene())
+
+
+def test_the_store_is_given_back_after_the_last_write_has_ended() -> None:
+    async def scene() -> None:
+        kafka, stored = asyncio.Event(), threading.Event()
+        kafka.set()
+        worker, engine = _worker(kafka)
+        engine.settle_due, engine.turns_in = False, None
+        engine.write.side_effect = lambda _write: {} if stored.wait(10) else None
+        running, flush = asyncio.create_task(worker.run()), asyncio.create_task(worker._flush())
+        while not engine.write.called:
+            await asyncio.sleep(0.05)
+        stopping = asyncio.create_task(worker.stop())
+        await asyncio.sleep(0.3)
+        engine.close.assert_not_called()
+        stored.set()
+        await asyncio.wait_for(stopping, 5)
+        engine.close.assert_called_once_with()
+        assert await flush
+        running.cancel()
+
+    asyncio.run(scene())
+
+
 def test_nothing_is_written_while_two_workers_find_each_others_claim() -> None:
     """What is in memory then is half of a recovery, and another's by now: a write would only lose the assignment again."""
 
