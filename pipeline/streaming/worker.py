@@ -145,7 +145,7 @@ class Worker(Generic[W]):
         self._erasures: list[tuple[str, asyncio.Future[str | None]]] = []
         self._calls = 0
         self._settling = False
-        self._give_up = self._stopping = False
+        self._give_up = self._stopping = self._closed = False
         self._outage_since: float | None = None
         self._reading: set[Partition] = set()
         self._venues_next: dict[int, int] = {}
@@ -281,7 +281,7 @@ class Worker(Generic[W]):
         self._revocations += 1
         await self._finish()
         topics = {topic for topic, _ in partitions} - {VENUES, CASE_REPORTS}
-        for topic in topics if not self._stopping else ():
+        for topic in topics:
             await self._forget(topic, {partition for name, partition in partitions if name == topic})
         if self._tracing is not None:
             await self._tracing.revoked()
@@ -308,12 +308,7 @@ class Worker(Generic[W]):
                 done = False
                 try:
                     async with self._writing:
-                        await self._notice_others()
-                        done = await self._write_once(idle) and (not self._settling or await self._settle_once(retain))
-                        if done and erasures and self._reads_scans():
-                            await self._erase(erasures)
-                        await self._hand_on_alerts()
-                        await self._count_undercounted()
+                        done = not self._closed and await self._take_turn(idle, retain, erasures)
                 except StateLostError as lost:
                     await self._begin_anew(lost)
                 if self._settling:
@@ -328,6 +323,18 @@ class Worker(Generic[W]):
             self.fail(error)
         finally:
             committing.cancel()
+
+    async def _take_turn(
+        self, idle: bool, retain: bool, erasures: list[tuple[str, asyncio.Future[str | None]]]
+    ) -> bool:
+        """Write, and look after what may only be done with no write outstanding. False if the write was given up."""
+        await self._notice_others()
+        done = await self._write_once(idle) and (not self._settling or await self._settle_once(retain))
+        if done and erasures and self._reads_scans():
+            await self._erase(erasures)
+        await self._hand_on_alerts()
+        await self._count_undercounted()
+        return done
 
     @property
     def quiet(self) -> bool:
@@ -365,12 +372,14 @@ class Worker(Generic[W]):
         await self._finish(settle=self._backlog() == 0)
         if self._tracing is not None:
             await self._tracing.stop()
-        # Whatever a rebalance has begun to write may end. Then it is the last: nobody gets another turn.
+        # What a rebalance has begun to write may end. Nobody gets a turn after that.
         turn = asyncio.create_task(self._writing.acquire())
         await self._first_of(turn, LAST_WRITE_SECONDS)
         self._give_up = True
         await turn
+        self._closed = True
         await self._in_engine_thread(self._engine.close)
+        self._writing.release()
         self._engine_thread.shutdown()
         self._write_thread.shutdown()
 
@@ -644,8 +653,9 @@ class Worker(Generic[W]):
 
     async def _forget(self, topic: str, partitions: set[int]) -> None:
         async with self._writing:
-            await self._in_engine_thread(self._engine.revoke, topic, sorted(partitions))
-            self._claimed -= partitions
+            if not self._closed:
+                await self._in_engine_thread(self._engine.revoke, topic, sorted(partitions))
+                self._claimed -= partitions
 
     def _reads_scans(self) -> bool:
         # Not while state is being loaded: that has the store for itself.
