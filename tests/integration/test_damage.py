@@ -48,7 +48,7 @@ def _spoil(file: Path) -> None:
     file.write_bytes(spoilt)
 
 
-@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("read_only", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_damaged_rows_are_no_outage(tmp_path: Path, read_only: bool) -> None:
     table = Path(run_isolated(stored, str(tmp_path)))
     assert run_isolated(opened, str(tmp_path), read_only) == "1000"

@@ -115,8 +115,10 @@ def test_a_store_built_anew_keeps_the_erased_away_and_what_was_released(
 
 @pytest.mark.parametrize(
     "where",
-    ["releases.insert_release = erasure._note = die", ""],
-    ids=["before the store has it", "once it is kept"],
+    [
+        pytest.param("releases.insert_release = erasure._note = die", id="before the store has it"),
+        pytest.param("", id="once it is kept", marks=pytest.mark.long),
+    ],
 )
 def test_what_was_decided_outlives_a_crash_and_the_store(tmp_path: Path, where: str) -> None:
     draw_and_die(str(tmp_path), where)
