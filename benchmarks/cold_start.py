@@ -54,9 +54,8 @@ def command(check_ins: int, repeats: int, write: bool) -> None:
 
 def _start(home: Path, address: str) -> tuple[float, int]:
     """Seconds that a worker takes from its start until it reads, and the most memory that it has held by then, in bytes."""
-    began = time.monotonic()
     with running_worker(home, address, (), STORE=str(home / "store")) as (_, worker):
-        return time.monotonic() - began, high_water(worker.pid)
+        return time.time() - worker.create_time(), high_water(worker.pid)
 
 
 def _loads(store: Path, repeats: int) -> Iterator[Loaded]:

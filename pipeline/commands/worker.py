@@ -1,9 +1,7 @@
 """`pipeline worker`: consume check-ins and case reports, compute occupancy and exposures, store them."""
 
 import logging
-from importlib import import_module
 from pathlib import Path
-from threading import Thread
 
 import click
 
@@ -31,17 +29,14 @@ def command(context: click.Context, drain: bool, store: Path | None) -> None:
     from pipeline.model_care import StoreModelCare
     from pipeline.store.patience import opened_patiently
     from pipeline.streaming.logs import set_up_logging
+    from pipeline.streaming.service import run_worker
     from pipeline.tracing.tracer import open_tracer
 
     settings = load_settings(store=store)
     set_up_logging()
-    # Faust and what serves the pages take about as long to import as the engine to open.
-    Thread(target=import_module, args=("pipeline.streaming.service",), daemon=True).start()
     engine = opened_patiently(lambda: open_engine(settings, clock=settings.clock or "wall"))
     tracer = opened_patiently(lambda: open_tracer(settings))
     engine.watch_visits(tracer.visits_stored)
     engine.watch_estimates(lambda rows, day: log.info("estimates of %s made anew: %s rows", day, f"{rows:,}"))
     care = None if drain else StoreModelCare(settings)
-    from pipeline.streaming.service import run_worker
-
     context.exit(run_worker(settings, engine, tracer=tracer, care=care, drain=drain))
