@@ -117,7 +117,9 @@ def _lines(check_ins: int) -> Iterator[Line]:
 
 def _make(home: Path, options: SimulationOptions, late: float = 0.0) -> None:
     plan = DayPlan(options)
-    write_venues(venues_file(home), plan.venues())
+    if not venues_file(home).exists():
+        # Venues stay what they are from day to day: another registry would have every day counted again.
+        write_venues(venues_file(home), plan.venues())
     lines = [line for batch in plan.batches() for line in batch.lines]
     if late:
         chance = random.Random(1)

@@ -352,9 +352,9 @@ class Engine:
         for place, since in computed.items():
             if since < until:
                 scope = recovery.scope_of([place], everything=self._embedded)
-                for venue in recovery.venues_within(self._client, scope):
-                    first, last = repair.extent(self._client, venue)
-                    if last and max(since, first) < until:
+                extents = repair.extents(self._client, recovery.venues_within(self._client, scope))
+                for venue, (first, _) in extents.items():
+                    if max(since, first) < until:
                         repair.include(spans, venue, max(since, first), until)
 
     def _unfollowed(self, rules: Mapping[tuple[str, int], int], scope: str) -> set[tuple[str, str]]:
@@ -730,6 +730,8 @@ class Engine:
         reach = shard.changes_from, shard.cells_from
         ancient = {venue: since for venue, since in self._crowded_since.items() if since < shard.changes_from}
         stored = crowding.alerts_of_venues(self._client, ancient)
+        by_estimate = self._crowding_basis != "counted"
+        asked = []
         for venue, since in self._crowded_since.items():
             code = self._code(venue.encode())
             if venue not in ancient:
@@ -739,12 +741,11 @@ class Engine:
             most = max(
                 self._recounted.get(venue, 0), shard.most_present(code, *(at // MINUTE for at in reversed(reach)))
             )
-            by_estimate = self._crowding_basis != "counted"
             if venue in stored or most >= levels.lowest or (by_estimate and levels.lowest != NEVER):
-                known = stored.get(venue, [])
-                estimates = self._judged_alone if by_estimate else None
-                history = crowding.alert_history(self._client, venue, levels, known, since, reach, as_of, estimates)
-                self._book.correct(code, history)
+                asked.append(crowding.Asked(venue, levels, stored.get(venue, []), since))
+        estimates = self._judged_alone if by_estimate else None
+        for venue, history in crowding.alert_histories(self._client, asked, reach, as_of, estimates):
+            self._book.correct(self._code(venue.encode()), history)
         self._crowded_since.clear()
         self._recounted.clear()
 
@@ -965,9 +966,10 @@ class Engine:
     def _repair(self) -> None:
         spans: dict[str, repair.Span] = {}
         pairs = set(self._repairs)
+        extents = repair.extents(self._client, (venue.decode() for venue in self._ruled))
         for venue, rules in self._ruled.items():
             name = venue.decode()
-            start, end = repair.extent(self._client, name)
+            start, end = extents.get(name, (0, 0))
             repair.include(spans, name, start, self._touched(start, end))
             if self._shard.set_rules(venue, rules):
                 pairs.add((name, ""))
@@ -993,9 +995,9 @@ class Engine:
         self, pairs: Iterable[tuple[str, str]], spans: dict[str, repair.Span]
     ) -> list[repair.PairHistory]:
         # Fold pairs again from the store's scans and store the visits that differ; stretch `spans` over what that touches.
-        wanted = set()
-        for venue, visitor in pairs:
-            wanted |= {(venue, visitor)} if visitor else repair.pairs_of_venue(self._client, venue)
+        asked = set(pairs)
+        wanted = {pair for pair in asked if pair[1]}
+        wanted |= repair.pairs_of_venues(self._client, (venue for venue, visitor in asked if not visitor))
         limits = {venue: self._registry.rules(venue.encode()).limit for venue, _ in wanted}
         if not wanted:
             return []

@@ -1,11 +1,13 @@
 """Crowding alerts in the store: rows of alerts, and a venue's alerts computed again from its stored visits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.core import names
 from pipeline.core.alert_book import AlertChange, AlertHistory
@@ -138,54 +140,104 @@ def first_arrivals(client: Client, scope: str) -> dict[str, int]:
     return {str(venue): int(first) for venue, first in rows}
 
 
-def alert_history(
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A venue whose alerts are to be computed again, from `since` (ms) on: what was decided up to then is right in the store.
+
+    `stored`: its alerts that were not cleared by then.
+    """
+
+    venue: str
+    levels: Levels
+    stored: list[Alert]
+    since: int
+
+    @property
+    def raised(self) -> dict[int, int]:
+        """When (ms) each alert was raised that was in force at `since`, by level."""
+        return {
+            alert.level: alert.raised_at
+            for alert in self.stored
+            if alert.raised_at <= self.since and (alert.cleared_at == NONE or alert.cleared_at > self.since)
+        }
+
+    @property
+    def start(self) -> int:
+        """From when (ms) on its visits matter."""
+        return min([self.since - self.levels.look_back, *self.raised.values()])
+
+
+def alert_histories(
     client: Client,
-    venue: str,
-    levels: Levels,
-    stored: list[Alert],
-    since: int,
+    asked: Iterable[Asked],
     reach: tuple[int, int],
     as_of: int,
     estimates: Callable[[Shard, I64], Estimated | None] | None = None,
-) -> AlertHistory:
-    """A venue's alerts from its stored visits, up to what memory holds. `stored`: its alerts not cleared by `since` (ms).
+) -> Iterator[tuple[str, AlertHistory]]:
+    """Venues' alerts from their stored visits, up to what memory holds, in any order.
 
-    Whatever was decided up to `since` is right in the store. `reach`: the shard's `changes_from` and `cells_from` (ms).
-    estimates: where they are judged, those at the ends of minutes, from a shard that knows the venue and its moves alone.
+    `reach`: the shard's `changes_from` and `cells_from` (ms). `estimates`: where alerts are judged by them, those at the ends of
+    minutes, from a shard that knows one venue and its moves alone.
     """
-    changes_from, cells_from = reach
-    raised = {
-        alert.level: alert.raised_at
-        for alert in stored
-        if alert.raised_at <= since and (alert.cleared_at == NONE or alert.cleared_at > since)
-    }
-    until = min(changes_from, as_of)
-    start = min([since - levels.look_back, *raised.values()])
-    at, persons = _curve(client, venue, start, until)
-    in_force = {level: (raised_at, 0) for level, raised_at in raised.items()}
+    until = min(reach[0], as_of)
+    # Those that go back as far are asked for together, so that nobody's whole past is read for one venue's sake.
+    wanted = sorted(asked, key=lambda each: each.start)
+    for i in range(0, len(wanted), _VENUES_PER_QUERY):
+        part = wanted[i : i + _VENUES_PER_QUERY]
+        visits = _visits_of(client, {each.venue: each.start for each in part}, until)
+        for each, some in zip(part, visits, strict=True):
+            refine = None
+            if estimates is not None:
+                refine = partial(estimates, moves_of_venue(client, each.venue, each.start, until))
+            yield each.venue, _history(each, some, until, reach[1], refine)
+
+
+def _history(
+    asked: Asked,
+    visits: tuple[I64, I64, I64],
+    until: int,
+    cells_from: int,
+    estimates: Callable[[I64], Estimated | None] | None,
+) -> AlertHistory:
+    levels = asked.levels
+    at, persons = _curve(*visits, asked.start, until)
+    in_force = {level: (raised_at, 0) for level, raised_at in asked.raised.items()}
     judged = None
     if estimates is not None:
-        shard = moves_of_venue(client, venue, start, until)
-        at, persons, judged = levels.refined(at, persons, until, partial(estimates, shard))
-    true, _ = levels.alerts(at, persons, until, since, in_force, judged)
+        at, persons, judged = levels.refined(at, persons, until, estimates)
+    true, _ = levels.alerts(at, persons, until, asked.since, in_force, judged)
     before = {}
     for alert in true:
         if alert.cleared_at == NONE and alert.raised_at < cells_from:
             inside = (np.append(at[1:], until + 1) > alert.raised_at) & (at < cells_from)
             before[alert.level] = int(persons[inside].max(initial=0))
-    return AlertHistory(stored, true, before)
+    return AlertHistory(asked.stored, true, before)
 
 
-def _curve(client: Client, venue: str, start: int, until: int) -> tuple[Any, Any]:
+def _visits_of(client: Client, starts: Mapping[str, int], until: int) -> list[tuple[I64, I64, I64]]:
+    # Of each venue (began, left, persons) of the visits that last until after its start, and began by `until`.
+    earliest = min(starts.values())
     with store_errors():
         visits = client.query_arrow(
-            "SELECT toUnixTimestamp64Milli(checked_in_at) AS start, toUnixTimestamp64Milli(left_at) AS left, "
-            f"party_size AS party FROM visit_rows FINAL WHERE venue_id = {quoted(venue)} "
+            "SELECT venue_id, toUnixTimestamp64Milli(checked_in_at) AS start, toUnixTimestamp64Milli(left_at) AS left, "
+            f"party_size AS party FROM visit_rows FINAL WHERE venue_id IN ({', '.join(map(quoted, starts))}) "
             f"AND checked_in_at <= fromUnixTimestamp64Milli({max(until, 0)}, 'UTC') "
-            f"AND checked_in_at >= fromUnixTimestamp64Milli({max(start - HARD_LIMIT, 0)}, 'UTC') "
-            f"AND left_at > fromUnixTimestamp64Milli({max(start, 0)}, 'UTC')"
+            f"AND checked_in_at >= fromUnixTimestamp64Milli({max(earliest - HARD_LIMIT, 0)}, 'UTC') "
+            f"AND left_at > fromUnixTimestamp64Milli({max(earliest, 0)}, 'UTC')"
         )
-    began, left, party = (integers(visits, column) for column in ("start", "left", "party"))
+    code = pc.index_in(visits["venue_id"].cast(pa.string()), value_set=strings(list(starts))).to_numpy()
+    order = np.argsort(code, kind="stable")
+    ends = np.searchsorted(code[order], np.arange(len(starts) + 1))
+    columns = [integers(visits, column)[order] for column in ("start", "left", "party")]
+    found = []
+    for i, start in enumerate(starts.values()):
+        began, left, party = (column[ends[i] : ends[i + 1]] for column in columns)
+        there = left > max(start, 0)
+        found.append((began[there], left[there], party[there]))
+    return found
+
+
+def _curve(began: I64, left: I64, party: I64, start: int, until: int) -> tuple[I64, I64]:
     instants = np.concatenate([[start], np.maximum(began, start), left])
     change = np.concatenate([[0], party, -party])
     at, place = np.unique(instants, return_inverse=True)

@@ -77,37 +77,48 @@ def _logged(visits: list[Visit]) -> set[tuple[int, int, int]]:
     }
 
 
-def pairs_of_venue(client: Client, venue: str) -> set[tuple[str, str]]:
-    """Every pair that ever scanned at a venue, or has a visit there."""
-    with store_errors():
-        rows = client.query(
-            f"SELECT DISTINCT visitor_id FROM scan_set WHERE venue_id = {quoted(venue)} "
-            f"UNION DISTINCT SELECT visitor_id FROM visit_rows WHERE venue_id = {quoted(venue)}"
-        ).result_rows
-    return {(venue, str(row[0])) for row in rows}
+def pairs_of_venues(client: Client, venues: Iterable[str]) -> set[tuple[str, str]]:
+    """Every pair that ever scanned at one of these venues, or has a visit there."""
+    found: set[tuple[str, str]] = set()
+    for among in _among(venues):
+        with store_errors():
+            rows = client.query(
+                f"SELECT DISTINCT venue_id, visitor_id FROM scan_set WHERE {among} "
+                f"UNION DISTINCT SELECT venue_id, visitor_id FROM visit_rows WHERE {among}"
+            ).result_rows
+        found |= {(str(venue), str(visitor)) for venue, visitor in rows}
+    return found
 
 
-def extent(client: Client, venue: str) -> tuple[int, int]:
-    """When a venue's first visit begins and its last one ends, in ms; (0, 0) if it has none."""
-    with store_errors():
-        row = client.query(
-            "SELECT toUnixTimestamp64Milli(min(checked_in_at)), toUnixTimestamp64Milli(max(left_at)) "
-            f"FROM visit_rows FINAL WHERE venue_id = {quoted(venue)}"
-        ).result_rows[0]
-    return int(row[0]), int(row[1])
+def extents(client: Client, venues: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """When the first visit at each of these venues begins and the last one ends, in ms; without those that have none."""
+    found: dict[str, tuple[int, int]] = {}
+    for among in _among(venues):
+        with store_errors():
+            rows = client.query(
+                "SELECT venue_id, toUnixTimestamp64Milli(min(checked_in_at)), toUnixTimestamp64Milli(max(left_at)) "
+                f"FROM visit_rows FINAL WHERE {among} GROUP BY venue_id"
+            ).result_rows
+        found |= {str(venue): (int(first), int(last)) for venue, first, last in rows}
+    return found
+
+
+def _among(venues: Iterable[str]) -> Iterator[str]:
+    # SQL conditions to be one of so many of the venues; one question for all of them could be too long for the store.
+    wanted = sorted(set(venues))
+    for i in range(0, len(wanted), _VENUES_PER_QUERY):
+        yield f"venue_id IN ({', '.join(quoted(venue) for venue in wanted[i : i + _VENUES_PER_QUERY])})"
 
 
 def shown_minutes(client: Client, venues: Iterable[str], since: int) -> dict[str, set[int]]:
     """The minutes (since the epoch) of which some venues have rows, from `since` (ms) on; for an hour's row, its first minute."""
-    wanted = sorted(set(venues))
     found: dict[str, set[int]] = {}
-    for i in range(0, len(wanted), _PAIRS_PER_QUERY):
-        condition = ", ".join(quoted(venue) for venue in wanted[i : i + _PAIRS_PER_QUERY])
+    for among in _among(venues):
         for table, column in (("minute_rows", "minute"), ("hour_rows", "hour")):
             with store_errors():
                 rows = client.query(
                     f"SELECT venue_id, groupArray(intDiv(toUnixTimestamp({column}), 60)) FROM {table} FINAL WHERE "
-                    f"venue_id IN ({condition}) AND {column} >= toDateTime({max(since, 0) // HOUR * 3600}, 'UTC') "
+                    f"{among} AND {column} >= toDateTime({max(since, 0) // HOUR * 3600}, 'UTC') "
                     "GROUP BY venue_id"
                 ).result_rows
             for venue, minutes in rows:
