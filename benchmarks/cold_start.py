@@ -35,17 +35,22 @@ class Loaded:
 @click.option(
     "--check-ins", type=click.IntRange(1_000), default=2_000_000, show_default=True, help="Visits of the day."
 )
+@click.option(
+    "--days-before", type=click.IntRange(0), default=1, show_default=True, help="Days of that size before it."
+)
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Starts.")
 @click.option("--write", is_flag=True, help="Write the figures into docs/performance.md.")
-def command(check_ins: int, repeats: int, write: bool) -> None:
-    """Replay a day into a store, then start a worker over it, with nothing to read, again and again."""
+def command(check_ins: int, days_before: int, repeats: int, write: bool) -> None:
+    """Replay days into a store, then start a worker over it, with nothing to read, again and again."""
     with TemporaryDirectory(prefix="bench-") as folder, start_broker(Path(folder), 0, tied_to_us=True) as broker:
         home = Path(folder)
         ensure_topics(broker.address, declared_topics(1, retention=None))
-        replay_day(home, check_ins)
+        replay_day(home, check_ins, days_before)
         starts = [_start(home, broker.address) for _ in range(repeats)]
         loads = list(_loads(home / "store", repeats))
-    command_line = f"python -m benchmarks.cold_start --check-ins {check_ins} --repeats {repeats}"
+    command_line = (
+        f"python -m benchmarks.cold_start --check-ins {check_ins} --days-before {days_before} --repeats {repeats}"
+    )
     text = f"{setting(command_line)}\n\n{_figures(starts, loads)}"
     click.echo(text)
     if write:

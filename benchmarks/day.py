@@ -1,5 +1,6 @@
 """A simulated day as the benchmarks use it: as a file, in Kafka, and its venues; made once for all that read it."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import click
@@ -8,6 +9,7 @@ from benchmarks.measure import Run, pipeline_command, run_measured
 from pipeline.errors import UserError
 from pipeline.produce import ScanProducer
 from pipeline.progress import progress_bar
+from pipeline.simulate import facts
 from pipeline.simulate.day import DayPlan
 from pipeline.simulate.files import open_lines, write_venues
 from pipeline.simulate.options import SimulationOptions
@@ -49,14 +51,21 @@ def load_day(home: Path, address: str, options: SimulationOptions, partitions: i
     return plan.line_count
 
 
-def replay_day(home: Path, check_ins: int) -> tuple[Path, Run]:
-    """Make a day and replay it into the folder `store`. Returns its file of scans, and the replay's process."""
+def replay_day(home: Path, check_ins: int, days_before: int = 0) -> tuple[Path, Run]:
+    """Make a day and replay it into the folder `store`, after so many before it at the same venues. Returns its file of scans,
+    and its replay's process.
+    """
     scans, venues = home / "day.ndjson.zst", home / "venues.csv"
-    files = ("--out", str(scans), "--venues-out", str(venues))
-    run_measured(pipeline_command("simulate", "--check-ins", str(check_ins), *files), home, {})
-    click.echo("the day is made; replaying it", err=True)
-    arguments = ("replay", str(scans), "--venues", str(venues), "--store", str(home / "store"))
-    return scans, run_measured(pipeline_command(*arguments), home, {"clock": "events"})
+    for before in range(days_before, -1, -1):
+        # Another registry would have all of the days before counted again.
+        registry = home / "other-venues.csv" if venues.exists() else venues
+        day = ("--date", str(facts.BUSY_SUNDAY - timedelta(days=before)), "--seed", str(before + 1))
+        files = ("--out", str(scans), "--venues-out", str(registry))
+        run_measured(pipeline_command("simulate", "--check-ins", str(check_ins), *day, *files), home, {})
+        click.echo("a day is made; replaying it", err=True)
+        arguments = ("replay", str(scans), "--venues", str(venues), "--store", str(home / "store"))
+        replayed = run_measured(pipeline_command(*arguments), home, {"clock": "events"})
+    return scans, replayed
 
 
 def scans_file(home: Path, topic: str = CHECK_INS) -> Path:
