@@ -168,9 +168,9 @@ class Engine:
         self._asked: dict[tuple[str, str], int] = {}
         self._ruled: dict[bytes, VenueRules] = {}
         self._settle_at: float | None = None
-        # A write of `settle` that failed, to be tried again first; and whether a correction was broken off half-way.
+        # A write of `settle` that failed, to be tried again first; and whether a correction, or a recovery, was broken off.
         self._unwritten: Write | None = None
-        self._broken_off = False
+        self._broken_off = self._recovering = False
         self._forget_pending()
 
     def _forget_pending(self) -> None:
@@ -213,7 +213,7 @@ class Engine:
     def _recover(self, owned: list[tuple[str, int]]) -> dict[tuple[str, int], Progress]:
         client = self._client
         self._forget()
-        self._broken_off = True
+        self._broken_off = self._recovering = True
         standing = recovery.read_standing(client)
         before: Mapping[tuple[str, int], Sequence[tuple[int, int]]] = {}
         if self._embedded:
@@ -324,7 +324,7 @@ class Engine:
             self._write_now(repaired=sorted(unfinished.repairs), answered=asked, followed=followed)
         self._apply_uses()
         self._telling.note_stored(self._version)
-        self._broken_off = False
+        self._broken_off = self._recovering = False
         return known
 
     def _requests(self, client: Client) -> dict[tuple[str, str], int]:
@@ -568,8 +568,12 @@ class Engine:
         """Cut what has accumulated into one write; None if there is nothing.
 
         `idle`: nothing more is waiting to be read, so rows are computed up to the clock and automatic ends become visible.
+        None, too, after a takeover or a settlement that was broken off: what it has not stored would be taken for stored.
         Raises StoreUnavailableError, where alerts are to be corrected; it may then be called again.
         """
+        return None if self._recovering or self._unwritten is not None else self._take(idle=idle)
+
+    def _take(self, *, idle: bool) -> Write | None:
         if not self._progress:
             return None
         clock = self._clock_now()
@@ -948,7 +952,7 @@ class Engine:
     ) -> None:
         if self._unwritten is not None:
             self._store(self._unwritten)
-        write = self.take(idle=True)
+        write = self._take(idle=True)
         if write is not None:
             write.repaired += repaired
             write.answered = dict(answered or {})

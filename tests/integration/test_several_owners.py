@@ -102,6 +102,47 @@ def test_what_another_has_claimed_before_it_was_accounted_for_is_not_said_to_be_
     assert run_isolated(claimed_amid_a_write, str(tmp_path)) == ("refused", 0)
 
 
+def cut_after_half_a_takeover(folder: str) -> tuple[int, list[int]]:
+    """In an interpreter of its own: how many questions a takeover asks, and after which, unanswered, there was a write."""
+    from pipeline.errors import StoreUnavailableError
+
+    _, (owner, heir) = _workers(folder, 2)
+    owner.assign("check-ins", [0])
+    owner.write(_read(owner, 0, 0, _LINES))
+    heir._clock = "wall"
+    client, left = heir._client, [0]
+    for name in ("query", "query_arrow", "insert_arrow"):
+        for each in (client, heir._writer._client):
+            real = getattr(each, name)
+
+            def ask(*arguments: Any, real: Any = real, **options: Any) -> Any:
+                left[0] -= 1
+                if left[0] == 0:
+                    raise OSError("no answer")
+                return real(*arguments, **options)
+
+            setattr(each, name, ask)
+    cut = []
+    for number in range(1, 1_000):
+        left[0] = number
+        try:
+            heir.assign("check-ins", [0])
+        except StoreUnavailableError:
+            if heir.take(idle=True) is not None:
+                cut.append(number)
+            heir.revoke("check-ins", [0])
+            continue
+        return number - 1, cut
+    raise AssertionError("a takeover asks for ever")
+
+
+def test_nothing_is_cut_after_half_a_takeover(tmp_path: Path) -> None:
+    """Its clock would be stored without the rows up to there, and nobody would compute them again."""
+    questions, cut = run_isolated(cut_after_half_a_takeover, str(tmp_path))
+    assert questions > 10
+    assert cut == []
+
+
 def rules_that_come_back(folder: str) -> str:
     """In an interpreter of its own: what differs when a venue's record is replaced, put back before that was acted on, and
     replaced again: a worker that starts reads the registry from its beginning, and may give others the older record once more.

@@ -101,8 +101,7 @@ class SimulatedEngine:
         self._next: dict[int, int] = {}
         self._taken: dict[int, int] = {}
         self._claim = 0
-        self._lost = False
-        self._writing = False
+        self._recovering = self._writing = False
         self.settle_due = False
 
     def _alone(self, what: str) -> None:
@@ -117,6 +116,7 @@ class SimulatedEngine:
 
     def _recover(self, owned: Sequence[int]) -> Generator[None, None, None]:
         store = self._store
+        self._recovering = True
         store.ask()
         self._claim = store.claim(owned)
         yield
@@ -127,6 +127,7 @@ class SimulatedEngine:
             if not store.holds(owned, self._claim):
                 raise OwnershipLostError
             yield
+        self._recovering = False
 
     def revoke(self, topic: str, partitions: Collection[int]) -> None:
         self._alone("revoke")
@@ -135,6 +136,7 @@ class SimulatedEngine:
         if rest:
             raise BrokenPromiseError(f"partitions {rest} are left of a revocation of all")
         self._next, self._taken = {}, {}
+        self._recovering = False
 
     def process(
         self, topic: str, partition: int, offsets: Any, timestamps_ms: Any, values: Sequence[bytes | None]
@@ -156,9 +158,7 @@ class SimulatedEngine:
         return []
 
     def take(self, *, idle: bool) -> Cut | None:
-        if self._next == self._taken and not idle:
-            return None
-        if not self._next:
+        if not self._next or self._recovering or (self._next == self._taken and not idle):
             return None
         cut = Cut(dict(self._taken), dict(self._next), self._claim)
         self._taken = dict(self._next)
