@@ -213,8 +213,12 @@ def claims_at_once(folder: str) -> list[str]:
             engine.assign("check-ins", [0])
     told = []
     for engine in (one, other):
+        # Who has heard of it while taking over has nothing to write.
+        if (write := _read(engine, 0, 0, _LINES[:1])) is None:
+            told.append("lost")
+            continue
         try:
-            engine.write(_read(engine, 0, 0, _LINES[:1]))
+            engine.write(write)
             told.append("yours")
         except OwnershipLostError:
             told.append("lost")
