@@ -52,7 +52,7 @@ from pipeline.store.tables import (
     visit_table,
     window_table,
 )
-from pipeline.store.writer import AncientScan, Progress, ReadScans, Write, Writer, quoted
+from pipeline.store.writer import AncientScan, Progress, ReadScans, Write, Writer, of_venues
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -495,7 +495,7 @@ class Engine:
         if moved:
             # Its scans used to come in another partition: what the store has of it is loaded before new ones are folded.
             self._elsewhere -= moved
-            scope = f"venue_id IN ({', '.join(quoted(venue.decode()) for venue in sorted(moved))})"
+            scope = of_venues(venue.decode() for venue in sorted(moved))
             progress = recovery.read_standing(self._client).progress
             self._load_shard(scope, progress)
             self._load_alerts(scope)

@@ -17,7 +17,7 @@ from pipeline.core.pools import HARD_LIMIT, I64, NONE, Names
 from pipeline.core.shard import Shard
 from pipeline.store.estimated_rows import moves_of_venue
 from pipeline.store.tables import integers, place_table, strings
-from pipeline.store.writer import quoted, quoted_pairs, store_errors
+from pipeline.store.writer import of_venues, quoted, quoted_pairs, store_errors
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -78,8 +78,7 @@ def alerts_of_venues(client: Client, since: dict[str, int]) -> dict[str, list[Al
     found: dict[str, list[Alert]] = {}
     for i in range(0, len(venues), _VENUES_PER_QUERY):
         part = venues[i : i + _VENUES_PER_QUERY]
-        condition = f"venue_id IN ({', '.join(quoted(venue) for venue in part)})"
-        for venue, alert in alerts_since(client, condition, min(since[venue] for venue in part)):
+        for venue, alert in alerts_since(client, of_venues(part), min(since[venue] for venue in part)):
             if alert.cleared_at == NONE or alert.cleared_at > since[venue]:
                 found.setdefault(venue, []).append(alert)
     return found
@@ -220,7 +219,7 @@ def _visits_of(client: Client, starts: Mapping[str, int], until: int) -> list[tu
     with store_errors():
         visits = client.query_arrow(
             "SELECT venue_id, toUnixTimestamp64Milli(checked_in_at) AS start, toUnixTimestamp64Milli(left_at) AS left, "
-            f"party_size AS party FROM visit_rows FINAL WHERE venue_id IN ({', '.join(map(quoted, starts))}) "
+            f"party_size AS party FROM visit_rows FINAL WHERE {of_venues(starts)} "
             f"AND checked_in_at <= fromUnixTimestamp64Milli({max(until, 0)}, 'UTC') "
             f"AND checked_in_at >= fromUnixTimestamp64Milli({max(earliest - HARD_LIMIT, 0)}, 'UTC') "
             f"AND left_at > fromUnixTimestamp64Milli({max(earliest, 0)}, 'UTC')"

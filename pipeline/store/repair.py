@@ -22,7 +22,7 @@ from pipeline.core.pools import ENDED_CHECK_OUT, HARD_LIMIT, HOUR, MINUTE, NONE,
 from pipeline.core.shard import KEPT_BACK, Shard, VenueRules
 from pipeline.store.estimated_rows import closings
 from pipeline.store.tables import strings
-from pipeline.store.writer import Progress, correction_table, quoted, store_errors, unaccounted
+from pipeline.store.writer import Progress, correction_table, of_venues, quoted, store_errors, unaccounted
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -107,7 +107,7 @@ def _among(venues: Iterable[str]) -> Iterator[str]:
     # SQL conditions to be one of so many of the venues; one question for all of them could be too long for the store.
     wanted = sorted(set(venues))
     for i in range(0, len(wanted), _VENUES_PER_QUERY):
-        yield f"venue_id IN ({', '.join(quoted(venue) for venue in wanted[i : i + _VENUES_PER_QUERY])})"
+        yield of_venues(wanted[i : i + _VENUES_PER_QUERY])
 
 
 def shown_minutes(client: Client, venues: Iterable[str], since: int) -> dict[str, set[int]]:
@@ -286,7 +286,7 @@ def _given(spans: Mapping[str, Span]) -> tuple[str, str]:
         f"WITH transform(venue_id, [{names}], [{starts}], toUInt64(0)) AS span_start, "
         f"transform(venue_id, [{names}], [{ends}], toUInt64(0)) AS span_end"
     )
-    return given, f"venue_id IN ({names})"
+    return given, of_venues(spans)
 
 
 def _read(client: Client, sql: str) -> dict[str, list[tuple[int, ...]]]:

@@ -152,6 +152,11 @@ def of_digests(column: str, digests: Iterable[str]) -> str:
     return f"hex(SHA256({column})) IN ({', '.join(quoted(each.upper()) for each in digests)})"
 
 
+def of_venues(venues: Iterable[str]) -> str:
+    """A SQL condition: venue_id is one of these. There is one at least."""
+    return f"venue_id IN ({', '.join(map(quoted, venues))})"
+
+
 def quoted_pairs(pairs: Iterable[tuple[str, int]]) -> str:
     """Pairs of a name and a number, such as topics' partitions, as they stand in the brackets of a SQL `IN`."""
     return ", ".join(f"({quoted(name)}, {number})" for name, number in pairs)

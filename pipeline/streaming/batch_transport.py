@@ -352,19 +352,22 @@ class BatchConsumer(faust_aiokafka.Consumer):  # type: ignore[misc]
         self._take_over_task = asyncio.create_task(self._take_over(ours, self.epoch))
 
     async def _take_over(self, assigned: set[TP], epoch: int) -> None:
-        by_topic = {topic: {tp for tp in assigned if tp.topic == topic} for topic in self.transport.topics}
+        by_topic = {
+            topic: partitions
+            for topic in self.transport.topics
+            if (partitions := {tp for tp in assigned if tp.topic == topic})
+        }
         listener = self.transport.listener
         try:
             wanted: dict[str, Mapping[int, int | None]] = {}
             for topic, partitions in by_topic.items():
-                if partitions:
-                    # A rebalance may have come while the topic before was taken over.
-                    if epoch != self.epoch:
-                        return
-                    positions = await listener.assigned(topic, sorted(tp.partition for tp in partitions), epoch)
-                    if positions is None:
-                        return
-                    wanted[topic] = positions
+                # A rebalance may have come while the topic before was taken over.
+                if epoch != self.epoch:
+                    return
+                positions = await listener.assigned(topic, sorted(tp.partition for tp in partitions), epoch)
+                if positions is None:
+                    return
+                wanted[topic] = positions
             for topic, positions in wanted.items():
                 if epoch == self.epoch:
                     await self._start_reading(by_topic[topic], positions, epoch)

@@ -15,12 +15,19 @@ from tests.faults import report
 #: A seed that fails, and what is wrong.
 Failure = tuple[int, str]
 
+_AT_ONCE = 50
+
 
 def from_processes(play: Callable[[range], list[Failure]], parts: Iterable[range], processes: int) -> Iterator[Failure]:
     """The failures among the seeds of all parts, each played in a process of its own, so many at a time."""
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         for found in pool.map(play, parts):
             yield from found
+
+
+def in_parts(seeds: range) -> list[range]:
+    """The seeds, so many at a time that a process is worth its start."""
+    return [seeds[at : at + _AT_ONCE] for at in range(0, len(seeds), _AT_ONCE)]
 
 
 def options(seeds: int) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import Callable, Collection, Coroutine, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Generator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -35,7 +35,7 @@ from pipeline.streaming.metrics import Metrics
 from pipeline.streaming.ports import Partition, RecordBatch
 from pipeline.streaming.worker import Worker
 from pipeline.topics import CASE_REPORTS, CHECK_INS, VENUES
-from tests.simulation.histories import Failure, from_processes, options, play_all
+from tests.simulation.histories import Failure, from_processes, in_parts, options, play_all
 from tests.simulation.virtual_time import Clock, VirtualLoop, VirtualThread
 
 #: Virtual seconds in which things happen, and those in which everything must be at rest after that.
@@ -638,13 +638,13 @@ def failures(seeds: range) -> list[Failure]:
 @options(2_000)
 def command(seeds: int, first: int | None, record: bool) -> None:
     """Play histories of workers amid rebalances; exit 1 if any breaks a promise."""
-
-    def play(some: range) -> Iterator[Failure]:
-        at_once = 50
-        parts = [some[at : at + at_once] for at in range(0, len(some), at_once)]
-        return from_processes(failures, parts, os.cpu_count() or 1)
-
-    play_all("tests.simulation.rebalances", seeds, first, record, play)
+    play_all(
+        "tests.simulation.rebalances",
+        seeds,
+        first,
+        record,
+        lambda some: from_processes(failures, in_parts(some), os.cpu_count() or 1),
+    )
 
 
 if __name__ == "__main__":

@@ -8,10 +8,8 @@ from collections.abc import Iterator
 
 import click
 
-from tests.simulation.histories import Failure, from_processes, options, play_all
+from tests.simulation.histories import Failure, from_processes, in_parts, options, play_all
 from tests.simulation.world import failure, history, shortened
-
-_AT_ONCE = 50
 
 
 def failures(seeds: range, processes: int = 1) -> Iterator[Failure]:
@@ -19,7 +17,7 @@ def failures(seeds: range, processes: int = 1) -> Iterator[Failure]:
     if processes == 1:
         yield from _some(seeds)
         return
-    yield from from_processes(_some, [seeds[at : at + _AT_ONCE] for at in range(0, len(seeds), _AT_ONCE)], processes)
+    yield from from_processes(_some, in_parts(seeds), processes)
 
 
 def _some(seeds: range) -> list[Failure]:

@@ -36,6 +36,21 @@ def _worker(kafka: asyncio.Event) -> tuple[Worker[Any], MagicMock]:
     return worker, engine
 
 
+async def _amid_a_write(
+    stored: threading.Event,
+) -> tuple[Worker[Any], MagicMock, asyncio.Task[None], asyncio.Task[bool]]:
+    """A worker whose write lasts until `stored`, its loop, and who waits for that write."""
+    kafka = asyncio.Event()
+    kafka.set()
+    worker, engine = _worker(kafka)
+    engine.settle_due, engine.turns_in = False, None
+    engine.write.side_effect = lambda _write: {} if stored.wait(10) else None
+    running, flush = asyncio.create_task(worker.run()), asyncio.create_task(worker._flush())
+    while not engine.write.called:
+        await asyncio.sleep(0.05)
+    return worker, engine, running, flush
+
+
 def test_refused_records_are_in_kafka_before_the_store_accounts_for_them() -> None:
     async def scene() -> None:
         kafka = asyncio.Event()
@@ -177,16 +192,9 @@ def test_partitions_are_not_taken_over_beside_a_write_that_is_under_way() -> Non
     """It would be counted on top of what the takeover has just read of it."""
 
     async def scene() -> None:
-        kafka, stored = asyncio.Event(), threading.Event()
-        kafka.set()
-        worker, engine = _worker(kafka)
-        engine.settle_due = False
-        engine.turns_in = None
+        stored = threading.Event()
+        worker, engine, running, flush = await _amid_a_write(stored)
         engine.assign.return_value = {0: 7}
-        engine.write.side_effect = lambda _write: {} if stored.wait(10) else None
-        running, flush = asyncio.create_task(worker.run()), asyncio.create_task(worker._flush())
-        while not engine.write.called:
-            await asyncio.sleep(0.05)
         taking = asyncio.create_task(worker.assigned("check-ins", [0], 1))
         await asyncio.sleep(0.3)
         engine.assign.assert_not_called()
@@ -291,14 +299,8 @@ def test_what_was_given_up_is_forgotten_at_once() -> None:
 
 def test_the_store_is_given_back_after_the_last_write_has_ended() -> None:
     async def scene() -> None:
-        kafka, stored = asyncio.Event(), threading.Event()
-        kafka.set()
-        worker, engine = _worker(kafka)
-        engine.settle_due, engine.turns_in = False, None
-        engine.write.side_effect = lambda _write: {} if stored.wait(10) else None
-        running, flush = asyncio.create_task(worker.run()), asyncio.create_task(worker._flush())
-        while not engine.write.called:
-            await asyncio.sleep(0.05)
+        stored = threading.Event()
+        worker, engine, running, flush = await _amid_a_write(stored)
         stopping = asyncio.create_task(worker.stop())
         await asyncio.sleep(0.3)
         engine.close.assert_not_called()
