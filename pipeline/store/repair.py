@@ -184,7 +184,7 @@ def read_histories(
         with store_errors():
             for venue, visitor, *scan in client.query(
                 "SELECT venue_id, visitor_id, toUnixTimestamp64Milli(occurred_at) AS at, toInt8(event_type) AS kind, "
-                f"-winner.1, {fresh} FROM scan_set FINAL WHERE (venue_id, visitor_id) IN ({condition}) ORDER BY at, kind"
+                f"-winner.1, {fresh} FROM ({_scans_of_pairs(condition)}) ORDER BY at, kind"
             ).result_rows:
                 scans.setdefault((venue, visitor), []).append((scan[0], scan[1], scan[2], int(scan[3])))
             for venue, visitor, *visit in client.query(
@@ -196,6 +196,16 @@ def read_histories(
             chain = [scan for scan in scans.get(pair, []) if scan[0] >= since]
             histories.append(PairHistory(*pair, chain, stored.get(pair, []), fold_all(chain, limits[pair[0]])))
     return histories
+
+
+def _scans_of_pairs(pairs: str) -> str:
+    # What FINAL shows of some pairs. FINAL would merge every scan of each block in which one of them lies, that is, most days
+    # as a whole: of 1,000 pairs in two weeks of 136,000 scans each it took 2.0 s of a core, this 0.2 s.
+    return (
+        "SELECT venue_id, visitor_id, occurred_at, event_type, min(winner) AS winner, min(origin) AS origin "
+        f"FROM scan_set WHERE (venue_id, visitor_id) IN ({pairs}) "
+        "GROUP BY venue_id, visitor_id, occurred_at, event_type"
+    )
 
 
 def fold_all(scans: list[tuple[int, int, int, int]], limit: int) -> list[Visit]:

@@ -272,6 +272,9 @@ class Store:
                 found.append((*pair, row["event_type"], row["occurred_at"], -row["winner_1"], int(is_fresh(row))))
         return ["venue_id", "visitor_id", "kind", "at", "party", "fresh"], found
 
+    def _scans_by_key(self, columns: str, condition: str, order: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        return self.query(f"{columns} FROM scan_set FINAL WHERE {condition} {order}")
+
     def _days(self, table: str, before: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         if table not in _BY_DAY:
             return ["partition"], []
@@ -426,6 +429,12 @@ _SHAPES: Final[Sequence[tuple[str, str, Callable[..., tuple[list[str], list[tupl
         r"persons, toUnixTimestamp64Milli\(checked_in_at\) AS start, toUnixTimestamp64Milli\(left_at\) AS left, "
         r"leadInFrame\(start\) OVER \(.*?\) AS next FROM visit_rows FINAL WHERE (.*) \) \)",
         Store._closings,
+    ),
+    (
+        "min(winner) AS winner",
+        r"(SELECT .*) FROM \(SELECT venue_id, visitor_id, occurred_at, event_type, min\(winner\) AS winner, min\(origin\) AS "
+        r"origin FROM scan_set WHERE (.*) GROUP BY venue_id, visitor_id, occurred_at, event_type\) (ORDER BY .*)",
+        Store._scans_by_key,
     ),
     (
         "system.parts",
