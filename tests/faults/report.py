@@ -146,12 +146,21 @@ def _overload(load: Mapping[str, Any]) -> str:
             f"{figures['seconds']:,.0f}",
             f"{figures['lag']['most']:,}",
             f"{figures['buffer_fill']['most']:.3f}",
-            f"{figures['memory']['first third']:,.0f} → {figures['memory']['last third']:,.0f}",
+            " → ".join(
+                f"{figures['memory'][third]:,.0f}"
+                for third in ("first third", "middle third", "last third")
+                if third in figures["memory"]
+            ),
             f"{figures['caught_up_in']:.1f}",
         )
         for name, figures in load.items()
-        if name != "wrong"
+        if name not in ("wrong", "hurry")
     ]
-    header = ("load", "scans/s", "for s", "most lag", "most buffered", "MiB, first → last third", "caught up in s")
+    header = ("load", "scans/s", "for s", "most lag", "most buffered", "MiB, by thirds", "caught up in s")
     compared = f"wrong: **{len(load['wrong'])}**" if "wrong" in load else "not done in this run"
-    return f"{table(header, rows)}\n\nMemory is of both workers together. Compared with the log at the end: {compared}."
+    hurried = (
+        f" The scans' time went {hurry:,.0f} times as fast as the clock."
+        if (hurry := load.get("hurry", 1)) != 1
+        else ""
+    )
+    return f"{table(header, rows)}\n\nMemory is of both workers together.{hurried} Compared with the log at the end: {compared}."

@@ -23,7 +23,7 @@ import click
 from tests.faults import report
 from tests.faults.bugs import BUGS, STANDING_STILL
 from tests.faults.harness import ALONE, CALM, WEIGHTS, Harness, summary
-from tests.faults.overload import NATIONAL_MEAN, Overload
+from tests.faults.overload import NATIONAL_MEAN, Overload, grown
 
 #: A run ends and is compared after so many faults; then the next begins, with a new broker and store.
 FAULTS_PER_RUN: Final = 120
@@ -56,6 +56,13 @@ _BUG_TRIES: Final = 3
     "--overload", type=click.FloatRange(0), default=60.0, show_default=True, help="Minutes at ten times the load."
 )
 @click.option(
+    "--hurry",
+    type=click.FloatRange(1),
+    default=120.0,
+    show_default=True,
+    help="How many times faster than the clock time goes then, so that what is held fills and is cleared.",
+)
+@click.option(
     "--kills", type=click.IntRange(0), default=40, show_default=True, help="Of workers and broker, one by one, timed."
 )
 @click.option(
@@ -73,6 +80,7 @@ def command(
     bugs: bool,
     chosen: tuple[str, ...],
     overload: float,
+    hurry: float,
     kills: int,
     keep: Path | None,
     record: bool,
@@ -100,7 +108,7 @@ def command(
         found["bugs"] = {bug: _caught_in_time(bug, chance, rate) for bug in chosen or BUGS}
         failed |= not all(found["bugs"].values())
     if overload:
-        found["overload"] = _overload(overload * 60)
+        found["overload"] = _overload(overload * 60, hurry)
         failed |= bool(found["overload"]["wrong"])
     if record:
         report.record(found, place)
@@ -172,16 +180,17 @@ def _caught(bug: str, seed: int, rate: float) -> str:
     return signs[0][:200] if signs else ""
 
 
-def _overload(seconds: float) -> dict[str, Any]:
+def _overload(seconds: float, hurry: float) -> dict[str, Any]:
+    burst_seconds = min(60.0, seconds)
     with TemporaryDirectory(prefix="faults-") as folder:
-        overload = Overload(Path(folder), 2, {})
+        overload = Overload(Path(folder), 2, hurry, seconds + burst_seconds)
         try:
-            tenfold = overload.load(10 * NATIONAL_MEAN, seconds, 600).figures()
-            burst = overload.load(20 * NATIONAL_MEAN, min(60.0, seconds), 600).figures()
-            wrong = overload.wrong()
+            tenfold = overload.load(10 * NATIONAL_MEAN, seconds, 600)
+            burst = overload.load(20 * NATIONAL_MEAN, burst_seconds, 600)
+            wrong = grown(tenfold, hurry) + overload.wrong()
         finally:
             overload.close()
-    return {"ten times": tenfold, "twenty times": burst, "wrong": wrong}
+    return {"hurry": hurry, "ten times": tenfold.figures(), "twenty times": burst.figures(), "wrong": wrong}
 
 
 if __name__ == "__main__":
