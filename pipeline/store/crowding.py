@@ -17,7 +17,7 @@ from pipeline.core.pools import HARD_LIMIT, I64, NONE, Names
 from pipeline.core.shard import Shard
 from pipeline.store.estimated_rows import moves_of_venue
 from pipeline.store.tables import integers, place_table, strings
-from pipeline.store.writer import of_venues, quoted, quoted_pairs, store_errors
+from pipeline.store.writer import of_venues, quoted_all, quoted_pairs, store_errors
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -116,7 +116,7 @@ def newer_alerts(client: Client, ids: Sequence[str], since: int) -> list[tuple[s
     """Of some alerts those with a row whose version is `since` or later, as they stand: as `changed_alerts`."""
     found = []
     for i in range(0, len(ids), _VENUES_PER_QUERY):
-        some = ", ".join(map(quoted, ids[i : i + _VENUES_PER_QUERY]))
+        some = quoted_all(ids[i : i + _VENUES_PER_QUERY])
         found += _newest_alerts(client, f"version >= {since} AND alert_id IN ({some})")
     return found
 

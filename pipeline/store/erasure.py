@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pipeline.store.decisions import Decisions
 from pipeline.store.recovery import read_standing
 from pipeline.store.retention import QUERY, among, counted, delete, forget_told, note_removed
-from pipeline.store.writer import quoted, store_errors, unaccounted
+from pipeline.store.writer import quoted, quoted_all, store_errors, unaccounted
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -176,7 +176,7 @@ def on_disk(client: Client, visitor: str) -> int:
     Those replaced by the time the erasure ended: what was there after that held none, whenever it is replaced. And those that are
     detached, by hand or because they were broken, and are not newer: nobody takes these away but whoever drops them.
     """
-    tables = ", ".join(map(quoted, _OF_PERSONS))
+    tables = quoted_all(_OF_PERSONS)
     ended = f"(SELECT max(erased_at) FROM erased_rows WHERE {_noted_as(visitor)})"
     ours = f"database = currentDatabase() AND table IN ({tables})"
     parts = f"SELECT count() FROM system.parts WHERE {ours} AND NOT active AND remove_time <= {ended}"

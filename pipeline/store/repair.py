@@ -22,7 +22,7 @@ from pipeline.core.pools import ENDED_CHECK_OUT, HARD_LIMIT, HOUR, MINUTE, NONE,
 from pipeline.core.shard import KEPT_BACK, Shard, VenueRules
 from pipeline.store.estimated_rows import closings
 from pipeline.store.tables import strings
-from pipeline.store.writer import Progress, correction_table, of_venues, quoted, store_errors, unaccounted
+from pipeline.store.writer import Progress, correction_table, of_venues, quoted, quoted_all, store_errors, unaccounted
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -289,7 +289,7 @@ def recount(
 
 def _given(spans: Mapping[str, Span]) -> tuple[str, str]:
     # A WITH clause that gives each venue's own span as span_start and span_end, and the condition to be one of the venues.
-    names = ", ".join(quoted(venue) for venue in spans)
+    names = quoted_all(spans)
     starts = ", ".join(str(span.start) for span in spans.values())
     ends = ", ".join(str(span.end) for span in spans.values())
     given = (

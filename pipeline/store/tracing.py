@@ -6,7 +6,7 @@ itself if Kafka has it. So a crash between storing and publishing loses no messa
 """
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -18,7 +18,7 @@ from pipeline.core.pools import HARD_LIMIT
 from pipeline.dead_letters import DeadLetter
 from pipeline.store.erasure import noted
 from pipeline.store.tables import strings
-from pipeline.store.writer import Writer, dead_letter_table, quoted, quoted_pairs, store_errors
+from pipeline.store.writer import Writer, dead_letter_table, of_venues, quoted, quoted_all, quoted_pairs, store_errors
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -160,10 +160,6 @@ class Warn(NamedTuple):
     case_count: int
 
 
-def _literals(values: Iterable[str]) -> str:
-    return ", ".join(quoted(value) for value in values)
-
-
 def _at(ms: int) -> str:
     return f"fromUnixTimestamp64Milli({max(ms, 0)}, 'UTC')"
 
@@ -245,7 +241,7 @@ class TraceStore:
 
     def reports_of(self, cases: Collection[str]) -> dict[str, str]:
         """The newest report of some cases, as canonical JSON."""
-        rows = self._rows(f"SELECT case_id, newest.2 FROM report_set FINAL WHERE case_id IN ({_literals(cases)})")
+        rows = self._rows(f"SELECT case_id, newest.2 FROM report_set FINAL WHERE case_id IN ({quoted_all(cases)})")
         return {str(row[0]): str(row[1]) for row in rows}
 
     def clock(self) -> int:
@@ -260,7 +256,7 @@ class TraceStore:
         As `VISITS`.
         """
         visitors = list(spans)
-        conditions = [f"visitor_id IN ({_literals(visitors)})"]
+        conditions = [f"visitor_id IN ({quoted_all(visitors)})"]
         earliest, latest = min(span[0] for span in spans.values()), max(span[1] for span in spans.values())
         conditions += [f"checked_in_at >= {_at(earliest)}", f"checked_in_at < {_at(latest)}"]
         # The newest version is picked here and not by FINAL, which would read more than the index on visitors leaves.
@@ -297,10 +293,10 @@ class TraceStore:
                 else:
                     left = since
                 days[day][venue] = low, high, left
-        whose = "" if visitors is None else f" AND visitor_id IN ({_literals(visitors)})"
+        whose = "" if visitors is None else f" AND visitor_id IN ({quoted_all(visitors)})"
         parts = []
         for day, venues in sorted(days.items()):
-            names = _literals(venues)
+            names = quoted_all(venues)
             lows, highs, lefts = (
                 f"transform(venue_id, [{names}], [{', '.join(str(row[i]) for row in venues.values())}], toInt64(0))"
                 for i in range(3)
@@ -332,7 +328,7 @@ class TraceStore:
 
     def passes(self, cases: Collection[str]) -> dict[str, int]:
         """The number of the last pass over each of some cases; those never traced are missing."""
-        names = _literals(cases)
+        names = quoted_all(cases)
         rows = self._rows(
             f"SELECT case_id, max(version) FROM (SELECT case_id, version FROM exposure_rows WHERE case_id IN ({names}) "
             f"UNION ALL SELECT case_id, version FROM case_rows WHERE case_id IN ({names}) "
@@ -345,14 +341,14 @@ class TraceStore:
 
     def exposures(self, cases: Collection[str], visitors: Collection[str] | None = None) -> pa.Table:
         """Stored exposures, as `EXPOSURES`."""
-        whose = "" if visitors is None else f" AND visitor_id IN ({_literals(visitors)})"
+        whose = "" if visitors is None else f" AND visitor_id IN ({quoted_all(visitors)})"
         columns = ", ".join(
             f"toUnixTimestamp64Milli({name}) AS {name}" if name in _TIMES else f"toString({name}) AS {name}"
             if name in _WORDS else name
             for name in ("case_id", *PAIR, *FINDINGS)
         )  # fmt: skip
         return self._arrow(
-            f"SELECT {columns} FROM (SELECT * FROM exposure_rows FINAL WHERE case_id IN ({_literals(cases)}){whose})"
+            f"SELECT {columns} FROM (SELECT * FROM exposure_rows FINAL WHERE case_id IN ({quoted_all(cases)}){whose})"
         ).cast(EXPOSURES)
 
     @contextmanager
@@ -387,7 +383,7 @@ class TraceStore:
     ) -> list[Interval]:
         """Stored intervals of some cases, or at some venues; None = all."""
         conditions = [
-            f"{name} IN ({_literals(values)})"
+            f"{name} IN ({quoted_all(values)})"
             for name, values in (("case_id", cases), ("venue_id", venues))
             if values is not None
         ]
@@ -411,7 +407,7 @@ class TraceStore:
 
     def warnings(self, venues: Collection[str] | None) -> tuple[list[Warn], dict[str, int]]:
         """Stored warnings about some venues (None = all), and the newest version of each venue."""
-        where = "" if venues is None else f" WHERE venue_id IN ({_literals(venues)})"
+        where = "" if venues is None else f" WHERE {of_venues(venues)}"
         rows = self._rows(
             "SELECT venue_id, toString(policy), toUnixTimestamp64Milli(warn_from), toUnixTimestamp64Milli(warn_until), "
             f"case_count FROM warning_rows FINAL{where}"
@@ -438,7 +434,7 @@ class TraceStore:
         """Persons whom each of some cases exposed, in any tier but `below`."""
         rows = self._rows(
             "SELECT case_id, sum(persons) FROM (SELECT case_id, visitor_id, max(party_size) AS persons FROM exposure_rows FINAL "
-            f"WHERE tier != 'below' AND case_id IN ({_literals(cases)}) GROUP BY ALL) GROUP BY case_id"
+            f"WHERE tier != 'below' AND case_id IN ({quoted_all(cases)}) GROUP BY ALL) GROUP BY case_id"
         )
         return {str(row[0]): int(row[1]) for row in rows}
 
@@ -453,7 +449,7 @@ class TraceStore:
         what another stored meanwhile. Of cases in `again`, all that there is.
         """
         made, done = (
-            ("", "") if cases is None else (f"WHERE {name} IN ({_literals(cases)}) " for name in ("case_id", "key"))
+            ("", "") if cases is None else (f"WHERE {name} IN ({quoted_all(cases)}) " for name in ("case_id", "key"))
         )
         told = {
             (str(key), int(str(topic).partition("/")[2] or 0)): int(version)
@@ -478,7 +474,7 @@ class TraceStore:
         found: dict[str, set[str]] = {str(row[0]): set() for row in rows}
         if again:
             for venue, warning in self._rows(
-                f"SELECT DISTINCT venue_id, warning_id FROM warning_rows WHERE venue_id IN ({_literals(again)})"
+                f"SELECT DISTINCT venue_id, warning_id FROM warning_rows WHERE {of_venues(again)}"
             ):
                 found.setdefault(str(venue), set()).add(str(warning))
         return found
@@ -502,7 +498,7 @@ class TraceStore:
         What is no more is told with no cases.
         """
         where = f"venue_id = {quoted(venue)}"
-        once_more = f" OR id IN ({_literals(again)})" if again else ""
+        once_more = f" OR id IN ({quoted_all(again)})" if again else ""
         rows = self._rows(
             "SELECT id, newest FROM (SELECT warning_id AS id, max(version) AS newest, argMax(told, (version, told)) AS last "
             f"FROM warning_rows WHERE {where} GROUP BY id) WHERE last = 0{once_more}"

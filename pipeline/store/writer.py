@@ -152,9 +152,14 @@ def of_digests(column: str, digests: Iterable[str]) -> str:
     return f"hex(SHA256({column})) IN ({', '.join(quoted(each.upper()) for each in digests)})"
 
 
+def quoted_all(values: Iterable[str]) -> str:
+    """Strings as they stand in the brackets of a SQL `IN`, or of an array."""
+    return ", ".join(map(quoted, values))
+
+
 def of_venues(venues: Iterable[str]) -> str:
     """A SQL condition: venue_id is one of these. There is one at least."""
-    return f"venue_id IN ({', '.join(map(quoted, venues))})"
+    return f"venue_id IN ({quoted_all(venues)})"
 
 
 def quoted_pairs(pairs: Iterable[tuple[str, int]]) -> str:

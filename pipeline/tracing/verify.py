@@ -16,7 +16,7 @@ from pipeline.core.tracing.policy import Boundary, Cumulative, Expiry, Policy, R
 from pipeline.core.tracing.window import Midnight, day_of
 from pipeline.settings import Settings
 from pipeline.store.verify import EXAMPLES, Check
-from pipeline.store.writer import quoted
+from pipeline.store.writer import quoted, quoted_all
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -254,7 +254,7 @@ def _stored_exposures(client: "Client", cases: Sequence[str]) -> dict[tuple[Any,
     rows = client.query(
         f"SELECT case_id, venue_id, {at('case_checked_in_at')}, {at('checked_in_at')}, visitor_id, {at('overlap_from')}, "
         f"{at('overlap_until')}, minutes, minutes_low, minutes_high, cumulative_minutes, tier FROM checkins.exposures "
-        f"WHERE case_id IN ({', '.join(map(quoted, cases))})"
+        f"WHERE case_id IN ({quoted_all(cases)})"
     ).result_rows
     return {tuple(row[:5]): tuple(row[5:]) for row in rows}
 

@@ -48,12 +48,13 @@ class Load:
         """As JSON has it."""
         shown = asdict(self)
         for name in ("lag", "buffer_fill", "memory"):
-            first, middle, last = self._thirds(shown.pop(name))
+            values = shown.pop(name)
+            first, middle, last = self._thirds(values)
             shown[name] = {
                 "first third": _mean(first),
                 "middle third": _mean(middle),
                 "last third": _mean(last),
-                "most": max([*first, *middle, *last], default=0),
+                "most": max(values, default=0),
             }
         return shown
 
