@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import pytest
 
+from pipeline import alert_telling
 from pipeline import engine as engines
 from pipeline.engine import Engine
 from pipeline.store import crowding, recovery, retention
@@ -103,7 +104,7 @@ def _rules_unheard_of(patch: pytest.MonkeyPatch) -> None:
 
 def _ids_at_random(patch: pytest.MonkeyPatch) -> None:
     chance = random.Random(0)
-    for module in (engines, crowding):
+    for module in (alert_telling, crowding):
         patch.setattr(module, "alert_id", lambda *_given: f"{chance.getrandbits(64):016x}")
 
 

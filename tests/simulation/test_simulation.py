@@ -21,6 +21,12 @@ def test_no_history_breaks_a_promise() -> None:
 
 
 @pytest.mark.parametrize("bug", BUGS)
+def test_a_bug_can_be_planted(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Most are tried only by `make faults`; what they replace is renamed by anybody.
+    plant(bug, monkeypatch)
+
+
+@pytest.mark.parametrize("bug", BUGS)
 def test_a_planted_bug_is_caught(bug: str, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> None:
     if bug not in QUICK and not pytestconfig.getoption("--faults"):
         pytest.skip("runs only with --faults")
