@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,22 +17,21 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.alert_notice import AlertNotice
+from pipeline.alert_rows import AlertRows
 from pipeline.alert_telling import AlertTelling
 from pipeline.core import names
-from pipeline.core.alert_book import AlertBook
 from pipeline.core.columns import Rejection, ScanColumns, Text
-from pipeline.core.crowding import Estimated, Levels
 from pipeline.core.decode import Decoded, decode_scans, judge_times, take
 from pipeline.core.fold import ANCIENT, DUPLICATE, STORED
-from pipeline.core.levels import LEVELS, Rule
+from pipeline.core.levels import LEVELS
 from pipeline.core.loading import load_compiled
 from pipeline.core.moves import REACH
-from pipeline.core.occupancy import HourRows, MinuteRows
-from pipeline.core.pools import HARD_LIMIT, I32, I64, MINUTE, NEVER, NONE
+from pipeline.core.pools import HARD_LIMIT, I32, MINUTE, NONE
 from pipeline.core.shard import BEGINNING, KEPT_BACK, Changes, Correction, Shard, VenueRules, horizon_of
 from pipeline.dead_letters import DeadLetter
-from pipeline.estimates import Ground, Timeline
+from pipeline.estimator import Estimator
 from pipeline.overview import UNKNOWN, Groups, Overview, overview
+from pipeline.present_rows import PresentRows
 from pipeline.settings import Settings
 from pipeline.store import crowding, erasure, estimated_rows, models, recovery, repair, retention, stays, undercounts
 from pipeline.store.client import connect_further, open_store
@@ -41,16 +39,11 @@ from pipeline.store.decisions import decisions_of
 from pipeline.store.followed import followed_table, read_followed, record_of
 from pipeline.store.registry import LogPosition, Registry
 from pipeline.store.tables import (
-    Estimates,
-    estimate_table,
-    estimated_table,
     hour_table,
-    integers,
     minute_table,
     now_table,
     strings,
     visit_table,
-    window_table,
 )
 from pipeline.store.writer import AncientScan, Progress, ReadScans, Write, Writer, of_venues
 
@@ -58,9 +51,6 @@ if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 else:
     Client = Any
-
-#: Widths of the rolling windows, in minutes (contract, section 3).
-WIDTHS = (15, 60)
 
 #: A partition whose scans are this close to the clock is live: its rows are computed up to the clock. Further back it is
 #: catching up, and the minutes in between would only be computed again and again.
@@ -80,9 +70,6 @@ _FOLLOW_SECONDS = 1.0
 
 #: Of the running number in a version, the bits that a claim of partitions leaves to chance.
 _CLAIM_BITS = 30
-
-#: Refreshing the rolling windows takes at most this share of the time.
-_ROLLING_SHARE = 0.1
 
 
 class Engine:
@@ -108,7 +95,7 @@ class Engine:
         self._retention = int(settings.retention.total_seconds() * 1000)
         self._crowding_basis = settings.crowding_basis
         self._registry = Registry(client, settings)
-        self._timeline = Timeline([], lambda _version: None)
+        self._estimator = Estimator(client, self._registry.place)
         self._bounds = retention.Bounds(0, 0)
         # Digests of erased pseudonyms, and whether each one's erasure has ended.
         self._erased: Mapping[bytes, bool] = {}
@@ -144,25 +131,17 @@ class Engine:
         self._placed: dict[bytes, tuple[str, int]] = {}
         # The records of the registry that venues follow, not noted in the store yet.
         self._noted: dict[bytes, int] = {}
-        self._shown: dict[int, NDArray[np.int32]] = {}
-        # Which venues have a row of an estimate, and the venues that estimates are made for.
-        self._estimated = np.zeros(0, np.int32)
-        self._ground = Ground(self._registry.place)
-        self._book = AlertBook(
-            lambda venue: self._levels_of(self._registry.rules(venue)),
-            None
-            if self._crowding_basis == "counted"
-            else lambda *asked: self._judged(self._shard, self._ground, *asked),
+        self._present = PresentRows()
+        self._estimator.forget_places()
+        self._alerts = AlertRows(
+            self._client,
+            self._shard,
+            self._registry,
+            self._estimator,
+            self._crowding_basis,
+            lambda: self._bounds.closed_before,
         )
         self._categories, self._areas = Groups(), Groups()
-        # Venues whose alerts are to be computed again from an instant (ms) on, and the most persons counted there of late.
-        self._crowded_since: dict[str, int] = {}
-        self._recounted: dict[str, int] = {}
-        # When (ms) an alert is raised or cleared by itself, as of the last `take`.
-        self._next_turn = NONE
-        self._rolled_minute = BEGINNING
-        self._rolled_all = True
-        self._rolled_at = self._rolling_cost = 0.0
         self._repairs: set[tuple[str, str]] = set()
         # Those of them that others asked for, with the versions of their requests.
         self._asked: dict[tuple[str, str], int] = {}
@@ -247,7 +226,7 @@ class Engine:
         self._registry.refresh()
         self._registry.take_changed()  # everything is loaded by the newest rules
         self._followed = self._registry.version
-        self._refresh_timeline()
+        self._estimator.refresh()
         self._bounds = retention.bounds_in_force(client)
         self._elsewhere = recovery.venues_elsewhere(client, scope)
         self._follow_stays(scope)
@@ -301,15 +280,17 @@ class Engine:
             shard.advance(since, emit=False)
         if self._as_of != BEGINNING:
             shard.rewrite_now()
-        self._shown = {width: shard.codes_of(venues) for width, venues in recovery.load_windows(client, scope)}
-        self._estimated = shard.codes_of(recovery.estimated_venues(client, scope))
-        self._book.start(shard, since)
-        self._load_alerts(scope)
+        self._present.start(
+            {width: shard.codes_of(venues) for width, venues in recovery.load_windows(client, scope)},
+            shard.codes_of(recovery.estimated_venues(client, scope)),
+        )
+        self._alerts.start(since)
+        self._alerts.load(scope)
         for venue, raised_at in crowding.unfinished_alerts(client, left).items():
-            self._crowd_again(venue, raised_at - 1)
+            self._alerts.look_again(venue, raised_at - 1)
         for venue, span in spans.items():
-            self._crowd_again(venue, span.start)
-        self._crowd_by_new_uses(scope)
+            self._alerts.look_again(venue, span.start)
+        self._alerts.look_again_by_new_uses(scope, self._places)
         if spans:
             since = max(shard.cells_from, min(span.start for span in spans.values()))
             shown = repair.shown_minutes(client, spans, since)
@@ -335,7 +316,7 @@ class Engine:
 
     def _load_shard(self, scope: str, progress: list[Progress]) -> None:
         going = erasure.lately_erased(self._client) if self._erased else ()
-        moves = self._timeline.active
+        moves = self._estimator.active
         recovery.load_shard(self._client, self._shard, scope, progress, moves=moves, without=going)
 
     def _begin_epoch(self, newest: int) -> None:
@@ -498,7 +479,7 @@ class Engine:
             scope = of_venues(venue.decode() for venue in sorted(moved))
             progress = recovery.read_standing(self._client).progress
             self._load_shard(scope, progress)
-            self._load_alerts(scope)
+            self._alerts.load(scope)
         return codes
 
     def load_venues(
@@ -521,9 +502,9 @@ class Engine:
             for venue, rules in changed.items()
             if self._shard.knows(venue)
             and (
-                self._timeline.active
+                self._estimator.active
                 or not self._shard.follows(venue, rules)
-                or not self._book.follows(self._shard, self._code(venue), self._levels_of(rules))
+                or not self._alerts.follows(venue.decode(), rules)
             )
         }
         self._note_followed(venue for venue in changed.keys() - known.keys() if self._shard.knows(venue))
@@ -561,7 +542,7 @@ class Engine:
 
         As of the last `take`; may be asked from any thread. By the clock of `events` nothing happens by itself.
         """
-        turn = self._next_turn
+        turn = self._alerts.next_turn
         return None if turn == NONE or self._clock != "wall" else (turn - self._clock_now()) / 1000
 
     def take(self, *, idle: bool) -> Write | None:
@@ -589,23 +570,22 @@ class Engine:
             return None
         if as_of != BEGINNING:
             self._shard.advance(as_of)
-            if self._crowded_since:
-                self._correct_alerts(as_of)  # the store may not answer: nothing is taken before
+            self._alerts.correct(as_of)  # the store may not answer: nothing is taken before
         first = self._version
         derived = self._venue_rows() + self._followed_rows()
         self._as_of = as_of
         if as_of != BEGINNING:
             changes = self._shard.take_changes()
             derived += self._changed_rows(changes)
-            derived += self._alert_rows(changes, as_of)
-            self._rolled_all &= not self._moved
-            due = self._rolled_minute != as_of // MINUTE or (idle and not self._rolled_all)
-            if caught_up and due and now - self._rolled_at > self._rolling_cost / _ROLLING_SHARE:
-                derived += self._rolling_rows(as_of)
+            derived += self._alerts.rows(changes, as_of, self._next_versions)
+            if self._moved:
+                self._present.note_change()
+            if caught_up and self._present.due(as_of, idle=idle):
+                derived += self._present_rows()
         write = self._cut(first, derived)
         horizon = self._horizon(self._watermark)
         if self._shard.collect_due(horizon):
-            self._book.collect(self._shard, horizon)
+            self._alerts.collect(horizon)
             self._shard.collect(horizon)
         return write
 
@@ -658,7 +638,7 @@ class Engine:
     def _changed_rows(self, changes: Changes) -> list[tuple[str, pa.Table]]:
         venues, visitors, ranks = changes.venue_names, changes.visitor_names, self._venue_ranks()
         first = self._next_versions(changes.rows)
-        of_minutes, of_hours = self._estimates(self._shard, self._ground, changes.minutes, changes.hours)
+        of_minutes, of_hours = self._estimator.of_rows(self._shard, changes.minutes, changes.hours)
         tables = []
         if count := int(changes.visits.used[0]):
             tables.append(("visit_rows", visit_table(changes.visits, venues, ranks, visitors, first)))
@@ -678,159 +658,21 @@ class Engine:
             self._ranks = names.ranks(self._shard.venue_names)
         return self._ranks
 
-    def _code(self, venue: bytes) -> int:
-        return int(self._shard.codes_of([venue])[0])
-
-    def _levels_of(self, rules: VenueRules) -> Levels:
-        return _levels(rules.crowding, rules.capacity, self._crowding_basis)
-
-    def _judged(self, shard: Shard, ground: Ground, venue: I32, minute: I32) -> Estimated | None:
-        # What crowding goes by where it is not the count.
-        if not self._timeline.active:
-            return None
-        ground.meet(shard.venue_ids, shard.venue_count)
-        minutes = np.zeros(len(venue), np.bool_)
-        found = self._timeline.estimates(ground, shard.logged_moves(), venue, minute, minutes, ~minutes)
-        found = found or Estimates.none(len(venue))
-        return np.where(found.model > 0, found.expected, NONE), found.high
-
-    def _judged_alone(self, shard: Shard, minutes: I64) -> Estimated | None:
-        # Of a shard with one venue.
-        venue = np.zeros(len(minutes), np.int32)
-        return self._judged(shard, Ground(self._registry.place), venue, minutes.astype(np.int32))
-
-    def _crowd_again(self, venue: str, since: int) -> None:
-        since = max(since, self._bounds.closed_before)
-        self._crowded_since[venue] = min(since, self._crowded_since.get(venue, since))
-
-    def _crowd_by_new_uses(self, scope: str) -> None:
-        # What was said of models changes estimates, and so what is judged by them. `_apply_uses` notes that it is done.
-        done = models.applied_use(self._client, self._places)
-        if self._crowding_basis != "counted" and done != self._timeline.number:
-            since = self._timeline.changed_since(done) * MINUTE
-            for venue, first in crowding.first_arrivals(self._client, scope).items():
-                self._crowd_again(venue, max(since, first))
-
-    def _load_alerts(self, scope: str) -> None:
-        # What scans can still change. What an alert from before memory began with, only the visits in the store know.
-        shard = self._shard
-        stored = crowding.alerts_since(self._client, scope, shard.changes_from)
-        self._book.load((self._code(venue.encode()), alert) for venue, alert in stored)
-        for venue, alert in stored:
-            if alert.raised_at < shard.cells_from:
-                self._crowd_again(venue, alert.raised_at - 1)
-
-    def _alert_rows(self, changed: Changes, as_of: int) -> list[tuple[str, pa.Table]]:
-        changes = self._book.advance(self._shard, changed, as_of)
-        self._next_turn = self._book.next_turn
-        if not changes:
-            return []
-        first = self._next_versions(len(changes))
-        return [("alert_rows", crowding.alert_table(changes, self._shard.venue_names, first))]
-
-    def _correct_alerts(self, as_of: int) -> None:
-        # Only where corrected history reaches a threshold, or had an alert, is anything to be computed from the store.
-        shard = self._shard
-        reach = shard.changes_from, shard.cells_from
-        ancient = {venue: since for venue, since in self._crowded_since.items() if since < shard.changes_from}
-        stored = crowding.alerts_of_venues(self._client, ancient)
-        by_estimate = self._crowding_basis != "counted"
-        asked = []
-        for venue, since in self._crowded_since.items():
-            code = self._code(venue.encode())
-            if venue not in ancient:
-                self._book.look_again(code, since)
-                continue
-            levels = self._book.levels(shard, code)
-            most = max(
-                self._recounted.get(venue, 0), shard.most_present(code, *(at // MINUTE for at in reversed(reach)))
-            )
-            if venue in stored or most >= levels.lowest or (by_estimate and levels.lowest != NEVER):
-                asked.append(crowding.Asked(venue, levels, stored.get(venue, []), since))
-        estimates = self._judged_alone if by_estimate else None
-        for venue, history in crowding.alert_histories(self._client, asked, reach, as_of, estimates):
-            self._book.correct(self._code(venue.encode()), history)
-        self._crowded_since.clear()
-        self._recounted.clear()
-
-    def _rolling_rows(self, as_of: int) -> list[tuple[str, pa.Table]]:
-        began = time.monotonic()
-        end = as_of // MINUTE
-        tables = []
-        for width in WIDTHS:
-            rows = self._shard.rolling(as_of, width)
-            gone = np.setdiff1d(self._shown.get(width, np.zeros(0, np.int32)), rows.venue).astype(np.int32)
-            first = self._next_versions(len(rows.venue) + len(gone))
-            tables.append(("rolling_rows", window_table(rows, gone, self._shard.venue_names, width, end, first)))
-            self._shown[width] = rows.venue
-        tables += self._estimate_rows(end - 1)
-        self._rolled_minute = end
-        self._rolled_all = True
-        self._rolled_at = time.monotonic()
-        self._rolling_cost = self._rolled_at - began
-        return tables
-
-    def _estimate_rows(self, minute: int) -> list[tuple[str, pa.Table]]:
-        # Who is really there at the end of a minute (since the epoch), by the model that holds for it.
-        if not self._timeline.active and not len(self._estimated):
-            return []
-        shard, count = self._shard, self._shard.venue_count
-        self._ground.meet(shard.venue_ids, count)
-        every = np.arange(count, dtype=np.int32)
-        minutes, hourly = np.full(count, minute, np.int32), np.zeros(count, np.bool_)
-        found = self._timeline.estimates(self._ground, shard.logged_moves(), every, minutes, hourly, ~hourly)
-        found = found or Estimates.none(count)
-        estimated = every[found.model > 0]
-        rows = np.union1d(estimated, self._estimated)
-        self._estimated = estimated
-        first = self._next_versions(len(rows))
-        return [("estimate_rows", estimate_table(found.of(rows), rows, shard.venue_names, first))]
-
-    def _estimates(
-        self, shard: Shard, ground: Ground, minutes: MinuteRows, hours: HourRows
-    ) -> tuple[Estimates | None, Estimates | None]:
-        if not self._timeline.active:
-            return None, None
-        ground.meet(shard.venue_ids, shard.venue_count)
-        return self._timeline.of_rows(ground, shard.logged_moves(), minutes, hours)
-
-    def _refresh_timeline(self) -> bool:
-        # Returns whether anything was said since the last time about which model holds when.
-        uses = models.used_models(self._client)
-        if max((use.number for use in uses), default=0) == self._timeline.number:
-            return False
-        self._timeline = Timeline(uses, lambda version: models.stored_model(self._client, version))
-        return True
+    def _present_rows(self) -> list[tuple[str, pa.Table]]:
+        return self._present.make(self._shard, self._as_of, self._estimator, self._next_versions)
 
     def _apply_uses(self) -> None:
         # Make the stored estimates anew that what was said last about models has changed. Nothing may wait to be written.
         places = self._places
-        done, last = models.applied_use(self._client, places), self._timeline.number
+        done, last = models.applied_use(self._client, places), self._estimator.number
         if done == last:
             return
         for piece in estimated_rows.pieces(
-            self._client, self._scope, max(self._timeline.changed_since(done), self._bounds.closed_before // MINUTE)
+            self._client, self._scope, max(self._estimator.changed_since(done), self._bounds.closed_before // MINUTE)
         ):
-            self._store(self._cut(self._version, self._estimated_anew(piece)))
+            self._store(self._cut(self._version, self._estimator.anew(piece, self._next_versions)))
             self._estimated_anew_of(piece.minutes.num_rows + piece.hours.num_rows, str(piece.day))
         self._writer.insert("model_applied_rows", models.applied_table(places, last, self._next_versions(1)))
-
-    def _estimated_anew(self, piece: estimated_rows.Piece) -> list[tuple[str, pa.Table]]:
-        ground = Ground(self._registry.place)
-        tables = []
-        for name, table, column in (("minute_rows", piece.minutes, "minute"), ("hour_rows", piece.hours, "hour")):
-            count, venue = table.num_rows, piece.codes(table)
-            ground.meet(piece.shard.venue_ids, piece.shard.venue_count)
-            estimates = self._timeline.estimates(
-                ground,
-                piece.shard.logged_moves(),
-                venue,
-                integers(table, column) // 60,
-                np.full(count, column == "hour"),
-                np.ones(count, np.bool_),
-            )
-            tables.append((name, estimated_table(table, estimates, self._next_versions(count))))
-        return tables
 
     def write(self, write: Write) -> dict[tuple[str, int], int]:
         """Store a write, in the order of `take`. Returns what may be committed: the first offset not stored.
@@ -932,7 +774,7 @@ class Engine:
         self._registry.refresh()
         self._expect_rules(self._registry.take_changed())
         self._write_now()
-        if self._refresh_timeline():
+        if self._estimator.refresh():
             # Memory lacks the moves of before, or has more than are needed now.
             self._recover(list(self._progress))
         if self._repairs or self._ruled:
@@ -940,9 +782,9 @@ class Engine:
             self._repair()
             self._broken_off = False
         self._settle_at = None
-        if self._as_of != BEGINNING and (self._rolled_minute != self._as_of // MINUTE or not self._rolled_all):
+        if self._as_of != BEGINNING and self._present.behind(self._as_of):
             first = self._version
-            self._store(self._cut(first, self._rolling_rows(self._as_of)))
+            self._store(self._cut(first, self._present_rows()))
 
     def _write_now(
         self,
@@ -977,15 +819,15 @@ class Engine:
             repair.include(spans, name, start, self._touched(start, end))
             if self._shard.set_rules(venue, rules):
                 pairs.add((name, ""))
-            self._book.set_rules(self._shard, self._code(venue), self._levels_of(rules))
-            if self._timeline.active:
+            self._alerts.set_rules(name, rules)
+            if self._estimator.active:
                 self._shard.rewrite(venue, np.zeros(0, np.int64), self._shard.cells_from)
         if self._ruled:
-            self._ground = Ground(self._registry.place)
+            self._estimator.forget_places()
         histories = self._correct_visits(pairs, spans)
         self._shard.correct([self._correction(history) for history in histories])
         for name, span in spans.items():
-            self._crowd_again(name, span.start)
+            self._alerts.look_again(name, span.start)
         self._recount(spans)
         self._moved = True
         repaired = self._repairs | {(venue.decode(), "") for venue in self._ruled}
@@ -1021,7 +863,7 @@ class Engine:
 
     def _touched(self, start: int, left: int) -> int:
         # Until when (ms, exclusive) a visit touches rows.
-        return max(left + 1, start + REACH * MINUTE) if self._timeline.active else left + 1
+        return max(left + 1, start + REACH * MINUTE) if self._estimator.active else left + 1
 
     def _correction(self, history: repair.PairHistory) -> Correction:
         horizon, cells_from = self._shard.horizon, self._shard.cells_from
@@ -1043,10 +885,10 @@ class Engine:
         for shard, minute_rows, hour_rows in repair.recount(
             self._client, spans, before, self._registry.rules, self._as_of
         ):
-            estimates = self._estimates(shard, Ground(self._registry.place), minute_rows, hour_rows)
+            estimates = self._estimator.of_other_rows(shard, minute_rows, hour_rows)
             known, first = shard.venue_names, self._next_versions(int(minute_rows.used[0]))
             for venue in shard.venue_ids():
-                self._recounted[venue.decode()] = int(hour_rows.peak[: hour_rows.used[0]].max(initial=0))
+                self._alerts.note_recounted(venue.decode(), int(hour_rows.peak[: hour_rows.used[0]].max(initial=0)))
             ranks = names.ranks(known)
             minutes.append(minute_table(minute_rows, estimates[0], known, ranks, first))
             first = self._next_versions(int(hour_rows.used[0]))
@@ -1139,7 +981,7 @@ class Engine:
             name = venue.decode()
             self._categories.add(self._registry.place(name)[0])
             self._areas.add(self._registry.sign(name)[1] or UNKNOWN)
-        alerts = Counter(LEVELS[alert.level] for alert in self._book.open_alerts)
+        alerts = Counter(LEVELS[alert.level] for alert in self._alerts.in_force)
         counts = {level: alerts[level] for level in LEVELS}
         return overview(*shard.presence(), self._categories, self._areas, counts)
 
@@ -1147,12 +989,6 @@ class Engine:
         """Give the store back."""
         self._writer.close()
         self._client.close()
-
-
-@cache
-def _levels(rules: tuple[Rule, ...], capacity: int, basis: str) -> Levels:
-    # Many venues have the same: one object for all of them.
-    return Levels(rules, capacity, basis)
 
 
 def _letter(
