@@ -7,10 +7,11 @@ milliseconds, UTC; intervals are half-open.
 import hashlib
 import json
 import re
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, Final, NamedTuple
 
 MINUTE: Final = 60_000
@@ -252,19 +253,20 @@ class Presence:
         for visit in visits:
             steps[visit.start] += visit.party
             steps[visit.left] -= visit.party
-        self._steps = sorted(steps.items())
+        # A venue of an hour's overload has a hundred thousand steps: they are looked up, not gone through, for each minute.
+        self._at = sorted(steps)
+        self._persons = [0, *accumulate(steps[at] for at in self._at)]
 
     def pieces(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """(persons, ms) of each piece of [start, end)."""
-        persons, inside = 0, [(start, 0)]
-        for at, change in self._steps:
-            if at <= start:
-                persons += change
-            elif at < end:
-                inside.append((at, change))
-        for (at, change), (until, _) in pairwise([*inside, (end, 0)]):
-            persons += change
-            yield persons, until - at
+        first, last = bisect_right(self._at, start), bisect_left(self._at, end)
+        bounds = pairwise([start, *self._at[first:last], end])
+        for persons, (since, until) in zip(self._persons[first : last + 1], bounds, strict=True):
+            yield persons, until - since
+
+    def just_before(self, instant: int) -> int:
+        """Persons there until an instant (ms), whether or not they leave at it."""
+        return self._persons[bisect_left(self._at, instant)]
 
 
 Row = tuple[Any, ...]
@@ -304,9 +306,8 @@ def _minutes(there: Presence, as_of: int) -> Iterator[Row]:
     arrivals, departures = _moves(there.visits, MINUTE, as_of)
     for minute in arrivals.keys() | departures.keys():
         end = (minute + 1) * MINUTE
-        staying = sum(visit.party for visit in there.visits if visit.start < end <= visit.left)
         peak = max(persons for persons, _ in there.pieces(minute * MINUTE, end))
-        yield minute * 60, arrivals.get(minute, 0), departures.get(minute, 0), staying, peak
+        yield minute * 60, arrivals.get(minute, 0), departures.get(minute, 0), there.just_before(end), peak
 
 
 def _hours(there: Presence, capacity: int | None, as_of: int) -> Iterator[Row]:
