@@ -1,6 +1,6 @@
 """The crowding alerts of an engine's venues as rows: from memory as the clock goes on, from the store where history changed."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -83,9 +83,9 @@ class AlertRows:
         since = max(since, self._closed_before())
         self._since[venue] = min(since, self._since.get(venue, since))
 
-    def look_again_by_new_uses(self, scope: str, places: Collection[tuple[str, int]]) -> None:
-        """The same of whatever was judged by estimates that have changed since by what was said of models."""
-        done = models.applied_use(self._client, list(places))
+    def look_again_by_new_uses(self, scope: str, places: Sequence[tuple[str, int]]) -> None:
+        """The same of what was judged by estimates that new uses of models changed, until these are noted as applied."""
+        done = models.applied_use(self._client, places)
         if self._by_estimate and done != self._estimator.number:
             since = self._estimator.changed_since(done) * MINUTE
             for venue, first in crowding.first_arrivals(self._client, scope).items():

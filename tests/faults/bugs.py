@@ -6,10 +6,14 @@ Loaded by tests/faults/sick.py into workers that are to have the bug. `BUGS` nam
 import random
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+from unittest import mock
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    import pytest
 
 #: Faults under which every bug that needs a crash shows itself.
 _KILLS: Final = {"worker killed": 1}
@@ -55,6 +59,20 @@ STANDING_STILL: Final = frozenset({"stale epoch"})
 def plant(name: str) -> None:
     """Put a bug into this process."""
     _PATCHES[name]()
+
+
+def plant_while(patch: "pytest.MonkeyPatch", name: str) -> list[str]:
+    """The same for as long as the patch lasts. Returns the names of what was replaced."""
+    replaced = []
+
+    def replace(holder: Any, attribute: str, make: Callable[[Any], Any]) -> None:
+        method = getattr(holder, attribute)
+        patch.setattr(holder, attribute, wraps(method)(make(method)))
+        replaced.append(attribute)
+
+    with mock.patch(f"{__name__}._replace", replace):
+        plant(name)
+    return replaced
 
 
 def _replace(holder: Any, name: str, make: Callable[[Any], Any]) -> None:

@@ -5,7 +5,6 @@ Some are those of the harness of real processes; the others are what it cannot t
 
 import random
 from collections.abc import Callable, Mapping
-from functools import wraps
 from typing import Any, Final
 
 import pytest
@@ -21,16 +20,10 @@ from tests.simulation.world import TOPIC, SimulatedWorker
 
 def plant(name: str, patch: pytest.MonkeyPatch) -> None:
     """Put a bug into this process, for as long as the patch lasts."""
-
-    def replace(holder: Any, attribute: str, make: Callable[[Any], Any]) -> None:
-        method = getattr(holder, attribute)
-        patch.setattr(holder, attribute, wraps(method)(make(method)))
-
-    patch.setattr(of_processes, "_replace", replace)
     if name in _OURS:
         _OURS[name](patch)
     else:
-        of_processes.plant(name)
+        of_processes.plant_while(patch, name)
 
 
 def _commit_before_insert(patch: pytest.MonkeyPatch) -> None:
